@@ -1,0 +1,35 @@
+//! `ruvector_gnn`: vector search that learns.
+//!
+//! The flow, top to bottom; a module uses only what stands above it:
+//!
+//! ```text
+//! error, rng, threads, monitor      the floor everything stands on
+//! simd -> linalg                    kernels and matrix products
+//! storage                           section files with checksums, atomic replace
+//! graph -> aggregate                CSR graphs, neighbour sums and their adjoints
+//! hnsw                              the index, whose links are a graph
+//! autograd -> nn, losses, optim     tensors with gradients, layers, training pieces
+//! metrics -> learn                  ranking quality; the learner that improves search
+//! python                            (feature `python`) bindings without logic
+//! ```
+
+pub mod aggregate;
+pub mod autograd;
+pub mod error;
+pub mod graph;
+pub mod hnsw;
+pub mod learn;
+pub mod linalg;
+pub mod losses;
+pub mod metrics;
+pub mod monitor;
+pub mod nn;
+pub mod optim;
+#[cfg(feature = "python")]
+mod python;
+pub mod rng;
+pub mod simd;
+pub mod storage;
+pub mod threads;
+
+pub use error::{Error, Result};

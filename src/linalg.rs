@@ -1,0 +1,233 @@
+//! Dense products: the only caller of the `gemm` crate.
+//!
+//! `gemm` reaches the AVX-512 rate of the processor on stable Rust (`cargo bench --bench kernels`). Work is split
+//! by shape alone and each piece runs on one thread, so a product has the same bits on any number of threads:
+//! many rows are cut into chunks of rows; few rows with a long inner dimension into chunks of the inner
+//! dimension, whose partial results are added in order.
+
+#![allow(unsafe_code)]
+
+use crate::threads;
+
+/// A matrix over a slice: element `(i, j)` is `data[i * row_stride + j * column_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct MatRef<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a, T> MatRef<'a, T> {
+    /// A row-major matrix; `data` holds `rows * columns` values.
+    ///
+    /// # Panics
+    /// If `data` has another length.
+    pub fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
+        assert_eq!(data.len(), rows * columns, "a {rows} x {columns} matrix over {} values", data.len());
+        Self { data, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// The transpose, without moving anything.
+    #[must_use]
+    pub fn t(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+}
+
+/// `f32` and `f64`: what products, tensors and layers are generic over.
+pub trait Element: Copy + Send + Sync + 'static + gemm_element::Sealed {}
+impl Element for f32 {}
+impl Element for f64 {}
+
+mod gemm_element {
+    pub trait Sealed: Sized {
+        const ZERO: Self;
+        const ONE: Self;
+        fn add_assign(&mut self, other: Self);
+    }
+    impl Sealed for f32 {
+        const ZERO: Self = 0.0;
+        const ONE: Self = 1.0;
+        fn add_assign(&mut self, other: Self) {
+            *self += other;
+        }
+    }
+    impl Sealed for f64 {
+        const ZERO: Self = 0.0;
+        const ONE: Self = 1.0;
+        fn add_assign(&mut self, other: Self) {
+            *self += other;
+        }
+    }
+}
+
+/// Rows per chunk: large enough for the kernel's rate, small enough that two threads share a layer evenly.
+const ROWS: usize = 512;
+
+/// Inner dimension per chunk when the output alone is too small to share.
+const INNER: usize = 4096;
+
+/// `out = a b` (or `out += a b` when `accumulate`), `out` row-major `a.rows() x b.columns()`.
+///
+/// # Panics
+/// If the inner dimensions or the length of `out` disagree.
+pub fn matmul_into<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], accumulate: bool) {
+    assert_eq!(a.columns, b.rows, "matmul: {}x{} by {}x{}", a.rows, a.columns, b.rows, b.columns);
+    assert_eq!(out.len(), a.rows * b.columns, "matmul: wrong room for {}x{}", a.rows, b.columns);
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    if out.is_empty() {
+        return;
+    }
+    if k > INNER && m <= ROWS {
+        return split_inner(a, b, out, accumulate);
+    }
+    // Wide outputs of few rows: compute the transpose's chunks, i.e. split columns.
+    let rows = ROWS.min(m.div_ceil(8).next_multiple_of(16)).max(16);
+    if m.saturating_mul(n).saturating_mul(k) < 1 << 18 {
+        return product(a, b, out, accumulate);
+    }
+    threads::for_each_chunk(out, rows * n, |chunk, out| {
+        let start = chunk * rows;
+        product(rows_of(a, start, out.len() / n), b, out, accumulate);
+    });
+}
+
+fn split_inner<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], accumulate: bool) {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    let pieces = threads::map(k.div_ceil(INNER), |piece| {
+        let start = piece * INNER;
+        let len = INNER.min(k - start);
+        let mut partial = vec![T::ZERO; m * n];
+        product(rows_of(a.t(), start, len).t(), rows_of(b, start, len), &mut partial, false);
+        partial
+    });
+    if !accumulate {
+        out.fill(T::ZERO);
+    }
+    for piece in pieces {
+        out.iter_mut().zip(piece).for_each(|(sum, value)| sum.add_assign(value));
+    }
+}
+
+fn rows_of<T>(matrix: MatRef<'_, T>, start: usize, rows: usize) -> MatRef<'_, T> {
+    debug_assert!(start + rows <= matrix.rows);
+    MatRef { data: &matrix.data[start * matrix.row_stride..], rows, ..matrix }
+}
+
+/// One product on this thread.
+fn product<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], accumulate: bool) {
+    let last = |matrix: &MatRef<'_, T>| {
+        (matrix.rows.max(1) - 1) * matrix.row_stride + (matrix.columns.max(1) - 1) * matrix.column_stride
+    };
+    if a.columns == 0 {
+        if !accumulate {
+            out.fill(T::ZERO);
+        }
+        return;
+    }
+    assert!(last(&a) < a.data.len() && last(&b) < b.data.len() && out.len() == a.rows * b.columns);
+    let beta = if accumulate { T::ONE } else { T::ZERO };
+    // SAFETY: the strides reach no further than `last`, which the assertion holds inside the slices; `out` is
+    // exclusive and holds `rows * columns` values.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.columns,
+            a.columns,
+            out.as_mut_ptr(),
+            1,
+            b.columns as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            beta,
+            T::ONE,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn reference(a: &[f64], b: &[f64], m: usize, k: usize, n: usize) -> Vec<f64> {
+        let mut out = vec![0.0; m * n];
+        for i in 0..m {
+            for p in 0..k {
+                for j in 0..n {
+                    out[i * n + j] += a[i * k + p] * b[p * n + j];
+                }
+            }
+        }
+        out
+    }
+
+    fn transposed(a: &[f64], rows: usize, columns: usize) -> Vec<f64> {
+        (0..columns * rows).map(|i| a[(i % rows) * columns + i / rows]).collect()
+    }
+
+    fn random(len: usize, index: u64) -> Vec<f64> {
+        let mut rng = crate::rng::stream(3, "linalg-test", index);
+        (0..len).map(|_| rng.normal()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn matches_the_triple_loop_in_every_layout(m in 0usize..40, k in 0usize..40, n in 0usize..40, layout in 0u8..8) {
+            let (a, b) = (random(m * k, 0), random(k * n, 1));
+            let expected = reference(&a, &b, m, k, n);
+            let (at, bt) = (transposed(&a, m, k), transposed(&b, k, n));
+            let left = if layout & 1 == 0 { MatRef::new(&a, m, k) } else { MatRef::new(&at, k, m).t() };
+            let right = if layout & 2 == 0 { MatRef::new(&b, k, n) } else { MatRef::new(&bt, n, k).t() };
+            let accumulate = layout & 4 != 0;
+            let mut out = vec![1.0; m * n];
+            matmul_into(left, right, &mut out, accumulate);
+            let base = if accumulate { 1.0 } else { 0.0 };
+            for (got, expected) in out.iter().zip(expected) {
+                prop_assert!((got - expected - base).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn split_shapes_match_and_do_not_depend_on_threads() {
+        for (m, k, n) in [(1500, 70, 33), (40, 9000, 30), (130, 64, 2000), (1, 5000, 1)] {
+            let (a, b) = (random(m * k, 2), random(k * n, 3));
+            let expected = reference(&a, &b, m, k, n);
+            let (a32, b32): (Vec<f32>, Vec<f32>) =
+                (a.iter().map(|&v| v as f32).collect(), b.iter().map(|&v| v as f32).collect());
+            let mut out = vec![0.0f32; m * n];
+            matmul_into(MatRef::new(&a32, m, k), MatRef::new(&b32, k, n), &mut out, false);
+            for (got, expected) in out.iter().zip(&expected) {
+                assert!((f64::from(*got) - expected).abs() < 1e-5 * k as f64, "{got} {expected}");
+            }
+        }
+    }
+}

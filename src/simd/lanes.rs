@@ -1,0 +1,285 @@
+//! A register of `f32` lanes, per instruction set: the vocabulary that kernel bodies are written in.
+
+/// A SIMD register of `N` `f32` values.
+///
+/// # Safety
+/// All functions require that the processor has the instruction set of the implementing type. Pointers must be
+/// valid for `N` values, or for the `len < N` values given to the `_partial` forms; no alignment is required.
+pub(super) unsafe trait Lanes: Copy {
+    /// Number of lanes.
+    const N: usize;
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    /// Loads `len < N` values; the other lanes are zero.
+    unsafe fn load_partial(from: *const f32, len: usize) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn store_partial(self, to: *mut f32, len: usize);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    /// `self + a * b`, fused where the set has it.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// The sum of all lanes.
+    unsafe fn sum(self) -> f32;
+    /// Asks for the cache line at `address`, which need not be valid.
+    unsafe fn prefetch(address: *const f32);
+}
+
+/// Eight lanes in portable Rust.
+#[derive(Clone, Copy)]
+pub(super) struct Scalar([f32; 8]);
+
+// SAFETY: plain Rust on any processor; pointer use is bounded by `N` or `len`.
+unsafe impl Lanes for Scalar {
+    const N: usize = 8;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller vouches for `N` values at `from`.
+        Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, len: usize) -> Self {
+        let mut lanes = [0.0; 8];
+        // SAFETY: the caller vouches for `len` values at `from`, and `len < 8`.
+        unsafe { std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), len) };
+        Self(lanes)
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller vouches for `N` values at `to`.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) };
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, to: *mut f32, len: usize) {
+        // SAFETY: the caller vouches for `len` values at `to`, and `len < 8`.
+        unsafe { std::ptr::copy_nonoverlapping(self.0.as_ptr(), to, len) };
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] - other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
+    #[inline(always)]
+    unsafe fn prefetch(_address: *const f32) {}
+}
+
+#[cfg(all(feature = "simd", target_arch = "x86_64"))]
+pub(super) mod x86 {
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256);
+
+    /// A mask with the sign bit set in the first `len` of 8 lanes.
+    #[inline(always)]
+    unsafe fn first(len: usize) -> __m256i {
+        static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        debug_assert!(len <= 8);
+        // SAFETY: `8 - len + 8 <= 16` values are in MASK.
+        unsafe { _mm256_loadu_si256(MASK.as_ptr().add(8 - len).cast()) }
+    }
+
+    // SAFETY: AVX2 and FMA by the trait's contract; pointer use is bounded by `N` or, through the mask, by `len`.
+    unsafe impl Lanes for Avx2 {
+        const N: usize = 8;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm256_set1_ps(value) })
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm256_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn load_partial(from: *const f32, len: usize) -> Self {
+            // SAFETY: the trait's contract; masked lanes are not read.
+            Self(unsafe { _mm256_maskload_ps(from, first(len)) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the trait's contract.
+            unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn store_partial(self, to: *mut f32, len: usize) {
+            // SAFETY: the trait's contract; masked lanes are not written.
+            unsafe { _mm256_maskstore_ps(to, first(len), self.0) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm256_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm256_fmadd_ps(a.0, b.0, self.0) })
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: the trait's contract.
+            unsafe {
+                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(address: *const f32) {
+            // SAFETY: a hint; it never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    // SAFETY: AVX-512F by the trait's contract; pointer use is bounded by `N` or, through the mask, by `len`.
+    unsafe impl Lanes for Avx512 {
+        const N: usize = 16;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm512_set1_ps(value) })
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm512_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn load_partial(from: *const f32, len: usize) -> Self {
+            debug_assert!(len < 16);
+            // SAFETY: the trait's contract; masked lanes are not read.
+            Self(unsafe { _mm512_maskz_loadu_ps((1 << len) - 1, from) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn store_partial(self, to: *mut f32, len: usize) {
+            debug_assert!(len < 16);
+            // SAFETY: the trait's contract; masked lanes are not written.
+            unsafe { _mm512_mask_storeu_ps(to, (1 << len) - 1, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_reduce_add_ps(self.0) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(address: *const f32) {
+            // SAFETY: a hint; it never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
+    }
+}
+
+#[cfg(all(feature = "simd", target_arch = "aarch64"))]
+pub(super) mod arm {
+    use super::Lanes;
+    use std::arch::aarch64::*;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Neon(float32x4_t);
+
+    // SAFETY: NEON is part of the AArch64 base; pointer use is bounded by `N` or `len`.
+    unsafe impl Lanes for Neon {
+        const N: usize = 4;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { vdupq_n_f32(value) })
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { vld1q_f32(from) })
+        }
+        #[inline(always)]
+        unsafe fn load_partial(from: *const f32, len: usize) -> Self {
+            let mut lanes = [0.0f32; 4];
+            // SAFETY: the caller vouches for `len < 4` values at `from`.
+            unsafe {
+                std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), len);
+                Self(vld1q_f32(lanes.as_ptr()))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the trait's contract.
+            unsafe { vst1q_f32(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn store_partial(self, to: *mut f32, len: usize) {
+            let mut lanes = [0.0f32; 4];
+            // SAFETY: the caller vouches for `len < 4` values at `to`.
+            unsafe {
+                vst1q_f32(lanes.as_mut_ptr(), self.0);
+                std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, len);
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { vaddq_f32(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { vsubq_f32(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { vfmaq_f32(self.0, a.0, b.0) })
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: the trait's contract.
+            unsafe { vaddvq_f32(self.0) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch(_address: *const f32) {}
+    }
+}

@@ -1,0 +1,119 @@
+//! Vector kernels, chosen once at run time.
+//!
+//! Each kernel is one generic body over [`lanes::Lanes`] (see `kernels.rs`); thin wrappers compile it for scalar,
+//! AVX2+FMA, AVX-512 and NEON, and [`kernels`] returns the table of the best set that this processor has, or of
+//! the one that `RUVECTOR_ISA=scalar|avx2|avx512|neon` names. Sums run in a fixed order per set, so results are
+//! the same on any number of threads, and differ between sets only by rounding.
+
+mod kernels;
+mod lanes;
+
+use crate::error::{Error, Result};
+use std::sync::OnceLock;
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Portable Rust.
+    Scalar,
+    /// x86-64 with AVX2 and FMA: 8 lanes.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ, VL: 16 lanes.
+    Avx512,
+    /// AArch64: 4 lanes.
+    Neon,
+}
+
+impl Isa {
+    /// All sets, whether this machine has them or not.
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
+
+    /// The name that `RUVECTOR_ISA` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+        }
+    }
+}
+
+/// The kernels of one instruction set. All slices may have any length, zero included; the functions panic when
+/// lengths disagree (callers check shapes first).
+#[derive(Debug)]
+pub struct Kernels {
+    /// The set these are compiled for.
+    pub isa: Isa,
+    /// `sum_i a_i b_i`.
+    pub dot: fn(a: &[f32], b: &[f32]) -> f32,
+    /// `sum_i (a_i - b_i)^2`.
+    pub squared_l2: fn(a: &[f32], b: &[f32]) -> f32,
+    /// `y_i += alpha * x_i`.
+    pub axpy: fn(alpha: f32, x: &[f32], y: &mut [f32]),
+    /// `out_j = dot(query, table[rows_j])`; `table` is row-major with `query.len()` columns. Rows ahead are
+    /// prefetched, so a batch of scattered rows runs at memory bandwidth rather than at memory latency.
+    pub dot_rows: fn(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32]),
+    /// `out_j = squared_l2(query, table[rows_j])`, as `dot_rows`.
+    pub squared_l2_rows: fn(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32]),
+    /// `out = sum_j table[rows_j]`; `table` is row-major with `out.len()` columns.
+    pub gather_sum: fn(table: &[f32], rows: &[u32], out: &mut [f32]),
+    /// `out = sum_j weights_j table[rows_j]`, as `gather_sum`.
+    pub gather_weighted_sum: fn(table: &[f32], rows: &[u32], weights: &[f32], out: &mut [f32]),
+}
+
+/// The kernels in use in this process.
+///
+/// # Panics
+/// If `RUVECTOR_ISA` names no set or one that this processor lacks; [`check_environment`] reports that as an error.
+pub fn kernels() -> &'static Kernels {
+    static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
+    CHOSEN.get_or_init(|| chosen().unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// The kernels of `isa`, if this build and this processor have them.
+pub fn kernels_for(isa: Isa) -> Option<&'static Kernels> {
+    match isa {
+        Isa::Scalar => Some(&kernels::scalar::KERNELS),
+        #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+        Isa::Avx2 if has_avx2() => Some(&kernels::avx2::KERNELS),
+        #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+        Isa::Avx512 if has_avx2() && has_avx512() => Some(&kernels::avx512::KERNELS),
+        #[cfg(all(feature = "simd", target_arch = "aarch64"))]
+        Isa::Neon => Some(&kernels::neon::KERNELS),
+        _ => None,
+    }
+}
+
+/// Checks that `RUVECTOR_ISA`, if set, names a kernel set that this machine can run.
+pub fn check_environment() -> Result<()> {
+    chosen().map(|_| ())
+}
+
+fn chosen() -> Result<&'static Kernels> {
+    let Some(name) = std::env::var_os("RUVECTOR_ISA") else {
+        let best = [Isa::Avx512, Isa::Avx2, Isa::Neon].into_iter().find_map(kernels_for);
+        return Ok(best.unwrap_or(&kernels::scalar::KERNELS));
+    };
+    let isa = Isa::ALL.into_iter().find(|isa| *isa.name() == *name).ok_or_else(|| {
+        Error::Config(format!("RUVECTOR_ISA must be scalar, avx2, avx512 or neon, got {}", name.display()))
+    })?;
+    kernels_for(isa)
+        .ok_or_else(|| Error::Config(format!("RUVECTOR_ISA={} is not available on this machine", isa.name())))
+}
+
+#[cfg(all(feature = "simd", target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+#[cfg(all(feature = "simd", target_arch = "x86_64"))]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Every kernel of every set against a float64 reference and against its scalar twin.
+
+use super::*;
+use proptest::prelude::*;
+
+fn sets() -> impl Iterator<Item = &'static Kernels> {
+    Isa::ALL.into_iter().filter_map(kernels_for)
+}
+
+/// Rounding of a sum of `terms` products whose absolute values add up to `mass`.
+fn tolerance(terms: usize, mass: f64) -> f64 {
+    (terms as f64 + 8.0) * f64::from(f32::EPSILON) * mass + 1e-37
+}
+
+fn dot_reference(a: &[f32], b: &[f32]) -> (f64, f64) {
+    let products = a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y));
+    products.fold((0.0, 0.0), |(sum, mass), p| (sum + p, mass + p.abs()))
+}
+
+fn l2_reference(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2)).sum()
+}
+
+fn value() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        8 => -10.0f32..10.0,
+        1 => Just(0.0f32),
+        1 => (1u32..0x0080_0000).prop_map(f32::from_bits), // denormals
+        1 => -1e15f32..1e15,
+    ]
+}
+
+fn pair() -> impl Strategy<Value = (Vec<f32>, Vec<f32>)> {
+    (0usize..150).prop_flat_map(|n| (prop::collection::vec(value(), n), prop::collection::vec(value(), n)))
+}
+
+proptest! {
+    #[test]
+    fn dot_and_squared_l2_match_float64((a, b) in pair()) {
+        let (dot, mass) = dot_reference(&a, &b);
+        let l2 = l2_reference(&a, &b);
+        for set in sets() {
+            let got = f64::from((set.dot)(&a, &b));
+            prop_assert!((got - dot).abs() <= tolerance(a.len(), mass), "{:?} dot {got} {dot}", set.isa);
+            let got = f64::from((set.squared_l2)(&a, &b));
+            prop_assert!((got - l2).abs() <= tolerance(a.len() + 2, l2), "{:?} l2 {got} {l2}", set.isa);
+        }
+    }
+
+    #[test]
+    fn axpy_matches_float64((x, y) in pair(), alpha in value()) {
+        for set in sets() {
+            let mut got = y.clone();
+            (set.axpy)(alpha, &x, &mut got);
+            for ((&x, &y), &got) in x.iter().zip(&y).zip(&got) {
+                let product = f64::from(alpha) * f64::from(x);
+                let expected = product + f64::from(y);
+                let bound = tolerance(2, product.abs() + f64::from(y).abs());
+                prop_assert!((f64::from(got) - expected).abs() <= bound, "{:?} {got} {expected}", set.isa);
+            }
+        }
+    }
+
+    #[test]
+    fn row_kernels_equal_their_single_row_twins_bit_for_bit(
+        dim in 1usize..70, rows in prop::collection::vec(0u32..9, 0..20), seed in any::<u64>(),
+    ) {
+        let mut rng = crate::rng::stream(seed, "simd-test", 0);
+        let table: Vec<f32> = (0..9 * dim).map(|_| rng.normal() as f32).collect();
+        let query: Vec<f32> = (0..dim).map(|_| rng.normal() as f32).collect();
+        let row = |r: u32| &table[r as usize * dim..(r as usize + 1) * dim];
+        for set in sets() {
+            let mut out = vec![f32::NAN; rows.len()];
+            (set.dot_rows)(&query, &table, &rows, &mut out);
+            prop_assert!(rows.iter().zip(&out).all(|(&r, &v)| v == (set.dot)(&query, row(r))));
+            (set.squared_l2_rows)(&query, &table, &rows, &mut out);
+            prop_assert!(rows.iter().zip(&out).all(|(&r, &v)| v == (set.squared_l2)(&query, row(r))));
+        }
+    }
+
+    #[test]
+    fn gathers_match_float64(
+        dim in 0usize..300, rows in prop::collection::vec(0u32..7, 0..20), seed in any::<u64>(),
+    ) {
+        let mut rng = crate::rng::stream(seed, "simd-test", 1);
+        let table: Vec<f32> = (0..7 * dim).map(|_| rng.normal() as f32).collect();
+        let weights: Vec<f32> = rows.iter().map(|_| rng.normal() as f32).collect();
+        let ones = vec![1.0; rows.len()];
+        for set in sets() {
+            let (mut plain, mut weighted) = (vec![f32::NAN; dim], vec![f32::NAN; dim]);
+            (set.gather_sum)(&table, &rows, &mut plain);
+            (set.gather_weighted_sum)(&table, &rows, &weights, &mut weighted);
+            for column in 0..dim {
+                let values: Vec<f32> = rows.iter().map(|&r| table[r as usize * dim + column]).collect();
+                for (got, weights) in [(&plain, &ones), (&weighted, &weights)] {
+                    let (sum, mass) = dot_reference(&values, weights);
+                    let got = f64::from(got[column]);
+                    prop_assert!((got - sum).abs() <= tolerance(rows.len(), mass), "{:?} {got} {sum}", set.isa);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_of_small_integers_are_exact_in_every_set() {
+    for n in 0..200usize {
+        let a: Vec<f32> = (0..n).map(|i| (i % 13) as f32 - 6.0).collect();
+        let b: Vec<f32> = (0..n).map(|i| (i % 7) as f32 - 3.0).collect();
+        let (dot, l2) = (dot_reference(&a, &b).0 as f32, l2_reference(&a, &b) as f32);
+        for set in sets() {
+            assert_eq!((set.dot)(&a, &b), dot, "{:?} length {n}", set.isa);
+            assert_eq!((set.squared_l2)(&a, &b), l2, "{:?} length {n}", set.isa);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "outside the table")]
+fn a_row_outside_the_table_is_refused() {
+    (kernels().dot_rows)(&[1.0; 4], &[1.0; 12], &[3], &mut [0.0]);
+}
+
+#[test]
+fn this_machine_runs_its_best_set() {
+    assert!(kernels_for(kernels().isa).is_some());
+    assert!(check_environment().is_ok());
+}
