@@ -57,6 +57,21 @@ pub fn set_num_threads(n: usize) -> Result<()> {
     Ok(())
 }
 
+/// Checks that `RUVECTOR_NUM_THREADS`, if set, is a positive number.
+pub fn check_environment() -> Result<()> {
+    match std::env::var_os("RUVECTOR_NUM_THREADS") {
+        Some(text) if from_environment().is_none() => {
+            let text = text.display();
+            Err(Error::Config(format!("RUVECTOR_NUM_THREADS must be a positive number, got {text}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn from_environment() -> Option<usize> {
+    std::env::var("RUVECTOR_NUM_THREADS").ok()?.parse().ok().filter(|&n| n > 0)
+}
+
 #[cfg(feature = "parallel")]
 mod pool {
     use rayon::prelude::*;
@@ -93,11 +108,9 @@ mod pool {
         pool
     }
 
+    /// [`super::check_environment`] reports a malformed variable; here it counts as unset.
     fn default_threads() -> usize {
-        std::env::var("RUVECTOR_NUM_THREADS")
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .filter(|&n| n > 0)
+        super::from_environment()
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 

@@ -1,1 +1,33 @@
-//! x
+//! The extension module `ruvector_gnn._core`: extract, detach, call, convert. No logic lives here.
+
+#![deny(unsafe_code)]
+
+mod array;
+mod call;
+mod error;
+
+use pyo3::prelude::*;
+
+/// The bound on threads: `set_num_threads`, else `RUVECTOR_NUM_THREADS`, else the machine's parallelism.
+#[pyfunction]
+fn num_threads() -> usize {
+    crate::threads::num_threads()
+}
+
+/// Bound the threads of all later work in this process.
+///
+/// Results do not depend on it. Raises `ConfigError` if `n` is less than 1.
+#[pyfunction]
+fn set_num_threads(n: i64) -> PyResult<()> {
+    Ok(crate::threads::set_num_threads(usize::try_from(n).unwrap_or(0)).map_err(error::Raise)?)
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    crate::simd::check_environment().map_err(error::Raise)?;
+    crate::threads::check_environment().map_err(error::Raise)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
+    Ok(())
+}

@@ -39,6 +39,12 @@ impl Isa {
     }
 }
 
+/// One query against many rows of a row-major table.
+pub type RowsKernel = fn(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32]);
+
+/// The weighted sum of many rows of a row-major table.
+pub type WeightedGather = fn(table: &[f32], rows: &[u32], weights: &[f32], out: &mut [f32]);
+
 /// The kernels of one instruction set. All slices may have any length, zero included; the functions panic when
 /// lengths disagree (callers check shapes first).
 #[derive(Debug)]
@@ -53,13 +59,13 @@ pub struct Kernels {
     pub axpy: fn(alpha: f32, x: &[f32], y: &mut [f32]),
     /// `out_j = dot(query, table[rows_j])`; `table` is row-major with `query.len()` columns. Rows ahead are
     /// prefetched, so a batch of scattered rows runs at memory bandwidth rather than at memory latency.
-    pub dot_rows: fn(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32]),
+    pub dot_rows: RowsKernel,
     /// `out_j = squared_l2(query, table[rows_j])`, as `dot_rows`.
-    pub squared_l2_rows: fn(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32]),
+    pub squared_l2_rows: RowsKernel,
     /// `out = sum_j table[rows_j]`; `table` is row-major with `out.len()` columns.
     pub gather_sum: fn(table: &[f32], rows: &[u32], out: &mut [f32]),
     /// `out = sum_j weights_j table[rows_j]`, as `gather_sum`.
-    pub gather_weighted_sum: fn(table: &[f32], rows: &[u32], weights: &[f32], out: &mut [f32]),
+    pub gather_weighted_sum: WeightedGather,
 }
 
 /// The kernels in use in this process.

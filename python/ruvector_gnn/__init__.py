@@ -1,0 +1,22 @@
+"""Vector search that learns: graph neural networks on top of an HNSW index.
+
+>>> import numpy as np
+>>> import ruvector_gnn as rg
+>>> rg.num_threads() >= 1
+True
+"""
+
+from ruvector_gnn._core import __version__, num_threads, set_num_threads
+from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
+
+__all__ = [
+    "ConfigError",
+    "FormatError",
+    "NotFoundError",
+    "RowError",
+    "RuvectorError",
+    "ShapeError",
+    "__version__",
+    "num_threads",
+    "set_num_threads",
+]

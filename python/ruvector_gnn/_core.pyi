@@ -1,0 +1,6 @@
+"""The Rust core."""
+
+__version__: str
+
+def num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...

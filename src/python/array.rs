@@ -1,0 +1,77 @@
+//! Array-likes -> contiguous NumPy arrays of the type that the core wants, copied only when they must be.
+
+use crate::error::Error;
+use crate::python::error::Raise;
+use numpy::{Element, PyArrayDescrMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// `value` as a C-contiguous `float32` array of any dimension; `name` is the argument's name in errors.
+///
+/// Takes lists, NumPy arrays of any real type, layout and byte order, `np.memmap`, and what has `__array__` or
+/// `__dlpack__`. Complex numbers, strings and objects raise `ShapeError`. Values beyond the range of `float32`
+/// become infinite, which the core refuses as such.
+pub fn float32<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArrayDyn<'py, f32>> {
+    converted(name, value, "float32", "biuf", "real numbers")
+}
+
+/// `value` as a C-contiguous `int64` array of any dimension; floats and booleans are refused.
+pub fn int64<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArrayDyn<'py, i64>> {
+    converted(name, value, "int64", "iu", "integers")
+}
+
+/// Whether `value` is, or converts to, a boolean array.
+pub fn is_boolean(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(as_array("filter", value)?.dtype().kind() == b'b')
+}
+
+/// `value` as a C-contiguous `bool` array.
+pub fn boolean<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArrayDyn<'py, bool>> {
+    converted(name, value, "bool", "b", "booleans")
+}
+
+fn converted<'py, T: Element>(
+    name: &str,
+    value: &Bound<'py, PyAny>,
+    dtype: &str,
+    kinds: &str,
+    expected: &str,
+) -> PyResult<PyReadonlyArrayDyn<'py, T>> {
+    let array = as_array(name, value)?;
+    let kind = array.dtype().kind();
+    // An empty list has no type of its own: NumPy calls it float64.
+    if array.len() > 0 && !kinds.as_bytes().contains(&kind) {
+        let given = array.dtype().str()?.to_string();
+        return Err(
+            Raise(Error::Shape(format!("{name} must be an array of {expected}, got dtype {given}"))).into()
+        );
+    }
+    let numpy = value.py().import("numpy")?;
+    let options = PyDict::new(value.py());
+    options.set_item("dtype", dtype)?;
+    // Overflow to infinity is the core's to refuse, as a ShapeError, not NumPy's to warn of.
+    let over = PyDict::new(value.py());
+    over.set_item("over", "ignore")?;
+    let quiet = numpy.call_method("errstate", (), Some(&over))?;
+    quiet.call_method0("__enter__")?;
+    let contiguous = numpy.call_method("ascontiguousarray", (&array,), Some(&options));
+    quiet.call_method1("__exit__", (value.py().None(), value.py().None(), value.py().None()))?;
+    let contiguous = contiguous?.call_method1("reshape", (array.getattr("shape")?,))?;
+    contiguous.extract()
+}
+
+fn as_array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    if let Ok(array) = value.cast::<PyUntypedArray>() {
+        return Ok(array.clone());
+    }
+    let numpy = value.py().import("numpy")?;
+    let bridge =
+        if value.hasattr("__array__")? || !value.hasattr("__dlpack__")? { "asarray" } else { "from_dlpack" };
+    match numpy.call_method1(bridge, (value,)) {
+        Ok(array) => Ok(array.cast_into::<PyUntypedArray>()?),
+        Err(refusal) => {
+            let text = format!("{name} does not convert to an array: {}", refusal.value(value.py()));
+            Err(Raise(Error::Shape(text)).into())
+        }
+    }
+}
