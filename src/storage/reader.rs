@@ -1,0 +1,183 @@
+//! Reading a section file, trusting nothing in it.
+
+use super::layout::{Entry, HEADER, Header, damaged};
+use crate::error::{Error, Result};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// An open section file. The header and the table are checked when it is opened, a section when it is read.
+#[derive(Debug)]
+pub struct Reader {
+    source: Source,
+    /// The file's name, for messages.
+    name: String,
+    version: u32,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+enum Source {
+    File(File),
+    Bytes(Vec<u8>),
+}
+
+impl Source {
+    fn len(&self) -> io::Result<u64> {
+        match self {
+            Source::File(file) => Ok(file.metadata()?.len()),
+            Source::Bytes(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Source::File(file) => std::os::unix::fs::FileExt::read_exact_at(file, into, offset),
+            Source::Bytes(bytes) => {
+                let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+                let found = start.checked_add(into.len()).and_then(|end| bytes.get(start..end));
+                into.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// Opens the file at `path`, which must be of `kind` and of a version from 1 to `version`.
+    pub fn open(path: impl AsRef<Path>, kind: &str, version: u32) -> Result<Self> {
+        let name = path.as_ref().display().to_string();
+        let file = File::open(path).map_err(Error::io(format!("open {name}")))?;
+        if !file.metadata().map_err(Error::io(format!("read {name}")))?.is_file() {
+            return Err(damaged(&name, "not a regular file"));
+        }
+        Self::new(Source::File(file), name, kind, version)
+    }
+
+    /// As [`open`](Self::open), over the bytes of a file.
+    pub fn from_bytes(bytes: Vec<u8>, kind: &str, version: u32) -> Result<Self> {
+        Self::new(Source::Bytes(bytes), format!("{kind} bytes"), kind, version)
+    }
+
+    fn new(source: Source, name: String, kind: &str, version: u32) -> Result<Self> {
+        let len = source.len().map_err(Error::io(format!("read {name}")))?;
+        if len < HEADER as u64 {
+            return Err(damaged(&name, format!("truncated: {len} bytes are shorter than a header")));
+        }
+        let mut reader = Self { source, name, version: 0, entries: Vec::new() };
+        let mut fixed = [0; HEADER];
+        reader.fill(&mut fixed, 0)?;
+        let header = Header::decode(&fixed).map_err(|how| reader.damaged(how))?;
+        let head_len = header.head_len().filter(|&head| head <= len);
+        let head_len = head_len.ok_or_else(|| reader.damaged("truncated within its section table"))?;
+        let mut head = vec![0; head_len as usize];
+        reader.fill(&mut head, 0)?;
+        let entries = header.table(&head).map_err(|how| reader.damaged(how))?;
+        if header.kind != kind {
+            return Err(reader.damaged(format!("holds a {:?}, expected a {kind:?}", header.kind)));
+        }
+        if header.version == 0 || header.version > version {
+            let given = header.version;
+            return Err(
+                reader.damaged(format!("version {given} of {kind:?}; this build reads 1 to {version}"))
+            );
+        }
+        if header.file_len != len {
+            let how = if len < header.file_len { "truncated" } else { "longer than written" };
+            return Err(reader.damaged(format!("{how}: {len} bytes, expected {}", header.file_len)));
+        }
+        reader.version = header.version;
+        reader.entries = entries;
+        Ok(reader)
+    }
+
+    /// The version of the kind that the file was written in.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Whether the file has this section.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.name == name)
+    }
+
+    /// The bytes of a section, verified.
+    pub fn section(&self, name: &str) -> Result<Vec<u8>> {
+        self.values(name)
+    }
+
+    /// The numbers of a section, verified.
+    pub fn values<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&self, name: &str) -> Result<Vec<T>> {
+        let entry = self.entries.iter().find(|entry| entry.name == name);
+        let entry = entry.ok_or_else(|| self.damaged(format!("section {name:?} is missing")))?;
+        let size = size_of::<T>() as u64;
+        if entry.len % size != 0 {
+            return Err(
+                self.damaged(format!("section {name:?}: {} bytes are no numbers of {size}", entry.len))
+            );
+        }
+        // The table was checked against the length of the file, so this allocates no more than the file holds.
+        let mut values = vec![T::zeroed(); (entry.len / size) as usize];
+        let bytes = bytemuck::cast_slice_mut(&mut values);
+        self.fill(bytes, entry.offset)?;
+        self.verify(entry, bytes)?;
+        Ok(values)
+    }
+
+    /// A section of exactly one value, verified.
+    pub fn value<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&self, name: &str) -> Result<T> {
+        let values = self.values(name)?;
+        let wrong = || self.damaged(format!("section {name:?}: {} values, expected one", values.len()));
+        if values.len() == 1 { Ok(values[0]) } else { Err(wrong()) }
+    }
+
+    /// A [`Error::Format`] that names this file: for what only the reader of a kind can see.
+    pub fn damaged(&self, how: impl std::fmt::Display) -> Error {
+        damaged(&self.name, how)
+    }
+
+    fn verify(&self, entry: &Entry, bytes: &[u8]) -> Result<()> {
+        let name = &entry.name;
+        let padded = entry.padded().expect("the table was checked");
+        let mut pad = vec![0; (padded - entry.len) as usize];
+        self.fill(&mut pad, entry.offset + entry.len)?;
+        if entry.block == 0 {
+            return if crc_of(bytes, &pad) == entry.crc {
+                Ok(())
+            } else {
+                Err(self.damaged(format!("section {name:?} is damaged: its checksum does not match")))
+            };
+        }
+        let list_at = entry.offset + padded;
+        let end = entry.end().expect("the table was checked");
+        let mut list = vec![0; (end - list_at) as usize];
+        self.fill(&mut list, list_at)?;
+        if crc32fast::hash(&list) != entry.crc {
+            return Err(self.damaged(format!("section {name:?}: its list of checksums is damaged")));
+        }
+        let count = entry.blocks().expect("the table was checked") as usize;
+        let blocks = bytes.chunks(entry.block as usize);
+        for (i, (block, crc)) in blocks.zip(list.chunks_exact(4)).enumerate() {
+            let tail = if i + 1 == count { &pad[..] } else { &[] };
+            if crc_of(block, tail).to_le_bytes() != crc {
+                return Err(self.damaged(format!("section {name:?}: block {i} of {count} is damaged")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that shrinks while it is read is as truncated as one that was short before.
+    fn fill(&self, into: &mut [u8], offset: u64) -> Result<()> {
+        self.source.read_at(into, offset).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => self.damaged("truncated while it was read"),
+            _ => Error::io(format!("read {}", self.name))(source),
+        })
+    }
+}
+
+fn crc_of(bytes: &[u8], pad: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(bytes);
+    hasher.update(pad);
+    hasher.finalize()
+}
