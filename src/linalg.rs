@@ -3,7 +3,7 @@
 //! `gemm` reaches the AVX-512 rate of the processor on stable Rust (`cargo bench --bench kernels`). Work is split
 //! by shape alone and each piece runs on one thread, so a product has the same bits on any number of threads:
 //! many rows are cut into chunks of rows; few rows with a long inner dimension into chunks of the inner
-//! dimension, whose partial results are added in order.
+//! dimension, whose partial results are added in order; wide outputs of few rows into blocks of columns.
 
 #![allow(unsafe_code)]
 
@@ -79,11 +79,21 @@ mod gemm_element {
     }
 }
 
-/// Rows per chunk: large enough for the kernel's rate, small enough that two threads share a layer evenly.
-const ROWS: usize = 512;
+/// Products below this many multiply-adds run on the caller's thread.
+const SMALL: usize = 1 << 18;
 
-/// Inner dimension per chunk when the output alone is too small to share.
-const INNER: usize = 4096;
+/// Blocks that an output is cut into, at most: enough to share among threads evenly, few enough that packing the
+/// other operand once a block stays cheap.
+const BLOCKS: usize = 16;
+
+/// Fewest rows or columns of a block, a multiple of the micro-kernel's register tile.
+const BLOCK: usize = 48;
+
+/// Most rows or columns of a block: a block of the output and the operand's panel stay in the L2 cache.
+const LARGEST_BLOCK: usize = 512;
+
+/// Shortest piece of a split inner dimension.
+const INNER: usize = 768;
 
 /// `out = a b` (or `out += a b` when `accumulate`), `out` row-major `a.rows() x b.columns()`.
 ///
@@ -96,25 +106,55 @@ pub fn matmul_into<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T]
     if out.is_empty() {
         return;
     }
-    if k > INNER && m <= ROWS {
-        return split_inner(a, b, out, accumulate);
+    if m.saturating_mul(n).saturating_mul(k) < SMALL {
+        product(a, b, out, accumulate);
+    } else if k >= 2 * INNER && k > 2 * m.max(n) {
+        split_inner(a, b, out, accumulate);
+    } else if m >= n {
+        let rows = block(m);
+        threads::for_each_chunk(out, rows * n, |chunk, out| {
+            product(rows_of(a, chunk * rows, out.len() / n), b, out, accumulate);
+        });
+    } else {
+        split_columns(a, b, out, accumulate);
     }
-    // Wide outputs of few rows: compute the transpose's chunks, i.e. split columns.
-    let rows = ROWS.min(m.div_ceil(8).next_multiple_of(16)).max(16);
-    if m.saturating_mul(n).saturating_mul(k) < 1 << 18 {
-        return product(a, b, out, accumulate);
-    }
-    threads::for_each_chunk(out, rows * n, |chunk, out| {
-        let start = chunk * rows;
-        product(rows_of(a, start, out.len() / n), b, out, accumulate);
-    });
 }
 
+/// The block length for a dimension of `len`, by its length alone.
+fn block(len: usize) -> usize {
+    len.div_ceil(BLOCKS).next_multiple_of(BLOCK).min(LARGEST_BLOCK)
+}
+
+/// Blocks of columns are computed apart and copied into place: the copy is `1/k` of the arithmetic.
+fn split_columns<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], accumulate: bool) {
+    let (m, n) = (a.rows, b.columns);
+    let width = block(n);
+    let blocks = threads::map(n.div_ceil(width), |piece| {
+        let start = piece * width;
+        let columns = rows_of(b.t(), start, width.min(n - start)).t();
+        let mut part = vec![T::ZERO; m * columns.columns];
+        product(a, columns, &mut part, false);
+        part
+    });
+    for (row, out) in out.chunks_exact_mut(n).enumerate() {
+        for (part, out) in blocks.iter().zip(out.chunks_mut(width)) {
+            let values = &part[row * out.len()..][..out.len()];
+            if accumulate {
+                out.iter_mut().zip(values).for_each(|(sum, &value)| sum.add_assign(value));
+            } else {
+                out.copy_from_slice(values);
+            }
+        }
+    }
+}
+
+/// Few outputs, long sums: partial products over pieces of the inner dimension, added in order.
 fn split_inner<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], accumulate: bool) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
-    let pieces = threads::map(k.div_ceil(INNER), |piece| {
-        let start = piece * INNER;
-        let len = INNER.min(k - start);
+    let inner = k.div_ceil(BLOCKS).max(INNER);
+    let pieces = threads::map(k.div_ceil(inner), |piece| {
+        let start = piece * inner;
+        let len = inner.min(k - start);
         let mut partial = vec![T::ZERO; m * n];
         product(rows_of(a.t(), start, len).t(), rows_of(b, start, len), &mut partial, false);
         partial
