@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! error, rng, threads, monitor      the floor everything stands on
-//! simd -> linalg                    kernels and matrix products
+//! simd -> linalg -> real, buffer    kernels, matrix products; numbers and reused memory
 //! storage                           section files with checksums, atomic replace
 //! graph -> aggregate                CSR graphs, neighbour sums and their adjoints
 //! hnsw                              the index, whose links are a graph
@@ -15,6 +15,7 @@
 
 pub mod aggregate;
 pub mod autograd;
+pub mod buffer;
 pub mod error;
 pub mod graph;
 pub mod hnsw;
@@ -27,6 +28,7 @@ pub mod nn;
 pub mod optim;
 #[cfg(feature = "python")]
 mod python;
+pub mod real;
 pub mod rng;
 pub mod simd;
 pub mod storage;

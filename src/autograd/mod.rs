@@ -1,1 +1,22 @@
-//! To be written.
+//! Reverse-mode gradients over arrays of 0 to 3 dimensions.
+//!
+//! A [`Tensor`] holds values and remembers how it was made; [`Tensor::backward`] walks that record back
+//! (`tape.rs`). Each operation is one file of [`ops`](self) with its formula, its adjoint and its check against
+//! central finite differences in `f64` ([`gradcheck`]). Everything runs over chunks fixed by shape, so the bits do
+//! not depend on the number of threads.
+
+pub mod gradcheck;
+mod ops;
+mod shape;
+mod tape;
+mod tensor;
+
+pub(crate) use ops::exponentials;
+pub use ops::{Reduce, segment_sum};
+pub use shape::Shape;
+pub(crate) use tape::record as custom;
+pub use tape::{NoGrad, gradients, is_recording, no_grad};
+pub use tensor::{Tensor, Values};
+
+/// Values per piece of elementwise work: enough to be worth a task, few enough to stay in the L2 cache.
+pub(crate) const CHUNK: usize = 16 << 10;

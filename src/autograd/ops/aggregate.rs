@@ -1,0 +1,153 @@
+//! Aggregation over a graph on the tape: sum and mean over neighbours, weighted or not, and segment sums.
+
+#![forbid(unsafe_code)]
+
+use crate::aggregate;
+use crate::autograd::tape::record;
+use crate::autograd::{Shape, Tensor};
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::real::Real;
+use std::sync::Arc;
+
+/// What becomes of a node's neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduce {
+    /// `sum_j w_ij x_j`.
+    Sum,
+    /// The sum divided by the number of neighbours, as `torch.sparse.mm(reduce="mean")`; 0 without neighbours.
+    Mean,
+}
+
+impl<T: Real> Tensor<T> {
+    /// Aggregates `self (num_sources, d)` over the neighbours of each node: `(num_nodes, d)`. Weighted by the
+    /// graph's own weights, if it has any.
+    pub fn aggregate(&self, graph: &Graph, reduce: Reduce) -> Result<Self> {
+        let columns = self.neighbor_columns(graph)?;
+        let x = self.values();
+        let mut out = Buffer::stale(graph.num_nodes() * columns);
+        let weights = graph.weights().map(T::weights);
+        aggregate::sum(graph, weights.as_deref(), &x, columns, &mut out);
+        if reduce == Reduce::Mean {
+            aggregate::divide_by_degree(graph, columns, &mut out);
+        }
+        let shape = Shape::new(&[graph.num_nodes(), columns])?;
+        let graph = graph.clone();
+        Ok(record("aggregate", Arc::new(out), shape, [self], move |mut grad, _| {
+            if reduce == Reduce::Mean {
+                aggregate::divide_by_degree(&graph, columns, &mut grad);
+            }
+            let transposed = &graph.transposed().graph;
+            let mut out = Buffer::stale(graph.num_sources() * columns);
+            let weights = transposed.weights().map(T::weights);
+            aggregate::sum(transposed, weights.as_deref(), &grad, columns, &mut out);
+            [Some(out)]
+        }))
+    }
+
+    /// As [`aggregate`](Self::aggregate), with one weight per edge in row order, in place of the graph's own;
+    /// gradients flow to the weights too: `dw_ij = <g_i, x_j>`.
+    pub fn aggregate_weighted(&self, graph: &Graph, weights: &Self, reduce: Reduce) -> Result<Self> {
+        let columns = self.neighbor_columns(graph)?;
+        if *weights.dims() != [graph.num_edges()] {
+            let message = format!("weights of shape {} for {} edges", weights.shape(), graph.num_edges());
+            return Err(Error::Shape(format!("aggregate: {message}")));
+        }
+        let (x, w) = (self.values(), weights.values());
+        let mut out = Buffer::stale(graph.num_nodes() * columns);
+        aggregate::sum(graph, Some(&w), &x, columns, &mut out);
+        if reduce == Reduce::Mean {
+            aggregate::divide_by_degree(graph, columns, &mut out);
+        }
+        let shape = Shape::new(&[graph.num_nodes(), columns])?;
+        let graph = graph.clone();
+        Ok(record("aggregate", Arc::new(out), shape, [self, weights], move |mut grad, wanted| {
+            if reduce == Reduce::Mean {
+                aggregate::divide_by_degree(&graph, columns, &mut grad);
+            }
+            let to_x = wanted[0].then(|| {
+                let mut out = Buffer::stale(graph.num_sources() * columns);
+                aggregate::sum_adjoint(&graph, Some(&w), &grad, columns, &mut out);
+                out
+            });
+            let to_weights = wanted[1].then(|| {
+                let mut out = Buffer::stale(graph.num_edges());
+                aggregate::weights_adjoint(&graph, &x, &grad, columns, &mut out);
+                out
+            });
+            [to_x, to_weights]
+        }))
+    }
+
+    fn neighbor_columns(&self, graph: &Graph) -> Result<usize> {
+        match *self.dims() {
+            [rows, columns] if rows == graph.num_sources() => Ok(columns),
+            _ => Err(Error::Shape(format!(
+                "aggregate: x of shape {} over a graph of {} nodes",
+                self.shape(),
+                graph.num_sources()
+            ))),
+        }
+    }
+}
+
+/// Sums the rows of `x` by segment: row `e` goes to row `segments[e] < count` of the result.
+pub fn segment_sum<T: Real>(
+    x: &Tensor<T>,
+    segments: &[u32],
+    count: usize,
+    reduce: Reduce,
+) -> Result<Tensor<T>> {
+    let (rows, _) = x.shape().matrix("segment_sum", "x")?;
+    if rows != segments.len() {
+        let message = format!("segment_sum: x of shape {} with {} segments", x.shape(), segments.len());
+        return Err(Error::Shape(message));
+    }
+    if let Some(&segment) = segments.iter().find(|&&segment| segment as usize >= count) {
+        return Err(Error::Row(format!("segment_sum: segment {segment} of {count}")));
+    }
+    x.aggregate(&Graph::grouping(segments, count), reduce)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::gradcheck::{gradcheck, random};
+
+    /// Four nodes over five sources: a duplicate edge, and node 3 without neighbours.
+    fn graph(weights: Option<&[f32]>) -> Graph {
+        Graph::from_edges(&[0, 0, 0, 2, 2, 1], &[4, 1, 1, 0, 3, 2], 4, 5, weights).unwrap()
+    }
+
+    #[test]
+    fn gradients_of_sum_and_mean_to_values_and_weights() {
+        let x = random(&[5, 3], 0);
+        for reduce in [Reduce::Sum, Reduce::Mean] {
+            let plain = graph(None);
+            gradcheck(std::slice::from_ref(&x), |x| x[0].aggregate(&plain, reduce)).unwrap();
+            let weighted = graph(Some(&[0.5, -1.0, 2.0, 3.0, 0.25, 1.5]));
+            gradcheck(std::slice::from_ref(&x), |x| x[0].aggregate(&weighted, reduce)).unwrap();
+            let inputs = [x.clone(), random(&[6], 1)];
+            gradcheck(&inputs, |x| x[0].aggregate_weighted(&plain, &x[1], reduce)).unwrap();
+        }
+        gradcheck(&[x], |x| segment_sum(&x[0], &[2, 0, 2, 1, 2], 4, Reduce::Mean)).unwrap();
+    }
+
+    #[test]
+    fn a_node_without_neighbours_gets_zeros() {
+        let x = random(&[5, 3], 0);
+        for reduce in [Reduce::Sum, Reduce::Mean] {
+            assert_eq!(x.aggregate(&graph(None), reduce).unwrap().to_vec()[9..], [0.0; 3]);
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_refused() {
+        let x = random(&[4, 3], 0);
+        assert!(x.aggregate(&graph(None), Reduce::Sum).is_err());
+        let weights = random(&[5], 0);
+        assert!(random(&[5, 3], 0).aggregate_weighted(&graph(None), &weights, Reduce::Sum).is_err());
+        assert!(segment_sum(&x, &[0, 1, 2, 9], 4, Reduce::Sum).is_err());
+    }
+}

@@ -1,0 +1,21 @@
+//! One file per family of operations: formula, adjoint and check side by side.
+
+mod aggregate;
+mod arithmetic;
+mod broadcast;
+mod dropout;
+mod edge_softmax;
+mod layer_norm;
+mod linear;
+mod masked;
+mod matmul;
+mod movement;
+mod normalize;
+mod reduce;
+mod select;
+mod softmax;
+mod unary;
+
+pub use aggregate::{Reduce, segment_sum};
+pub(in crate::autograd) use movement::transposed;
+pub(crate) use softmax::exponentials;

@@ -1,0 +1,140 @@
+//! Rearranging without arithmetic: reshape, transpose, permute.
+
+#![forbid(unsafe_code)]
+
+use crate::autograd::tape::{record, record_transposed};
+use crate::autograd::{Shape, Tensor};
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::real::Real;
+use crate::threads;
+use std::sync::Arc;
+
+/// Side of the square blocks in which matrices are transposed: two of them fit the L1 cache.
+const BLOCK: usize = 32;
+
+/// The transpose of a row-major `rows x columns` matrix.
+pub(in crate::autograd) fn transposed<T: Real>(values: &[T], rows: usize, columns: usize) -> Buffer<T> {
+    let mut out = Buffer::stale(values.len());
+    if values.is_empty() {
+        return out;
+    }
+    threads::for_each_chunk(&mut out, BLOCK * rows, |band, out| {
+        let first = band * BLOCK;
+        for start in (0..rows).step_by(BLOCK) {
+            for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
+                for (row, out) in out[start..rows.min(start + BLOCK)].iter_mut().enumerate() {
+                    *out = values[(start + row) * columns + first + offset];
+                }
+            }
+        }
+    });
+    out
+}
+
+/// Axes of `(a, b, c)` values in the order `axes`.
+fn permuted<T: Real>(values: &[T], dims: [usize; 3], axes: [usize; 3]) -> Buffer<T> {
+    let strides = [dims[1] * dims[2], dims[2], 1];
+    let [_, middle, last] = axes.map(|axis| dims[axis]);
+    let mut out = Buffer::stale(values.len());
+    if values.is_empty() {
+        return out;
+    }
+    threads::for_each_chunk(&mut out, middle * last, |outer, out| {
+        for (row, out) in out.chunks_exact_mut(last).enumerate() {
+            let start = outer * strides[axes[0]] + row * strides[axes[1]];
+            for (column, out) in out.iter_mut().enumerate() {
+                *out = values[start + column * strides[axes[2]]];
+            }
+        }
+    });
+    out
+}
+
+impl<T: Real> Tensor<T> {
+    /// The same values in another shape of the same size; nothing is copied.
+    pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
+        let shape = Shape::new(dims)?;
+        if shape.count() != self.count() {
+            return Err(Error::Shape(format!("reshape: shape {} to {shape}", self.shape())));
+        }
+        Ok(record("reshape", self.values(), shape, [self], |grad, _| [Some(grad)]))
+    }
+
+    /// The transpose of a matrix, carried out only when its values are read outside of a product.
+    pub fn transpose(&self) -> Result<Self> {
+        let (rows, columns) = self.shape().matrix("transpose", "the tensor")?;
+        if let Some(source) = self.untransposed() {
+            return Ok(source);
+        }
+        let shape = Shape::new(&[columns, rows])?;
+        Ok(record_transposed(self, shape, move |grad, _| vec![Some(transposed(&grad, columns, rows))]))
+    }
+
+    /// The axes of a 3-dimensional tensor in another order, each named once.
+    pub fn permute(&self, axes: [usize; 3]) -> Result<Self> {
+        let &[a, b, c] = self.dims() else {
+            return Err(Error::Shape(format!(
+                "permute: 3 dimensions are needed, got shape {}",
+                self.shape()
+            )));
+        };
+        let mut inverse = [3; 3];
+        for (to, &from) in axes.iter().enumerate() {
+            match inverse.get_mut(from) {
+                Some(place) if *place == 3 => *place = to,
+                _ => return Err(Error::Shape(format!("permute: {axes:?} is not an order of three axes"))),
+            }
+        }
+        let dims = [a, b, c];
+        let moved = axes.map(|axis| dims[axis]);
+        let out = permuted(&self.values(), dims, axes);
+        Ok(record("permute", Arc::new(out), Shape::new(&moved)?, [self], move |grad, _| {
+            [Some(permuted(&grad, moved, inverse))]
+        }))
+    }
+
+    /// Exchanges two axes.
+    pub fn swap_axes(&self, first: isize, second: isize) -> Result<Self> {
+        let (i, j) = (self.shape().axis("transpose", first)?, self.shape().axis("transpose", second)?);
+        match (i == j, self.dims().len()) {
+            (true, _) => Ok(self.clone()),
+            (_, 2) => self.transpose(),
+            _ => {
+                let mut axes = [0, 1, 2];
+                axes.swap(i, j);
+                self.permute(axes)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::autograd::gradcheck::{gradcheck, random};
+
+    #[test]
+    fn gradients() {
+        gradcheck(&[random(&[3, 4], 0)], |x| x[0].reshape(&[2, 6])?.pow(2.0)).unwrap();
+        gradcheck(&[random(&[3, 4], 0)], |x| x[0].transpose()?.pow(2.0)).unwrap();
+        for axes in [[0, 2, 1], [2, 0, 1], [1, 2, 0], [2, 1, 0]] {
+            gradcheck(&[random(&[2, 3, 4], 0)], |x| x[0].permute(axes)?.pow(2.0)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_transpose_matches_index_arithmetic_and_twice_is_the_source() {
+        let x = random(&[70, 45], 0);
+        let t = x.transpose().unwrap();
+        let (values, moved) = (x.values(), t.values());
+        assert!((0..70 * 45).all(|at| moved[at % 45 * 70 + at / 45] == values[at]));
+        assert!(x.transpose().unwrap().transpose().unwrap().same(&x));
+    }
+
+    #[test]
+    fn bad_shapes_and_orders_are_refused() {
+        let x = random(&[2, 3, 4], 0);
+        assert!(x.reshape(&[5]).is_err() && x.transpose().is_err());
+        assert!(x.permute([0, 0, 1]).is_err() && x.permute([0, 1, 3]).is_err());
+    }
+}

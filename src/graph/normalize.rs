@@ -1,0 +1,88 @@
+//! Self loops and the symmetric normalization of graph convolutions.
+
+#![forbid(unsafe_code)]
+
+use super::{Graph, build};
+use crate::error::{Error, Result};
+
+impl Graph {
+    /// Adds an edge of weight 1 from each node to itself where there is none. The new graph's edge order counts
+    /// the edges of this one in row order, then the added ones by node.
+    pub fn add_self_loops(&self) -> Result<Self> {
+        self.require_square("add_self_loops")?;
+        let missing: Vec<u32> = (0..self.num_nodes() as u32)
+            .filter(|&node| self.neighbors(node as usize).binary_search(&node).is_err())
+            .collect();
+        let (mut targets, mut sources) = (self.targets(), self.indices().to_vec());
+        targets.extend(&missing);
+        sources.extend(&missing);
+        let weights = self
+            .weights()
+            .map(|weights| weights.iter().copied().chain(missing.iter().map(|_| 1.0)).collect::<Vec<_>>());
+        let graph =
+            Self::from_edges(&targets, &sources, self.num_nodes(), self.num_sources(), weights.as_deref())?;
+        Ok(self.named(graph))
+    }
+
+    /// Weights `w_ij / sqrt(d_i d_j)` with `d_i = sum_j w_ij`, after each node got one loop to itself when
+    /// `self_loops`: the one it has (the last given, if it has several), else one of weight 1. Computed once.
+    ///
+    /// Kipf & Welling (2017); self loops as `torch_geometric.utils.add_remaining_self_loops`.
+    pub fn gcn_normalize(&self, self_loops: bool) -> Result<Self> {
+        let cache = &self.0.normalized[usize::from(self_loops)];
+        if let Some(graph) = cache.get() {
+            return Ok(graph.clone());
+        }
+        self.require_square("gcn_normalize")?;
+        let graph = if self_loops { self.single_self_loops()? } else { self.clone() };
+        let graph = self.named(graph.scaled()?);
+        Ok(cache.get_or_init(|| graph).clone())
+    }
+
+    fn named(&self, graph: Self) -> Self {
+        match &self.0.node_ids {
+            Some(ids) => graph.changed(|inner| inner.node_ids = Some(ids.clone())),
+            None => graph,
+        }
+    }
+
+    /// Exactly one loop per node.
+    fn single_self_loops(&self) -> Result<Self> {
+        let nodes = self.num_nodes();
+        let mut loops = vec![1.0f32; nodes];
+        let (mut targets, mut sources, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for (edge, (&target, &source)) in self.targets().iter().zip(self.indices()).enumerate() {
+            let weight = self.weights().map_or(1.0, |weights| weights[edge]);
+            if target == source {
+                loops[target as usize] = weight;
+            } else {
+                targets.push(target);
+                sources.push(source);
+                weights.push(weight);
+            }
+        }
+        targets.extend(0..nodes as u32);
+        sources.extend(0..nodes as u32);
+        weights.extend(loops);
+        Self::from_edges(&targets, &sources, nodes, nodes, Some(&weights))
+    }
+
+    fn scaled(&self) -> Result<Self> {
+        let edges = self.num_edges();
+        let mut weights = self.weights().map_or_else(|| vec![1.0; edges], <[f32]>::to_vec);
+        let mut factors = Vec::with_capacity(self.num_nodes());
+        for node in 0..self.num_nodes() {
+            let degree: f64 = weights[self.edges(node)].iter().map(|&weight| f64::from(weight)).sum();
+            if degree < 0.0 {
+                let message = format!("gcn_normalize: node {node} has a negative weight sum, {degree}");
+                return Err(Error::Config(message));
+            }
+            factors.push(if degree > 0.0 { degree.sqrt().recip() } else { 0.0 });
+        }
+        for (edge, row) in build::row_numbers(self.indptr()).into_iter().enumerate() {
+            let factor = factors[row as usize] * factors[self.indices()[edge] as usize];
+            weights[edge] = (f64::from(weights[edge]) * factor) as f32;
+        }
+        self.with_weights(Some(weights))
+    }
+}

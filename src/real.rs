@@ -1,0 +1,183 @@
+//! What tensors and layers ask of a number: `f32` in use, `f64` where gradients are checked.
+
+#![forbid(unsafe_code)]
+
+use crate::buffer::Pool;
+use crate::linalg::Element;
+use crate::simd;
+use std::borrow::Cow;
+use std::fmt::{Debug, Display};
+use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
+
+/// A real number type with the vector kernels that belong to it.
+pub trait Real:
+    Element
+    + Default
+    + PartialOrd
+    + Debug
+    + Display
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + SubAssign
+    + MulAssign
+{
+    /// The nearest value of this type.
+    fn of(value: f64) -> Self;
+    /// This value, widened.
+    fn wide(self) -> f64;
+    /// `e^x`.
+    fn exp(self) -> Self;
+    /// `ln(x)`.
+    fn ln(self) -> Self;
+    /// `ln(1 + x)`.
+    fn ln_1p(self) -> Self;
+    /// `e^x - 1`.
+    fn exp_m1(self) -> Self;
+    /// The square root.
+    fn sqrt(self) -> Self;
+    /// The absolute value.
+    fn abs(self) -> Self;
+    /// `x^y`.
+    fn powf(self, exponent: Self) -> Self;
+    /// The hyperbolic tangent.
+    fn tanh(self) -> Self;
+    /// The error function.
+    fn erf(self) -> Self;
+    /// Neither NaN nor infinite.
+    fn is_finite(self) -> bool;
+    /// Not a number.
+    fn is_nan(self) -> bool;
+
+    /// `sum_i a_i b_i`.
+    fn dot(a: &[Self], b: &[Self]) -> Self;
+    /// `y_i += alpha * x_i`.
+    fn axpy(alpha: Self, x: &[Self], y: &mut [Self]);
+    /// `out = sum_j table[rows_j]`.
+    fn gather_sum(table: &[Self], rows: &[u32], out: &mut [Self]);
+    /// `out = sum_j weights_j table[rows_j]`.
+    fn gather_weighted_sum(table: &[Self], rows: &[u32], weights: &[Self], out: &mut [Self]);
+    /// `out_j = dot(query, table[rows_j])`.
+    fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]);
+    /// `f32` weights (those of a graph) in this type; free for `f32`.
+    fn weights(values: &[f32]) -> Cow<'_, [Self]>;
+    /// Where large buffers of this type wait for reuse.
+    #[doc(hidden)]
+    fn pool() -> &'static Pool<Self>;
+}
+
+/// The larger of two values (the first when they are equal).
+pub fn larger<T: Real>(a: T, b: T) -> T {
+    if b > a { b } else { a }
+}
+
+macro_rules! elementary {
+    ($kind:ty, $erf:path) => {
+        fn of(value: f64) -> Self {
+            value as $kind
+        }
+        fn wide(self) -> f64 {
+            f64::from(self)
+        }
+        fn exp(self) -> Self {
+            <$kind>::exp(self)
+        }
+        fn ln(self) -> Self {
+            <$kind>::ln(self)
+        }
+        fn ln_1p(self) -> Self {
+            <$kind>::ln_1p(self)
+        }
+        fn exp_m1(self) -> Self {
+            <$kind>::exp_m1(self)
+        }
+        fn sqrt(self) -> Self {
+            <$kind>::sqrt(self)
+        }
+        fn abs(self) -> Self {
+            <$kind>::abs(self)
+        }
+        fn powf(self, exponent: Self) -> Self {
+            <$kind>::powf(self, exponent)
+        }
+        fn tanh(self) -> Self {
+            <$kind>::tanh(self)
+        }
+        fn erf(self) -> Self {
+            $erf(self)
+        }
+        fn is_finite(self) -> bool {
+            <$kind>::is_finite(self)
+        }
+        fn is_nan(self) -> bool {
+            <$kind>::is_nan(self)
+        }
+        fn pool() -> &'static Pool<Self> {
+            static POOL: Pool<$kind> = Pool::new();
+            &POOL
+        }
+    };
+}
+
+impl Real for f32 {
+    elementary!(f32, libm::erff);
+
+    fn dot(a: &[Self], b: &[Self]) -> Self {
+        (simd::kernels().dot)(a, b)
+    }
+    fn axpy(alpha: Self, x: &[Self], y: &mut [Self]) {
+        (simd::kernels().axpy)(alpha, x, y);
+    }
+    fn gather_sum(table: &[Self], rows: &[u32], out: &mut [Self]) {
+        (simd::kernels().gather_sum)(table, rows, out);
+    }
+    fn gather_weighted_sum(table: &[Self], rows: &[u32], weights: &[Self], out: &mut [Self]) {
+        (simd::kernels().gather_weighted_sum)(table, rows, weights, out);
+    }
+    fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {
+        (simd::kernels().dot_rows)(query, table, rows, out);
+    }
+    fn weights(values: &[f32]) -> Cow<'_, [Self]> {
+        Cow::Borrowed(values)
+    }
+}
+
+impl Real for f64 {
+    elementary!(f64, libm::erf);
+
+    fn dot(a: &[Self], b: &[Self]) -> Self {
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b).map(|(x, y)| x * y).sum()
+    }
+    fn axpy(alpha: Self, x: &[Self], y: &mut [Self]) {
+        assert_eq!(x.len(), y.len());
+        y.iter_mut().zip(x).for_each(|(y, x)| *y += alpha * x);
+    }
+    fn gather_sum(table: &[Self], rows: &[u32], out: &mut [Self]) {
+        out.fill(0.0);
+        rows.iter().for_each(|&row| Self::axpy(1.0, row_of(table, row, out.len()), out));
+    }
+    fn gather_weighted_sum(table: &[Self], rows: &[u32], weights: &[Self], out: &mut [Self]) {
+        assert_eq!(rows.len(), weights.len());
+        out.fill(0.0);
+        for (&row, &weight) in rows.iter().zip(weights) {
+            Self::axpy(weight, row_of(table, row, out.len()), out);
+        }
+    }
+    fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {
+        assert_eq!(rows.len(), out.len());
+        for (&row, value) in rows.iter().zip(out) {
+            *value = Self::dot(query, row_of(table, row, query.len()));
+        }
+    }
+    fn weights(values: &[f32]) -> Cow<'_, [Self]> {
+        Cow::Owned(values.iter().map(|&value| f64::from(value)).collect())
+    }
+}
+
+fn row_of(table: &[f64], row: u32, columns: usize) -> &[f64] {
+    &table[row as usize * columns..][..columns]
+}
