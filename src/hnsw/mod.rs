@@ -1,1 +1,159 @@
-//! To be written.
+//! The index: Hierarchical Navigable Small World graphs (Malkov & Yashunin 2018), "Efficient and robust approximate
+//! nearest neighbor search using Hierarchical Navigable Small World graphs".
+//!
+//! Each row links to rows near it, chosen so that they lie in different directions; a search walks these links
+//! greedily towards the query. A few rows, fewer on each higher level, have long links of the same kind, by which a
+//! search comes into the right region in a logarithmic number of steps.
+//!
+//! ```text
+//! params, metric     what an index is built with
+//! vectors            the rows and how they are scored: the seam for other codecs
+//! links              who links to whom; the tree that keeps every row within reach
+//! queue, visited     candidates in order; scratch space, pooled
+//! traverse           the walk, and the choice of neighbours
+//! build, journal     adding rows, in parallel and deterministically; taking back an interrupted call
+//! search, filter     the nearest rows: approximately, exactly, among some
+//! stats, file        what there is; saving and loading
+//! ```
+//!
+//! Rows and slots: users see *rows*, numbers that rise and are never reused; vectors and links stand at *slots*.
+//! They are the same numbers as long as nothing is removed.
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod file;
+mod filter;
+mod journal;
+mod links;
+mod metric;
+mod params;
+mod queue;
+mod search;
+mod stats;
+mod traverse;
+mod vectors;
+mod visited;
+
+#[cfg(test)]
+mod tests;
+
+pub use file::LoadOptions;
+pub use filter::Filter;
+pub use metric::Metric;
+pub use params::{Params, Storage};
+pub use search::Hits;
+pub use stats::{LevelStats, Stats};
+
+use crate::error::{Error, Result};
+use links::Links;
+use ndarray::Array2;
+use std::ops::Range;
+use traverse::Core;
+use vectors::Vectors;
+use visited::Pool;
+
+/// A vector index. Searches take `&self` and may run at the same time.
+///
+/// ```
+/// use ndarray::array;
+/// use ruvector_gnn::hnsw::{HnswIndex, Params};
+/// use ruvector_gnn::monitor::Silent;
+///
+/// let mut index = HnswIndex::new(2, Params::default())?;
+/// index.add(array![[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]].view(), &mut Silent)?;
+/// let hits = index.search(array![[1.0, 0.1]].view(), 2, None, None)?;
+/// assert_eq!(hits.rows, array![[0, 2]]);
+/// # Ok::<(), ruvector_gnn::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct HnswIndex {
+    params: Params,
+    core: Core,
+    pool: Pool,
+}
+
+impl Clone for HnswIndex {
+    fn clone(&self) -> Self {
+        Self { params: self.params.clone(), core: self.core.clone(), pool: Pool::default() }
+    }
+}
+
+impl HnswIndex {
+    /// An empty index of vectors of `dim` values.
+    pub fn new(dim: usize, params: Params) -> Result<Self> {
+        if !(1..=1 << 20).contains(&dim) {
+            return Err(Error::Config(format!("dim must be from 1 to {}, got {dim}", 1 << 20)));
+        }
+        params.validate()?;
+        crate::simd::check_environment()?;
+        let core = Core { vectors: Vectors::new(dim, params.metric), links: Links::new(params.m) };
+        Ok(Self { params, core, pool: Pool::default() })
+    }
+
+    /// Values per vector.
+    pub fn dim(&self) -> usize {
+        self.core.vectors.dim()
+    }
+
+    /// What the index was built with.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Number of rows held.
+    pub fn len(&self) -> usize {
+        self.core.links.len()
+    }
+
+    /// Whether no rows are held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The highest row number ever handed out, plus one: the length of a boolean filter.
+    pub fn num_rows(&self) -> usize {
+        self.len()
+    }
+
+    /// Whether `row` is held.
+    pub fn contains(&self, row: i64) -> bool {
+        self.slot(row).is_some()
+    }
+
+    /// The rows held, in the order of [`vectors`](Self::vectors) and of the nodes of [`graph`](Self::graph).
+    pub fn rows(&self) -> Range<u64> {
+        0..self.len() as u64
+    }
+
+    /// The vectors of `rows`, or of all rows held, bit for bit as they were added. Unknown rows are refused with
+    /// [`Error::Row`].
+    pub fn vectors(&self, rows: Option<&[i64]>) -> Result<Array2<f32>> {
+        let slots: Vec<u32> = match rows {
+            None => (0..self.len() as u32).collect(),
+            Some(rows) => rows.iter().map(|&row| self.require_slot("rows", row)).collect::<Result<_>>()?,
+        };
+        let mut values = Vec::with_capacity(slots.len() * self.dim());
+        slots.iter().for_each(|&slot| values.extend_from_slice(self.core.vectors.row(slot)));
+        Ok(Array2::from_shape_vec((slots.len(), self.dim()), values).expect("one row per slot"))
+    }
+
+    /// Where a row stands.
+    fn slot(&self, row: i64) -> Option<u32> {
+        u32::try_from(row).ok().filter(|&slot| (slot as usize) < self.len())
+    }
+
+    fn require_slot(&self, name: &str, row: i64) -> Result<u32> {
+        self.slot(row).ok_or_else(|| {
+            Error::Row(format!(
+                "{name}: row {row} is not in the index, which holds rows 0 to {}",
+                self.len() as i64 - 1
+            ))
+        })
+    }
+
+    /// The row at a slot.
+    fn row_of(slot: u32) -> i64 {
+        i64::from(slot)
+    }
+}

@@ -77,6 +77,24 @@ pub fn kernels() -> &'static Kernels {
     CHOSEN.get_or_init(|| chosen().unwrap_or_else(|error| panic!("{error}")))
 }
 
+/// Asks the processor to fetch the cache line of `table[at]`; a hint, which may lie outside the table.
+#[inline]
+pub fn prefetch<T>(table: &[T], at: usize) {
+    let address = table.as_ptr().wrapping_add(at);
+    #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+    // SAFETY: SSE is in every x86-64 processor, and a prefetch never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(all(feature = "simd", target_arch = "aarch64"))]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(all(feature = "simd", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = address;
+}
+
 /// The kernels of `isa`, if this build and this processor have them.
 pub fn kernels_for(isa: Isa) -> Option<&'static Kernels> {
     match isa {

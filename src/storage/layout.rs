@@ -1,5 +1,7 @@
 //! Header and section table: encoding, and decoding of untrusted bytes.
 
+#![forbid(unsafe_code)]
+
 use crate::error::{Error, Result};
 
 pub(super) const MAGIC: &[u8; 8] = b"RUVECGNN";

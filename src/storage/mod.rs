@@ -18,11 +18,10 @@
 //! readers step over what they do not know.
 //!
 //! A file is written beside its name, flushed to the disk and renamed, so that a crash at any instant leaves the
-//! old file or the new one ([`replace`]).
-
-#![forbid(unsafe_code)]
+//! old file or the new one ([`replace`]). In memory, large tables stand in [`Lines`].
 
 mod layout;
+mod lines;
 mod reader;
 mod replace;
 mod writer;
@@ -30,6 +29,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use lines::Lines;
 pub use reader::Reader;
 pub use replace::replace;
 pub use writer::Writer;

@@ -1,5 +1,7 @@
 //! Reading a section file, trusting nothing in it.
 
+#![forbid(unsafe_code)]
+
 use super::layout::{Entry, HEADER, Header, damaged};
 use crate::error::{Error, Result};
 use std::fs::File;
@@ -108,20 +110,38 @@ impl Reader {
 
     /// The numbers of a section, verified.
     pub fn values<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&self, name: &str) -> Result<Vec<T>> {
-        let entry = self.entries.iter().find(|entry| entry.name == name);
-        let entry = entry.ok_or_else(|| self.damaged(format!("section {name:?} is missing")))?;
-        let size = size_of::<T>() as u64;
-        if entry.len % size != 0 {
-            return Err(
-                self.damaged(format!("section {name:?}: {} bytes are no numbers of {size}", entry.len))
-            );
-        }
         // The table was checked against the length of the file, so this allocates no more than the file holds.
-        let mut values = vec![T::zeroed(); (entry.len / size) as usize];
-        let bytes = bytemuck::cast_slice_mut(&mut values);
-        self.fill(bytes, entry.offset)?;
-        self.verify(entry, bytes)?;
+        let mut values = vec![T::zeroed(); self.count::<T>(name)?];
+        self.values_into(name, &mut values)?;
         Ok(values)
+    }
+
+    /// How many numbers a section holds.
+    pub fn count<T>(&self, name: &str) -> Result<usize> {
+        let (len, size) = (self.entry(name)?.len, size_of::<T>() as u64);
+        if !len.is_multiple_of(size) {
+            return Err(self.damaged(format!("section {name:?}: {len} bytes are no numbers of {size}")));
+        }
+        Ok((len / size) as usize)
+    }
+
+    /// Reads the numbers of a section, verified, into `values`, which has room for exactly [`count`](Self::count).
+    pub fn values_into<T>(&self, name: &str, values: &mut [T]) -> Result<()>
+    where
+        T: bytemuck::AnyBitPattern + bytemuck::NoUninit,
+    {
+        let (count, room) = (self.count::<T>(name)?, values.len());
+        if count != room {
+            return Err(self.damaged(format!("section {name:?}: {count} values, expected {room}")));
+        }
+        let (entry, bytes) = (self.entry(name)?, bytemuck::cast_slice_mut(values));
+        self.fill(bytes, entry.offset)?;
+        self.verify(entry, bytes)
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        let entry = self.entries.iter().find(|entry| entry.name == name);
+        entry.ok_or_else(|| self.damaged(format!("section {name:?} is missing")))
     }
 
     /// A section of exactly one value, verified.

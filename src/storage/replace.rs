@@ -1,5 +1,7 @@
 //! Atomic replacement of a file.
 
+#![forbid(unsafe_code)]
+
 use crate::error::{Error, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};

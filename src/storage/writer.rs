@@ -1,5 +1,7 @@
 //! Writing a section file.
 
+#![forbid(unsafe_code)]
+
 use super::layout::{self, BLOCK, Entry, LINE};
 use super::replace::replace;
 use crate::error::Result;

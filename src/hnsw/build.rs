@@ -1,0 +1,248 @@
+//! Adding rows: in parallel, and to the same bit on any number of threads.
+//!
+//! The rows of a call are inserted in a seeded permutation, so that sorted input builds as good a graph as shuffled
+//! input, in batches that stay a small share of the index (after ParlayANN, Dobson et al. 2024). For each batch:
+//!
+//! 1. every row searches the graph, which stands still meanwhile, and is compared with every other row of the
+//!    batch; from these candidates it chooses its neighbours, level by level (in parallel over rows);
+//! 2. each row takes a parent and writes its own lists (in order);
+//! 3. the links back are sorted by the row that they start from, and each such row appends them to its list or,
+//!    where that overflows, chooses anew (in parallel over rows), and the lists are written (in order).
+//!
+//! No step depends on which thread did what, and no lock is held. Calls of more than [`SEGMENT`] rows are cut into
+//! segments that are inserted one after the other; an interrupted call keeps the segments that were finished and
+//! takes back, through the [`Journal`], the one that was not.
+
+use super::HnswIndex;
+use super::journal::Journal;
+use super::links::NONE;
+use super::queue::{MAX_SLOTS, distance_of, key, slot_of};
+use super::traverse::Core;
+use super::visited::Scratch;
+use crate::error::{Error, Result};
+use crate::monitor::Monitor;
+use crate::rng::stream;
+use crate::threads;
+use ndarray::{ArrayView2, Axis};
+use std::ops::Range;
+
+/// Rows that are inserted as one permutation, and that an interruption takes back at most.
+pub(super) const SEGMENT: usize = 1 << 17;
+
+/// A batch is at most this share of the index, ...
+const SHARE: usize = 24;
+
+/// ... and at most this many rows: all pairs within a batch are compared.
+const BATCH: usize = 1024;
+
+/// No level above this one; 2^32 rows at `m = 2` are not expected to reach it.
+pub(super) const TOP_LEVEL: usize = 40;
+
+/// Nearest candidates among which a row looks for a parent.
+const PARENTS: usize = 32;
+
+/// What a row found out in step 1.
+struct Plan {
+    slot: u32,
+    /// The chosen neighbours, as keys, per level.
+    neighbours: Vec<Vec<u64>>,
+    /// The nearest rows of level 0, as keys.
+    nearest: Vec<u64>,
+}
+
+/// A link that is to be added: from `target` to the slot of `source`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Link {
+    level: u8,
+    target: u32,
+    source: u64,
+}
+
+impl HnswIndex {
+    /// Adds rows and returns their numbers.
+    ///
+    /// Vectors of a wrong dimension, with values that are not finite, or zero under cosine are refused with
+    /// [`Error::Shape`], and nothing is added. `monitor` is told how many rows of the call have been inserted; when
+    /// it stops the work, the error says how many rows the index holds.
+    pub fn add(&mut self, vectors: ArrayView2<'_, f32>, monitor: &mut dyn Monitor) -> Result<Range<u64>> {
+        self.core.vectors.check("vectors", vectors)?;
+        let (start, rows) = (self.core.links.len(), vectors.nrows());
+        if start + rows > MAX_SLOTS {
+            let text = format!("an index holds at most {} rows, got {}", MAX_SLOTS, start + rows);
+            return Err(Error::Config(text));
+        }
+        for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
+            let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
+            if let Err(stop) = self.insert_segment(segment, &mut done) {
+                let (held, kept) = (self.core.links.len(), i * SEGMENT);
+                return Err(match stop {
+                    Error::Interrupted(_) => Error::Interrupted(format!(
+                        "add was interrupted: the index holds {held} rows, the first {kept} of these {rows} among them"
+                    )),
+                    other => other,
+                });
+            }
+        }
+        Ok(start as u64..(start + rows) as u64)
+    }
+
+    /// Inserts rows, all or none.
+    fn insert_segment(
+        &mut self,
+        vectors: ArrayView2<'_, f32>,
+        done: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let start = self.core.links.len();
+        let end = start + vectors.nrows();
+        let levels: Vec<u8> = (start..end).map(|row| self.draw_level(row as u64)).collect();
+        self.core.vectors.append(vectors);
+        self.core.links.append(&levels);
+        let mut order: Vec<u32> = (start as u32..end as u32).collect();
+        stream(self.params.seed, "insertion order", start as u64).shuffle(&mut order);
+        let mut journal = Journal::new(&self.core.links, start);
+        let mut inserted = 0;
+        while inserted < order.len() {
+            let len = ((start + inserted) / SHARE).clamp(1, BATCH).min(order.len() - inserted);
+            self.insert_batch(&order[inserted..inserted + len], &mut journal);
+            inserted += len;
+            if let Err(stop) = done(inserted) {
+                journal.take_back(&mut self.core);
+                return Err(stop);
+            }
+        }
+        Ok(())
+    }
+
+    /// `floor(-ln(U) / ln(m))` with `U` uniform in `(0, 1]`.
+    fn draw_level(&self, row: u64) -> u8 {
+        let uniform = 1.0 - stream(self.params.seed, "levels", row).uniform();
+        let level = -uniform.ln() / (self.params.m as f64).ln();
+        level.min(TOP_LEVEL as f64) as u8
+    }
+
+    fn insert_batch(&mut self, batch: &[u32], journal: &mut Journal) {
+        let (core, params) = (&self.core, &self.params);
+        let plans = threads::map_init(batch.len(), Scratch::default, |scratch, i| {
+            core.plan(batch[i], batch, params.m, params.ef_construction, scratch)
+        });
+        let links = self.core.link_forward(&plans);
+        let groups: Vec<&[Link]> =
+            links.chunk_by(|a, b| (a.level, a.target) == (b.level, b.target)).collect();
+        let core = &self.core;
+        let lists =
+            threads::map_init(groups.len(), Scratch::default, |scratch, i| core.relink(groups[i], scratch));
+        for (group, list) in groups.iter().zip(&lists) {
+            let (level, target) = (usize::from(group[0].level), group[0].target);
+            journal.record_list(&self.core.links, level, target);
+            self.core.links.set(level, target, list);
+        }
+        let links = &mut self.core.links;
+        let highest =
+            batch.iter().copied().reduce(|a, b| if links.level(b) > links.level(a) { b } else { a });
+        let highest = highest.expect("a batch has rows");
+        if links.entry() == NONE || links.level(highest) > links.level(links.entry()) {
+            links.set_entry(highest, |links, slot| journal.record_row(links, slot));
+        }
+    }
+}
+
+impl Core {
+    /// Step 1 for one row.
+    fn plan(&self, slot: u32, batch: &[u32], m: usize, ef: usize, scratch: &mut Scratch) -> Plan {
+        let (probe, own, entry) = (self.vectors.probe(slot), self.links.level(slot), self.links.entry());
+        let mut plan = Plan { slot, neighbours: vec![Vec::new(); own + 1], nearest: Vec::new() };
+        let top = if entry == NONE { 0 } else { self.links.level(entry) };
+        let mut start = (entry != NONE).then(|| self.descend(probe, own.min(top), &mut scratch.batch));
+        for level in (0..=own).rev() {
+            scratch.queue.reset(ef);
+            if let Some(from) = start.filter(|_| level <= top) {
+                self.search_level(probe, level, from, ef, scratch);
+                start = scratch.queue.keys().first().map(|&key| slot_of(key));
+            }
+            let Scratch { queue, batch: peers, .. } = &mut *scratch;
+            peers.slots.clear();
+            let others =
+                batch.iter().copied().filter(|&other| other != slot && self.links.level(other) >= level);
+            peers.slots.extend(others);
+            peers.score(|slots, out| self.vectors.score(probe, slots, out));
+            peers.scored().for_each(|(slot, distance)| queue.insert(key(distance, slot)));
+            let chosen = self.select(queue.keys(), m, m, |_| false);
+            plan.neighbours[level] = chosen;
+            plan.nearest.clear();
+            plan.nearest.extend(queue.keys().iter().take(PARENTS));
+        }
+        plan
+    }
+
+    /// Step 2: parents and own lists. Returns the links back, sorted.
+    fn link_forward(&mut self, plans: &[Plan]) -> Vec<Link> {
+        let mut links = Vec::new();
+        for plan in plans {
+            let back = |level: usize, neighbour: u64| Link {
+                level: level as u8,
+                target: slot_of(neighbour),
+                source: key(distance_of(neighbour), plan.slot),
+            };
+            for (level, neighbours) in plan.neighbours.iter().enumerate() {
+                let slots: Vec<u32> = neighbours.iter().map(|&key| slot_of(key)).collect();
+                self.links.set(level, plan.slot, &slots);
+                links.extend(neighbours.iter().map(|&neighbour| back(level, neighbour)));
+            }
+            if let Some(parent) = self.choose_parent(plan) {
+                self.links.set_parent(plan.slot, slot_of(parent));
+                if !plan.neighbours[0].iter().any(|&key| slot_of(key) == slot_of(parent)) {
+                    links.push(back(0, parent));
+                }
+            }
+        }
+        links.sort_unstable();
+        links
+    }
+
+    /// The nearest row of the tree that has room for a child: among the nearest candidates, else somewhere below
+    /// the nearest of them, else anywhere. A tree has fewer links than rows, so there is always one.
+    fn choose_parent(&self, plan: &Plan) -> Option<u64> {
+        let links = &self.links;
+        let entry = links.entry();
+        if entry == NONE {
+            return None;
+        }
+        let room = |slot: u32| links.children(slot) < links.width(1);
+        let in_tree = |slot: u32| slot == entry || links.parent(slot) != NONE;
+        let mut tree = plan.nearest.iter().copied().filter(|&key| in_tree(slot_of(key)));
+        if let Some(parent) = tree.clone().find(|&key| room(slot_of(key))) {
+            return Some(parent);
+        }
+        let mut below = tree.next().map_or(entry, slot_of);
+        while !room(below) {
+            // Which child does not matter, but always the same one would make the tree a chain.
+            let children = || links.list(0, below).iter().filter(|&&child| links.parent(child) == below);
+            let turn = plan.slot as usize % children().count().max(1);
+            below = match children().nth(turn) {
+                Some(&child) => child,
+                // Its children are all of this batch, and not in its list yet.
+                None => (0..links.len() as u32).find(|&slot| in_tree(slot) && room(slot))?,
+            };
+        }
+        Some(key(self.vectors.pair(plan.slot, below), below))
+    }
+
+    /// Step 3 for one row: its list with the new links.
+    fn relink(&self, new: &[Link], scratch: &mut Scratch) -> Vec<u32> {
+        let (level, target) = (usize::from(new[0].level), new[0].target);
+        let (old, width) = (self.links.list(level, target), self.links.width(level));
+        let mut new: Vec<u64> =
+            new.iter().map(|link| link.source).filter(|&key| !old.contains(&slot_of(key))).collect();
+        if old.len() + new.len() <= width {
+            return old.iter().copied().chain(new.iter().map(|&key| slot_of(key))).collect();
+        }
+        let batch = &mut scratch.batch;
+        batch.slots.clear();
+        batch.slots.extend_from_slice(old);
+        batch.score(|slots, out| self.vectors.score(self.vectors.probe(target), slots, out));
+        new.extend(batch.scored().map(|(slot, distance)| key(distance, slot)));
+        new.sort_unstable();
+        let child = |slot| level == 0 && self.links.parent(slot) == target;
+        self.select(&new, width, width, child).into_iter().map(slot_of).collect()
+    }
+}

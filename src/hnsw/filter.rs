@@ -1,0 +1,48 @@
+//! Which rows a search may return.
+
+use super::HnswIndex;
+use crate::error::{Error, Result};
+use std::borrow::Cow;
+
+/// The rows that a search may return.
+#[derive(Clone, Copy, Debug)]
+pub enum Filter<'a> {
+    /// One mark per row number, [`HnswIndex::num_rows`] of them.
+    Mask(&'a [bool]),
+    /// Row numbers, in any order.
+    Rows(&'a [i64]),
+}
+
+/// A filter as the search uses it.
+#[derive(Debug)]
+pub(super) struct Allowed<'a> {
+    /// Distinct slots, rising.
+    pub slots: Vec<u32>,
+    /// One mark per slot.
+    pub marks: Cow<'a, [bool]>,
+}
+
+impl HnswIndex {
+    /// Refuses a mask of another length ([`Error::Shape`]) and unknown rows ([`Error::Row`]).
+    pub(super) fn resolve<'a>(&self, filter: Filter<'a>) -> Result<Allowed<'a>> {
+        match filter {
+            Filter::Mask(marks) if marks.len() == self.num_rows() => {
+                let slots = (0..marks.len() as u32).filter(|&slot| marks[slot as usize]).collect();
+                Ok(Allowed { slots, marks: Cow::Borrowed(marks) })
+            }
+            Filter::Mask(marks) => {
+                let (given, expected) = (marks.len(), self.num_rows());
+                Err(Error::Shape(format!("filter must have num_rows = {expected} marks, got {given}")))
+            }
+            Filter::Rows(rows) => {
+                let slots = rows.iter().map(|&row| self.require_slot("filter", row));
+                let mut slots = slots.collect::<Result<Vec<u32>>>()?;
+                slots.sort_unstable();
+                slots.dedup();
+                let mut marks = vec![false; self.len()];
+                slots.iter().for_each(|&slot| marks[slot as usize] = true);
+                Ok(Allowed { slots, marks: Cow::Owned(marks) })
+            }
+        }
+    }
+}

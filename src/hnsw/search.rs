@@ -1,0 +1,216 @@
+//! The nearest rows of a query: approximately, by walking the graph; exactly, by a scan; or among some rows.
+//!
+//! A filter that lets few rows through is a scan of those rows. Among `a` allowed of `n` rows, a walk must meet about
+//! `ef n / a` rows to find `ef` allowed ones and scores some `C` for each, while a scan scores `a`: the scan wins
+//! where `a^2 <= C ef n`. Otherwise the walk goes through all rows and keeps the allowed ones. Whatever a walk may
+//! miss when links run out, a scan completes.
+
+use super::HnswIndex;
+use super::filter::{Allowed, Filter};
+use super::queue::{Queue, distance_of, key, slot_of};
+use super::traverse::Core;
+use super::vectors::Probe;
+use super::visited::{Batch, Scratch};
+use crate::error::{Error, Result};
+use crate::threads;
+use ndarray::{Array2, ArrayView2};
+use std::cmp::Reverse;
+
+/// `C` above.
+const SCORED_PER_ROW: usize = 20;
+
+/// Rows that a scan scores at a time: they stay in the cache while several queries are compared with them.
+const TILE: usize = 256;
+
+/// Queries that share a tile.
+const SHARED: usize = 16;
+
+/// No hit.
+const NO_KEY: u64 = u64::MAX;
+
+/// What a search found: for each query `k` rows, nearest first. Missing places hold row -1 and distance `+inf`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hits {
+    /// Row numbers, `(queries, k)`.
+    pub rows: Array2<i64>,
+    /// Distances in the index's metric, `(queries, k)`.
+    pub distances: Array2<f32>,
+}
+
+impl HnswIndex {
+    /// The `k` rows nearest to each query, as far as a walk with `ef` candidates finds them (by default the index's
+    /// `ef_search`; at least `k`). Queries run in parallel; a single one stays on the caller's thread.
+    ///
+    /// A wrong dimension, values that are not finite and zero queries under cosine are refused with
+    /// [`Error::Shape`], `k = 0` and `ef = 0` with [`Error::Config`].
+    pub fn search(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        k: usize,
+        ef: Option<usize>,
+        filter: Option<Filter<'_>>,
+    ) -> Result<Hits> {
+        let ef = ef.unwrap_or(self.params.ef_search);
+        if ef == 0 {
+            return Err(Error::Config("ef must be at least 1, got 0".into()));
+        }
+        self.core.vectors.check("queries", queries)?;
+        let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
+        let ef = ef.max(k);
+        let mut found = room(queries.nrows(), k)?;
+        let queries = queries.as_standard_layout();
+        // A few hundred tasks at most, so that handing them out costs nothing beside a search.
+        let per_task = queries.nrows().div_ceil(256);
+        threads::for_each_chunk(&mut found, per_task * k, |task, found| {
+            self.pool.with(|scratch| {
+                for (i, found) in found.chunks_mut(k).enumerate() {
+                    let query = queries.row(task * per_task + i);
+                    let query = query.as_slice().expect("standard layout");
+                    self.core.search_one(query, found, ef, allowed.as_ref(), scratch);
+                }
+            });
+        });
+        Ok(hits(found, k))
+    }
+
+    /// The `k` rows nearest to each query, by comparing it with all of them: the ground truth, with the distances
+    /// that [`search`](Self::search) gives, to the bit.
+    pub fn exact_search(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        k: usize,
+        filter: Option<Filter<'_>>,
+    ) -> Result<Hits> {
+        self.core.vectors.check("queries", queries)?;
+        let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
+        let slots = allowed.map_or_else(|| (0..self.len() as u32).collect(), |allowed| allowed.slots);
+        let mut found = room(queries.nrows(), k)?;
+        let queries = queries.as_standard_layout();
+        threads::for_each_chunk(&mut found, SHARED * k, |task, found| {
+            let mut rooms: Vec<_> = found.chunks(k).map(|_| crate::storage::Lines::new()).collect();
+            let probes: Vec<Probe<'_>> = (rooms.iter_mut().enumerate())
+                .map(|(i, room)| {
+                    let query = queries.row(task * SHARED + i);
+                    self.core.vectors.query(query.to_slice().expect("standard layout"), room)
+                })
+                .collect();
+            self.core.scan(&probes, &slots, k, found);
+        });
+        Ok(hits(found, k))
+    }
+}
+
+impl Core {
+    /// Searches for one query; `found` has room for `k` keys.
+    fn search_one(
+        &self,
+        query: &[f32],
+        found: &mut [u64],
+        ef: usize,
+        allowed: Option<&Allowed<'_>>,
+        scratch: &mut Scratch,
+    ) {
+        let rows = self.links.len();
+        let candidates = allowed.map_or(rows, |allowed| allowed.slots.len());
+        if candidates == 0 {
+            return;
+        }
+        let mut room = std::mem::take(&mut scratch.query);
+        let probe = self.vectors.query(query, &mut room);
+        let ef = ef.min(rows);
+        let scans = allowed.filter(|_| candidates.saturating_mul(candidates) <= SCORED_PER_ROW * ef * rows);
+        if let Some(allowed) = scans {
+            self.scan(&[probe], &allowed.slots, found.len(), found);
+        } else {
+            let start = self.descend(probe, 0, &mut scratch.batch);
+            match allowed {
+                None => self.search_level(probe, 0, start, ef, scratch),
+                Some(allowed) => self.search_allowed(probe, start, ef, &allowed.marks, scratch),
+            }
+            let keys = scratch.queue.keys();
+            let wanted = found.len().min(candidates);
+            if keys.len() >= wanted {
+                found[..wanted].copy_from_slice(&keys[..wanted]);
+            } else {
+                let all: Vec<u32> = allowed.map_or_else(|| (0..rows as u32).collect(), |a| a.slots.clone());
+                self.scan(&[probe], &all, found.len(), found);
+            }
+        }
+        scratch.query = room;
+    }
+
+    /// As [`search_level`](Self::search_level) on level 0, but of the rows met only those with a mark are kept.
+    /// The walk goes on until the nearest row not yet expanded is farther than all `ef` that are kept.
+    fn search_allowed(&self, probe: Probe<'_>, start: u32, ef: usize, marks: &[bool], scratch: &mut Scratch) {
+        let Scratch { visited, queue, batch, frontier, .. } = scratch;
+        visited.reset(self.links.len());
+        queue.reset(ef);
+        frontier.clear();
+        batch.slots.clear();
+        batch.slots.extend([self.links.entry(), start].into_iter().filter(|&slot| visited.insert(slot)));
+        loop {
+            batch.score(|slots, out| self.vectors.score(probe, slots, out));
+            for (slot, distance) in batch.scored() {
+                let key = key(distance, slot);
+                if key < queue.bound() {
+                    frontier.push(Reverse(key));
+                    if marks[slot as usize] {
+                        queue.insert(key);
+                    }
+                }
+            }
+            let Some(Reverse(next)) = frontier.pop().filter(|&Reverse(next)| next < queue.bound()) else {
+                break;
+            };
+            batch.slots.clear();
+            for &neighbour in self.links.list(0, slot_of(next)) {
+                if visited.insert(neighbour) {
+                    self.vectors.prefetch(neighbour);
+                    batch.slots.push(neighbour);
+                }
+            }
+        }
+    }
+
+    /// The `k` nearest of `slots` for each probe, into `found`.
+    fn scan(&self, probes: &[Probe<'_>], slots: &[u32], k: usize, found: &mut [u64]) {
+        let mut queues: Vec<Queue> = probes.iter().map(|_| Queue::default()).collect();
+        queues.iter_mut().for_each(|queue| queue.reset(k.min(slots.len())));
+        let mut batch = Batch::default();
+        for tile in slots.chunks(TILE) {
+            batch.slots.clear();
+            batch.slots.extend_from_slice(tile);
+            for (probe, queue) in probes.iter().zip(&mut queues) {
+                batch.score(|slots, out| self.vectors.score(*probe, slots, out));
+                batch.scored().for_each(|(slot, distance)| queue.insert(key(distance, slot)));
+            }
+        }
+        for (queue, found) in queues.iter().zip(found.chunks_mut(k)) {
+            found[..queue.keys().len()].copy_from_slice(queue.keys());
+        }
+    }
+}
+
+/// Room for the keys of `queries` times `k` hits.
+fn room(queries: usize, k: usize) -> Result<Vec<u64>> {
+    if k == 0 {
+        return Err(Error::Config("k must be at least 1, got 0".into()));
+    }
+    let mut found = Vec::new();
+    let len = queries.checked_mul(k).filter(|&len| found.try_reserve_exact(len).is_ok());
+    let len =
+        len.ok_or_else(|| Error::Config(format!("k = {k} hits for {queries} queries do not fit in memory")))?;
+    found.resize(len, NO_KEY);
+    Ok(found)
+}
+
+fn hits(found: Vec<u64>, k: usize) -> Hits {
+    let shape = (found.len() / k, k);
+    let row = |&key: &u64| if key == NO_KEY { -1 } else { HnswIndex::row_of(slot_of(key)) };
+    let distance = |&key: &u64| if key == NO_KEY { f32::INFINITY } else { distance_of(key) };
+    Hits {
+        rows: Array2::from_shape_vec(shape, found.iter().map(row).collect()).expect("k hits a query"),
+        distances: Array2::from_shape_vec(shape, found.iter().map(distance).collect())
+            .expect("k hits a query"),
+    }
+}

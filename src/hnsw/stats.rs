@@ -1,0 +1,104 @@
+//! What there is: levels, degrees, rows out of reach, bytes; and the links as a graph.
+
+use super::HnswIndex;
+use super::links::NONE;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+
+/// Figures of one level.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LevelStats {
+    /// Rows that this level has.
+    pub rows: usize,
+    /// Links from them.
+    pub links: usize,
+    /// The longest list.
+    pub max_degree: usize,
+}
+
+/// Figures of an index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stats {
+    /// Rows held.
+    pub rows: usize,
+    /// Level by level, from 0.
+    pub levels: Vec<LevelStats>,
+    /// Rows that level-0 links do not lead to from the entry point. Always 0: see the parents of the links.
+    pub unreachable: usize,
+    /// Memory of vectors, links and bookkeeping.
+    pub bytes: usize,
+}
+
+impl HnswIndex {
+    /// Number of levels; 0 when empty.
+    pub fn levels(&self) -> usize {
+        match self.core.links.entry() {
+            NONE => 0,
+            entry => self.core.links.level(entry) + 1,
+        }
+    }
+
+    /// The links of one level as a graph, whose node ids are row numbers. A level that the index does not have is refused with [`Error::Config`]; level 0 of an
+    /// empty index is an empty graph.
+    pub fn graph(&self, level: usize) -> Result<Graph> {
+        if level > 0 && level >= self.levels() {
+            return Err(Error::Config(format!(
+                "level must be below levels = {}, got {level}",
+                self.levels()
+            )));
+        }
+        let links = &self.core.links;
+        let slots: Vec<u32> = (0..links.len() as u32).filter(|&slot| links.level(slot) >= level).collect();
+        let mut node_of = vec![NONE; links.len()];
+        slots.iter().enumerate().for_each(|(node, &slot)| node_of[slot as usize] = node as u32);
+        let (mut indptr, mut indices) = (vec![0], Vec::new());
+        for &slot in &slots {
+            let start = indices.len();
+            indices.extend(links.list(level, slot).iter().map(|&other| node_of[other as usize]));
+            indices[start..].sort_unstable();
+            indptr.push(indices.len());
+        }
+        let node_ids = slots.iter().map(|&slot| Self::row_of(slot)).collect();
+        Graph::from_csr(indptr, indices, slots.len(), None)?.with_node_ids(node_ids)
+    }
+
+    /// Counts rows, links, rows out of reach and bytes.
+    pub fn stats(&self) -> Stats {
+        let links = &self.core.links;
+        let level = |level: usize| {
+            let on_level = (0..links.len() as u32).filter(|&slot| links.level(slot) >= level);
+            let degrees: Vec<usize> = on_level.map(|slot| links.list(level, slot).len()).collect();
+            LevelStats {
+                rows: degrees.len(),
+                links: degrees.iter().sum(),
+                max_degree: degrees.iter().copied().max().unwrap_or(0),
+            }
+        };
+        Stats {
+            rows: self.len(),
+            levels: (0..self.levels()).map(level).collect(),
+            unreachable: self.len() - self.reachable(),
+            bytes: self.core.vectors.bytes() + links.bytes(),
+        }
+    }
+
+    fn reachable(&self) -> usize {
+        let links = &self.core.links;
+        if links.entry() == NONE {
+            return 0;
+        }
+        let mut met = vec![false; links.len()];
+        met[links.entry() as usize] = true;
+        let mut ahead = vec![links.entry()];
+        let mut count = 0;
+        while let Some(slot) = ahead.pop() {
+            count += 1;
+            for &other in links.list(0, slot) {
+                if !std::mem::replace(&mut met[other as usize], true) {
+                    ahead.push(other);
+                }
+            }
+        }
+        count
+    }
+}

@@ -1,0 +1,104 @@
+//! Walking the graph (Malkov & Yashunin 2018, algorithms 2 and 5): the one loop that both building and searching
+//! spend their time in.
+//!
+//! A step takes the nearest candidate not yet expanded, collects those of its neighbours that the search has not
+//! met, asks for their rows while it collects them, and scores them in one kernel call. The list of the next
+//! candidate is asked for before that call, so it has arrived when the next step wants it.
+
+use super::links::{Links, NONE};
+use super::queue::{distance_of, key, slot_of};
+use super::vectors::{Probe, Vectors};
+use super::visited::{Batch, Scratch};
+
+/// The rows and their links: what a walk reads.
+#[derive(Clone, Debug)]
+pub(super) struct Core {
+    pub vectors: Vectors,
+    pub links: Links,
+}
+
+impl Core {
+    /// Walks greedily from the entry point down to, but not on, level `to`; returns the row where it ends.
+    pub fn descend(&self, probe: Probe<'_>, to: usize, batch: &mut Batch) -> u32 {
+        let entry = self.links.entry();
+        let mut best = key(self.distance(probe, entry), entry);
+        for level in (to + 1..=self.links.level(entry)).rev() {
+            loop {
+                let before = best;
+                batch.slots.clear();
+                batch.slots.extend_from_slice(self.links.list(level, slot_of(best)));
+                batch.score(|slots, out| self.vectors.score(probe, slots, out));
+                best = batch.scored().map(|(slot, distance)| key(distance, slot)).fold(best, u64::min);
+                if best == before {
+                    break;
+                }
+            }
+        }
+        slot_of(best)
+    }
+
+    /// Collects in `scratch.queue` the `ef` rows of `level` that are nearest to the probe, as far as links lead
+    /// from `start`, and from the entry point, from which all rows can be reached.
+    pub fn search_level(&self, probe: Probe<'_>, level: usize, start: u32, ef: usize, scratch: &mut Scratch) {
+        let Scratch { visited, queue, batch, .. } = scratch;
+        visited.reset(self.links.len());
+        queue.reset(ef);
+        for slot in [self.links.entry(), start] {
+            if visited.insert(slot) {
+                queue.insert(key(self.distance(probe, slot), slot));
+            }
+        }
+        while let Some(slot) = queue.expand() {
+            batch.slots.clear();
+            for &neighbour in self.links.list(level, slot) {
+                if visited.insert(neighbour) {
+                    self.vectors.prefetch(neighbour);
+                    batch.slots.push(neighbour);
+                }
+            }
+            if let Some(next) = queue.peek() {
+                self.links.prefetch(level, next);
+            }
+            batch.score(|slots, out| self.vectors.score(probe, slots, out));
+            for (slot, distance) in batch.scored() {
+                queue.insert(key(distance, slot));
+            }
+        }
+    }
+
+    /// The distance to one row.
+    pub fn distance(&self, probe: Probe<'_>, slot: u32) -> f32 {
+        debug_assert_ne!(slot, NONE);
+        let mut distance = [0.0];
+        self.vectors.score(probe, &[slot], &mut distance);
+        distance[0]
+    }
+
+    /// Chooses, from candidates in order of distance, the neighbours of a row: a candidate is left out if it is
+    /// no farther from a chosen one than from the row (algorithm 4), since it can be reached through that one.
+    /// Candidates that `must` stay are chosen whatever they are near to. What was left out fills the list up to
+    /// `fill` links.
+    pub fn select(
+        &self,
+        candidates: &[u64],
+        limit: usize,
+        fill: usize,
+        must: impl Fn(u32) -> bool,
+    ) -> Vec<u64> {
+        let mut owed = candidates.iter().filter(|&&key| must(slot_of(key))).count();
+        let (mut chosen, mut left) = (Vec::with_capacity(limit), Vec::new());
+        for &key in candidates {
+            let (slot, distance) = (slot_of(key), distance_of(key));
+            if must(slot) {
+                owed -= 1;
+                chosen.push(key);
+            } else if chosen.len() + owed < limit {
+                let near = |&other: &u64| self.vectors.pair(slot, slot_of(other)) <= distance;
+                if chosen.iter().any(near) { left.push(key) } else { chosen.push(key) }
+            }
+        }
+        let room = fill.saturating_sub(chosen.len());
+        chosen.extend(left.into_iter().take(room));
+        chosen
+    }
+}

@@ -1,0 +1,102 @@
+//! What a search needs besides the index: marks of visited rows, the candidates, buffers. Pooled, so that a search
+//! allocates nothing but its result.
+
+use super::queue::Queue;
+use crate::storage::Lines;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Mutex, PoisonError};
+
+/// Marks rows as visited. A mark is the number of the search that made it, so that a new search starts clean
+/// without touching the marks; they are wiped once in 255 searches.
+#[derive(Debug, Default)]
+pub(super) struct Visited {
+    marks: Vec<u8>,
+    epoch: u8,
+}
+
+impl Visited {
+    /// Starts a search over `slots` slots.
+    pub fn reset(&mut self, slots: usize) {
+        if self.epoch == u8::MAX {
+            self.marks.fill(0);
+            self.epoch = 0;
+        }
+        self.epoch += 1;
+        if self.marks.len() < slots {
+            self.marks.resize(slots, 0);
+        }
+    }
+
+    /// Marks a slot; `true` if it had no mark.
+    #[inline]
+    pub fn insert(&mut self, slot: u32) -> bool {
+        let mark = &mut self.marks[slot as usize];
+        std::mem::replace(mark, self.epoch) != self.epoch
+    }
+}
+
+/// Everything that one search writes to.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub visited: Visited,
+    pub queue: Queue,
+    /// Neighbours of one row that are to be scored, and their distances.
+    pub batch: Batch,
+    /// Rows met and not yet expanded, for walks whose candidates are not what they keep.
+    pub frontier: BinaryHeap<Reverse<u64>>,
+    /// The padded query.
+    pub query: Lines<f32>,
+}
+
+/// Slots to be scored together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub slots: Vec<u32>,
+    pub distances: Vec<f32>,
+}
+
+impl Batch {
+    /// Scores all slots at once.
+    #[inline]
+    pub fn score(&mut self, score: impl FnOnce(&[u32], &mut [f32])) {
+        self.distances.resize(self.slots.len(), 0.0);
+        score(&self.slots, &mut self.distances);
+    }
+
+    /// Slots with their distances.
+    #[inline]
+    pub fn scored(&self) -> impl Iterator<Item = (u32, f32)> {
+        self.slots.iter().copied().zip(self.distances.iter().copied())
+    }
+}
+
+/// Scratch space for as many searches as ever ran at once.
+#[derive(Debug, Default)]
+pub(super) struct Pool(Mutex<Vec<Scratch>>);
+
+impl Pool {
+    /// Runs `task` with scratch space of its own.
+    pub fn with<R>(&self, task: impl FnOnce(&mut Scratch) -> R) -> R {
+        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut scratch = free.unwrap_or_default();
+        let result = task(&mut scratch);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_last_for_one_search_across_the_wrap_of_the_epoch() {
+        let mut visited = Visited::default();
+        for search in 0..1000u32 {
+            visited.reset(40);
+            assert!(visited.insert(search % 40) && !visited.insert(search % 40));
+            assert!(visited.insert((search + 1) % 40));
+        }
+    }
+}

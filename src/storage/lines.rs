@@ -1,0 +1,126 @@
+//! A growable array for large tables: it starts on a cache line and, where the system grants them, lies on huge
+//! pages.
+//!
+//! A row that starts on a line is read with aligned loads and touches no line too many; and random rows of a table
+//! of many megabytes miss the processor's page tables at nearly every step unless a page is 2 MiB.
+
+#![allow(unsafe_code)]
+
+use bytemuck::{Pod, Zeroable};
+use std::marker::PhantomData;
+
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Line([u8; 64]);
+
+/// Numbers, contiguous from the start of a 64-byte line. Reads and writes go through the slice.
+#[derive(Clone)]
+pub struct Lines<T> {
+    lines: Vec<Line>,
+    len: usize,
+    values: PhantomData<T>,
+}
+
+impl<T: Pod> Lines<T> {
+    const PER_LINE: usize = 64 / size_of::<T>();
+
+    /// An empty array.
+    pub fn new() -> Self {
+        Self { lines: Vec::new(), len: 0, values: PhantomData }
+    }
+
+    /// `len` zeros.
+    pub fn zeros(len: usize) -> Self {
+        let mut lines = Self::new();
+        lines.grow(len, T::zeroed());
+        lines
+    }
+
+    /// Lengthens the array to `len` values, the new ones equal to `value`. Grows by an eighth, so that adding
+    /// one row at a time costs amortised constant time and little spare memory.
+    pub fn grow(&mut self, len: usize, value: T) {
+        let (old, lines) = (self.len, len.div_ceil(Self::PER_LINE));
+        if lines > self.lines.capacity() {
+            let spare = if old == 0 { 0 } else { (lines / 8).max(4) };
+            self.lines.reserve_exact(lines + spare - self.lines.len());
+            ask_for_huge_pages(&self.lines);
+        }
+        self.lines.resize(lines.max(self.lines.len()), Line::zeroed());
+        self.len = len.max(old);
+        self[old..].fill(value);
+    }
+
+    /// Shortens the array to `len` values.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        self.lines.truncate(self.len.div_ceil(Self::PER_LINE));
+    }
+
+    /// Bytes of memory held.
+    pub fn bytes(&self) -> usize {
+        self.lines.capacity() * size_of::<Line>()
+    }
+}
+
+impl<T: Pod> Default for Lines<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Pod> std::ops::Deref for Lines<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+}
+
+impl<T: Pod> std::ops::DerefMut for Lines<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
+
+impl<T> std::fmt::Debug for Lines<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lines({} values)", self.len)
+    }
+}
+
+/// Tells the system that the allocation wants huge pages; it may decline, which costs speed alone.
+#[cfg(target_os = "linux")]
+fn ask_for_huge_pages(lines: &Vec<Line>) {
+    const HUGE: usize = 2 << 20;
+    let start = (lines.as_ptr() as usize).next_multiple_of(HUGE);
+    let end = (lines.as_ptr() as usize + lines.capacity() * size_of::<Line>()) / HUGE * HUGE;
+    if start < end {
+        // SAFETY: the range lies within an allocation that this vector owns, and the advice changes no content.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_huge_pages(_lines: &Vec<Line>) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_and_shrinks_like_a_vector_on_whole_lines() {
+        let mut lines = Lines::<u32>::new();
+        let mut reference = Vec::new();
+        for (len, value) in [(3, 7), (5, 1), (40, 2), (1000, 3), (700_000, 4)] {
+            lines.grow(len, value);
+            reference.resize(len, value);
+            assert_eq!(&lines[..], &reference[..]);
+            assert_eq!(lines.as_ptr() as usize % 64, 0);
+        }
+        lines.truncate(4);
+        lines.grow(30, 9);
+        reference.truncate(4);
+        reference.resize(30, 9);
+        assert_eq!(&lines[..], &reference[..]);
+        assert!(Lines::<f32>::zeros(0).is_empty());
+    }
+}
