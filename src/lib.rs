@@ -16,6 +16,7 @@
 pub mod aggregate;
 pub mod autograd;
 pub mod buffer;
+mod elementary;
 pub mod error;
 pub mod graph;
 pub mod hnsw;

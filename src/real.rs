@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::buffer::Pool;
+use crate::elementary;
 use crate::linalg::Element;
 use crate::simd;
 use std::borrow::Cow;
@@ -75,15 +76,16 @@ pub fn larger<T: Real>(a: T, b: T) -> T {
 }
 
 macro_rules! elementary {
-    ($kind:ty, $erf:path) => {
+    ($kind:ty, $exp:path, $tanh:path, $erf:path) => {
         fn of(value: f64) -> Self {
             value as $kind
         }
         fn wide(self) -> f64 {
             f64::from(self)
         }
+        #[inline(always)]
         fn exp(self) -> Self {
-            <$kind>::exp(self)
+            $exp(self)
         }
         fn ln(self) -> Self {
             <$kind>::ln(self)
@@ -103,8 +105,9 @@ macro_rules! elementary {
         fn powf(self, exponent: Self) -> Self {
             <$kind>::powf(self, exponent)
         }
+        #[inline(always)]
         fn tanh(self) -> Self {
-            <$kind>::tanh(self)
+            $tanh(self)
         }
         fn erf(self) -> Self {
             $erf(self)
@@ -123,7 +126,7 @@ macro_rules! elementary {
 }
 
 impl Real for f32 {
-    elementary!(f32, libm::erff);
+    elementary!(f32, elementary::exp, elementary::tanh, libm::erff);
 
     fn dot(a: &[Self], b: &[Self]) -> Self {
         (simd::kernels().dot)(a, b)
@@ -146,7 +149,7 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
-    elementary!(f64, libm::erf);
+    elementary!(f64, f64::exp, f64::tanh, libm::erf);
 
     fn dot(a: &[Self], b: &[Self]) -> Self {
         assert_eq!(a.len(), b.len());

@@ -35,7 +35,7 @@ struct Inner {
     edge_order: Option<Vec<u32>>,
     node_ids: Option<Arc<[i64]>>,
     transpose: OnceLock<Transposed>,
-    normalized: [OnceLock<Graph>; 2],
+    normalized: [OnceLock<Graph>; 3],
 }
 
 /// The transpose of a graph and, per edge of it, the position of that edge in the graph.
@@ -58,7 +58,7 @@ impl Graph {
             edge_order: rows.order,
             node_ids: None,
             transpose: OnceLock::new(),
-            normalized: [OnceLock::new(), OnceLock::new()],
+            normalized: [const { OnceLock::new() }; 3],
         }))
     }
 
@@ -131,7 +131,7 @@ impl Graph {
             edge_order: self.0.edge_order.clone(),
             node_ids: self.0.node_ids.clone(),
             transpose: OnceLock::new(),
-            normalized: [OnceLock::new(), OnceLock::new()],
+            normalized: [const { OnceLock::new() }; 3],
         };
         change(&mut inner);
         Self(Arc::new(inner))

@@ -39,6 +39,23 @@ impl Graph {
         Ok(cache.get_or_init(|| graph).clone())
     }
 
+    /// Weights divided by their row's sum, so that each row sums to 1; uniform where the sum is not positive.
+    /// Computed once.
+    pub fn row_normalize(&self) -> Result<Self> {
+        let cache = &self.0.normalized[2];
+        if let Some(graph) = cache.get() {
+            return Ok(graph.clone());
+        }
+        let mut weights = self.weights().map_or_else(|| vec![1.0; self.num_edges()], <[f32]>::to_vec);
+        for node in 0..self.num_nodes() {
+            let row = &mut weights[self.edges(node)];
+            let (sum, count) = (row.iter().sum::<f32>(), row.len() as f32);
+            row.iter_mut().for_each(|weight| *weight = if sum > 0.0 { *weight / sum } else { 1.0 / count });
+        }
+        let graph = self.with_weights(Some(weights))?;
+        Ok(cache.get_or_init(|| graph).clone())
+    }
+
     fn named(&self, graph: Self) -> Self {
         match &self.0.node_ids {
             Some(ids) => graph.changed(|inner| inner.node_ids = Some(ids.clone())),

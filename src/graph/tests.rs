@@ -73,6 +73,12 @@ fn self_loops_are_added_where_missing() {
 }
 
 #[test]
+fn rows_normalize_to_one_or_uniformly() {
+    let graph = Graph::from_edges(&[0, 0, 1, 1], &[0, 1, 0, 1], 3, 3, Some(&[1.0, 3.0, -1.0, 1.0])).unwrap();
+    assert_eq!(graph.row_normalize().unwrap().weights().unwrap(), [0.25, 0.75, 0.5, 0.5]);
+}
+
+#[test]
 fn gcn_weights_match_the_formula() {
     // A + I of the path 0 - 1 - 2 has degrees 2, 3, 2.
     let graph = Graph::from_edges(&[0, 1, 1, 2], &[1, 0, 2, 1], 3, 3, None).unwrap();

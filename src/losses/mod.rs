@@ -1,8 +1,10 @@
 //! Losses: numerically stable, each forward and adjoint in one pass where that saves memory traffic.
 
 mod cross_entropy;
+mod info_nce;
 
 pub use cross_entropy::{Targets, cross_entropy};
+pub use info_nce::info_nce;
 
 use crate::autograd::Tensor;
 use crate::error::Result;

@@ -1,1 +1,46 @@
-//! To be written.
+//! Layers on the tape. Each is a plain struct of parameter handles with a `forward`; names and shapes of the
+//! parameters follow PyTorch and PyG, so that their weights load unchanged.
+
+mod activation;
+mod gcn;
+mod gru;
+pub mod init;
+mod linear;
+mod norm;
+mod ruvector;
+mod ruvector_json;
+mod sage;
+
+pub use activation::Activation;
+pub use gcn::GcnLayer;
+pub use gru::GruCell;
+pub use linear::Linear;
+pub use norm::LayerNorm;
+pub use ruvector::{NeighborAttention, RuvectorLayer};
+pub use sage::SageLayer;
+
+use crate::autograd::Tensor;
+use crate::real::Real;
+
+/// Something with named parameters.
+pub trait Module<T: Real> {
+    /// Calls `visit(name, parameter)` for each parameter, in a fixed order.
+    fn visit(&self, visit: &mut dyn FnMut(&str, &Tensor<T>));
+
+    /// The parameters by name.
+    fn named_parameters(&self) -> Vec<(String, Tensor<T>)> {
+        let mut all = Vec::new();
+        self.visit(&mut |name, parameter| all.push((name.to_owned(), parameter.clone())));
+        all
+    }
+
+    /// The parameters.
+    fn parameters(&self) -> Vec<Tensor<T>> {
+        self.named_parameters().into_iter().map(|(_, parameter)| parameter).collect()
+    }
+}
+
+/// Visits a sub-module's parameters as `prefix.name`.
+fn visit_inside<T: Real>(prefix: &str, module: &dyn Module<T>, visit: &mut dyn FnMut(&str, &Tensor<T>)) {
+    module.visit(&mut |name, parameter| visit(&format!("{prefix}.{name}"), parameter));
+}

@@ -24,10 +24,19 @@ impl<T: Real> Tensor<T> {
     /// Aggregates `self (num_sources, d)` over the neighbours of each node: `(num_nodes, d)`. Weighted by the
     /// graph's own weights, if it has any.
     pub fn aggregate(&self, graph: &Graph, reduce: Reduce) -> Result<Self> {
+        self.aggregate_by(graph, reduce, true)
+    }
+
+    /// As [`aggregate`](Self::aggregate), without looking at the graph's weights.
+    pub fn aggregate_unweighted(&self, graph: &Graph, reduce: Reduce) -> Result<Self> {
+        self.aggregate_by(graph, reduce, false)
+    }
+
+    fn aggregate_by(&self, graph: &Graph, reduce: Reduce, weighted: bool) -> Result<Self> {
         let columns = self.neighbor_columns(graph)?;
         let x = self.values();
         let mut out = Buffer::stale(graph.num_nodes() * columns);
-        let weights = graph.weights().map(T::weights);
+        let weights = graph.weights().filter(|_| weighted).map(T::weights);
         aggregate::sum(graph, weights.as_deref(), &x, columns, &mut out);
         if reduce == Reduce::Mean {
             aggregate::divide_by_degree(graph, columns, &mut out);
@@ -40,7 +49,7 @@ impl<T: Real> Tensor<T> {
             }
             let transposed = &graph.transposed().graph;
             let mut out = Buffer::stale(graph.num_sources() * columns);
-            let weights = transposed.weights().map(T::weights);
+            let weights = transposed.weights().filter(|_| weighted).map(T::weights);
             aggregate::sum(transposed, weights.as_deref(), &grad, columns, &mut out);
             [Some(out)]
         }))
@@ -128,6 +137,7 @@ mod tests {
             gradcheck(std::slice::from_ref(&x), |x| x[0].aggregate(&plain, reduce)).unwrap();
             let weighted = graph(Some(&[0.5, -1.0, 2.0, 3.0, 0.25, 1.5]));
             gradcheck(std::slice::from_ref(&x), |x| x[0].aggregate(&weighted, reduce)).unwrap();
+            gradcheck(std::slice::from_ref(&x), |x| x[0].aggregate_unweighted(&weighted, reduce)).unwrap();
             let inputs = [x.clone(), random(&[6], 1)];
             gradcheck(&inputs, |x| x[0].aggregate_weighted(&plain, &x[1], reduce)).unwrap();
         }

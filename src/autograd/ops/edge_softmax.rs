@@ -13,7 +13,7 @@ use crate::real::{Real, larger};
 use std::sync::Arc;
 
 /// Softmax of one node's scores, `heads` columns, in place.
-fn softmax_rows<T: Real>(scores: &mut [T], heads: usize) {
+pub(super) fn softmax_rows<T: Real>(scores: &mut [T], heads: usize) {
     for head in 0..heads {
         let column = || (head..scores.len()).step_by(heads);
         let max = column().map(|at| scores[at]).fold(T::of(f64::NEG_INFINITY), larger);
@@ -27,7 +27,7 @@ fn softmax_rows<T: Real>(scores: &mut [T], heads: usize) {
 }
 
 /// Turns one node's gradients into those of its scores.
-fn adjoint_rows<T: Real>(grad: &mut [T], y: &[T], heads: usize) {
+pub(super) fn adjoint_rows<T: Real>(grad: &mut [T], y: &[T], heads: usize) {
     for head in 0..heads {
         let mut inner = T::ZERO;
         (head..y.len()).step_by(heads).for_each(|at| inner += grad[at] * y[at]);

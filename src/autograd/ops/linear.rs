@@ -4,7 +4,7 @@
 
 use crate::autograd::ops::matmul::product;
 use crate::autograd::tape::record_many;
-use crate::autograd::{CHUNK, Tensor};
+use crate::autograd::{CHUNK, Tensor, Values};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::linalg::{MatRef, matmul_into};
@@ -33,41 +33,89 @@ pub(in crate::autograd) fn column_sums<T: Real>(values: &[T], columns: usize) ->
 impl<T: Real> Tensor<T> {
     /// `self weight^T + bias`: `self (.., in)`, `weight (out, in)`, `bias (out)`; the result is `(.., out)`.
     pub fn linear(&self, weight: &Self, bias: Option<&Self>) -> Result<Self> {
-        let (outs, ins) = weight.shape().matrix("linear", "weight")?;
-        if self.dims().is_empty() || self.shape().columns() != ins {
-            let shapes =
-                format!("linear: x of shape {} with weight of shape {}", self.shape(), weight.shape());
-            return Err(Error::Shape(shapes));
+        Self::linear_sum(&[(self, weight)], bias.as_slice())
+    }
+
+    /// `sum_p x_p W_p^T + sum of the biases`, in one buffer; all `x` have the same rows, all `W` the same outputs.
+    pub fn linear_sum(pairs: &[(&Self, &Self)], biases: &[&Self]) -> Result<Self> {
+        let maps = pairs.iter().map(|(x, weight)| Map::of(x, weight)).collect::<Result<Vec<_>>>()?;
+        let Some(&(first, weight)) = pairs.first() else {
+            return Err(Error::Shape("linear: nothing to multiply".into()));
+        };
+        let (rows, outs) = (maps[0].rows, maps[0].outs);
+        let shape = first.shape().with_columns(outs);
+        for (map, (x, other)) in maps.iter().zip(pairs) {
+            if map.rows != rows || map.outs != outs {
+                return Err(mismatch("x", x, other));
+            }
         }
-        if let Some(bias) = bias.filter(|bias| *bias.dims() != [outs]) {
-            let shapes =
-                format!("linear: bias of shape {} with weight of shape {}", bias.shape(), weight.shape());
-            return Err(Error::Shape(shapes));
+        if let Some(bias) = biases.iter().find(|bias| *bias.dims() != [outs]) {
+            return Err(mismatch("bias", bias, weight));
         }
-        let rows = self.shape().rows();
-        let (x, w) = (self.values(), weight.values());
         let mut out = Buffer::stale(rows * outs);
-        if let Some(bias) = bias.filter(|_| !out.is_empty()) {
-            let bias = bias.values();
-            threads::for_each_chunk(&mut out, (CHUNK / outs).max(1) * outs, |_, out| {
-                out.chunks_exact_mut(outs).for_each(|row| row.copy_from_slice(&bias));
-            });
+        fill_rows(&mut out, outs, biases);
+        for (number, map) in maps.iter().enumerate() {
+            matmul_into(map.x(), map.weight().t(), &mut out, number > 0 || !biases.is_empty());
         }
-        matmul_into(MatRef::new(&x, rows, ins), MatRef::new(&w, outs, ins).t(), &mut out, bias.is_some());
-        let parents = [self, weight].into_iter().chain(bias).cloned().collect();
-        let shape = self.shape().with_columns(outs);
+        let inputs = pairs.iter().flat_map(|&(x, weight)| [x, weight]);
+        let parents = inputs.chain(biases.iter().copied()).cloned().collect();
         Ok(record_many("linear", out, shape, parents, move |grad, wanted| {
             let g = MatRef::new(&grad, rows, outs);
-            let mut grads = vec![
-                wanted[0].then(|| product(g, MatRef::new(&w, outs, ins), false)),
-                wanted[1].then(|| product(g.t(), MatRef::new(&x, rows, ins), false)),
-            ];
-            if let Some(&wanted) = wanted.get(2) {
-                grads.push(wanted.then(|| column_sums(&grad, outs)));
+            let mut grads: Vec<Option<Buffer<T>>> = Vec::with_capacity(wanted.len());
+            for (number, map) in maps.iter().enumerate() {
+                grads.push(wanted[2 * number].then(|| product(g, map.weight(), false)));
+                grads.push(wanted[2 * number + 1].then(|| product(g.t(), map.x(), false)));
             }
+            let biases = &wanted[grads.len()..];
+            let sums = biases.contains(&true).then(|| column_sums(&grad, outs));
+            grads.extend(biases.iter().map(|&wanted| sums.clone().filter(|_| wanted)));
             grads
         }))
     }
+}
+
+/// One product of a sum.
+struct Map<T: Real> {
+    x: Values<T>,
+    weight: Values<T>,
+    rows: usize,
+    ins: usize,
+    outs: usize,
+}
+
+impl<T: Real> Map<T> {
+    fn of(x: &Tensor<T>, weight: &Tensor<T>) -> Result<Self> {
+        let (outs, ins) = weight.shape().matrix("linear", "weight")?;
+        if x.dims().is_empty() || x.shape().columns() != ins {
+            return Err(mismatch("x", x, weight));
+        }
+        Ok(Self { x: x.values(), weight: weight.values(), rows: x.shape().rows(), ins, outs })
+    }
+
+    fn x(&self) -> MatRef<'_, T> {
+        MatRef::new(&self.x, self.rows, self.ins)
+    }
+
+    fn weight(&self) -> MatRef<'_, T> {
+        MatRef::new(&self.weight, self.outs, self.ins)
+    }
+}
+
+fn mismatch<T: Real>(name: &str, given: &Tensor<T>, weight: &Tensor<T>) -> Error {
+    Error::Shape(format!("linear: {name} of shape {} with weight of shape {}", given.shape(), weight.shape()))
+}
+
+/// Writes the sum of the biases into every row.
+fn fill_rows<T: Real>(out: &mut [T], columns: usize, biases: &[&Tensor<T>]) {
+    let Some((first, others)) = biases.split_first() else { return };
+    let mut row = first.to_vec();
+    for bias in others {
+        row.iter_mut().zip(bias.values().iter()).for_each(|(sum, &value)| *sum += value);
+    }
+    let columns = columns.max(1);
+    threads::for_each_chunk(out, (CHUNK / columns).max(1) * columns, |_, out| {
+        out.chunks_exact_mut(columns).for_each(|place| place.copy_from_slice(&row));
+    });
 }
 
 #[cfg(test)]
@@ -80,6 +128,9 @@ mod tests {
         let inputs = [random(&[4, 3], 0), random(&[5, 3], 1), random(&[5], 2)];
         gradcheck(&inputs, |x| x[0].linear(&x[1], Some(&x[2]))).unwrap();
         gradcheck(&inputs[..2], |x| x[0].linear(&x[1], None)).unwrap();
+        let two = [random(&[4, 2], 3), random(&[5, 2], 4), random(&[5], 5)];
+        let all = [&inputs[..], &two[..]].concat();
+        gradcheck(&all, |x| Tensor::linear_sum(&[(&x[0], &x[1]), (&x[3], &x[4])], &[&x[2], &x[5]])).unwrap();
         let stack = [random(&[2, 4, 3], 3), random(&[5, 3], 1), random(&[5], 2)];
         gradcheck(&stack, |x| x[0].linear(&x[1], Some(&x[2]))).unwrap();
     }

@@ -2,9 +2,11 @@
 
 mod aggregate;
 mod arithmetic;
+mod attention;
 mod broadcast;
 mod dropout;
 mod edge_softmax;
+mod gru;
 mod layer_norm;
 mod linear;
 mod masked;

@@ -1,0 +1,151 @@
+//! The layer of the `ruvector` package, over a whole graph at once.
+//!
+//! For node `v` with neighbours `u` and edge weights `e`: `m = W_msg h`; `a = MultiHead(m_v, m_u, m_u)`;
+//! `g = sum_u (e_uv / sum e) m_u`; `t = W_agg (a + g)`; `h' = GRU(t, m_v)`; `out = LayerNorm(Dropout(h'))`. A node
+//! without neighbours gives `LayerNorm(m_v)`. Keys and values are made once per node, not per edge.
+
+#![forbid(unsafe_code)]
+
+use super::{GruCell, LayerNorm, Linear, Module, visit_inside};
+use crate::autograd::{Reduce, Tensor};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::real::Real;
+
+/// Multi-head attention of each node over its neighbours (Vaswani et al. 2017).
+#[derive(Clone, Debug)]
+pub struct NeighborAttention<T: Real> {
+    /// Queries.
+    pub q: Linear<T>,
+    /// Keys.
+    pub k: Linear<T>,
+    /// Values.
+    pub v: Linear<T>,
+    /// The map of the joined heads.
+    pub out: Linear<T>,
+    /// Number of heads.
+    pub heads: usize,
+}
+
+impl<T: Real> NeighborAttention<T> {
+    /// Normal weights, zero biases.
+    pub fn new(dim: usize, heads: usize, seed: u64) -> Result<Self> {
+        if heads == 0 || !dim.is_multiple_of(heads) {
+            return Err(Error::Config(format!("num_heads must divide the dimension {dim}, got {heads}")));
+        }
+        let map = |number: u64| Linear::normal(dim, dim, seed.wrapping_add(number));
+        Ok(Self { q: map(0)?, k: map(1)?, v: map(2)?, out: map(3)?, heads })
+    }
+
+    /// Each row of `x (N, dim)` attends over its neighbours' rows.
+    pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
+        // A bias of the keys adds the same to all of a node's scores: the softmax does not see it.
+        let keys = x.linear(&self.k.weight, None)?;
+        let heads = self.q.forward(x)?.neighbor_attention(&keys, &self.v.forward(x)?, graph, self.heads)?;
+        self.out.forward(&heads)
+    }
+}
+
+impl<T: Real> Module<T> for NeighborAttention<T> {
+    fn visit(&self, visit: &mut dyn FnMut(&str, &Tensor<T>)) {
+        for (name, map) in [("q", &self.q), ("k", &self.k), ("v", &self.v), ("out", &self.out)] {
+            visit_inside(name, map, visit);
+        }
+    }
+}
+
+/// The layer of the `ruvector` package.
+#[derive(Clone, Debug)]
+pub struct RuvectorLayer<T: Real> {
+    /// Messages, `in -> hidden`.
+    pub w_msg: Linear<T>,
+    /// What attention and mean bring together, `hidden -> hidden`.
+    pub w_agg: Linear<T>,
+    /// Attention over neighbours.
+    pub attention: NeighborAttention<T>,
+    /// The update of a node's state.
+    pub w_update: GruCell<T>,
+    /// The last step.
+    pub norm: LayerNorm<T>,
+}
+
+impl<T: Real> RuvectorLayer<T> {
+    /// Normal weights with standard deviation `sqrt(2 / (in + out))`, zero biases.
+    pub fn new(ins: usize, hidden: usize, heads: usize, seed: u64) -> Result<Self> {
+        Ok(Self {
+            w_msg: Linear::normal(ins, hidden, seed)?,
+            w_agg: Linear::normal(hidden, hidden, seed.wrapping_add(1))?,
+            attention: NeighborAttention::new(hidden, heads, seed.wrapping_add(2))?,
+            w_update: GruCell::new(hidden, hidden, seed.wrapping_add(6))?,
+            norm: LayerNorm::new(hidden, 1e-5)?,
+        })
+    }
+
+    /// `x (N, in) -> (N, hidden)`; `dropout` is a rate and a seed.
+    pub fn forward(&self, x: &Tensor<T>, graph: &Graph, dropout: Option<(f64, u64)>) -> Result<Tensor<T>> {
+        graph.require_square("RuvectorLayer")?;
+        let messages = self.w_msg.forward(x)?;
+        let attended = self.attention.forward(&messages, graph)?;
+        let mean = match graph.weights() {
+            None => messages.aggregate(graph, Reduce::Mean)?,
+            Some(_) => messages.aggregate(&graph.row_normalize()?, Reduce::Sum)?,
+        };
+        let input = self.w_agg.forward(&attended.add(&mean)?)?;
+        let state = self.w_update.forward(&input, &messages)?;
+        let state = match dropout {
+            Some((rate, seed)) => state.dropout(rate, seed)?,
+            None => state,
+        };
+        self.norm.forward(&keep_isolated(&state, &messages, graph)?)
+    }
+}
+
+/// The state, but the message of nodes that have no neighbours.
+fn keep_isolated<T: Real>(state: &Tensor<T>, messages: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
+    let isolated = |node: usize| graph.edges(node).is_empty();
+    if !(0..graph.num_nodes()).any(isolated) {
+        return Ok(state.clone());
+    }
+    let columns = state.shape().columns();
+    let mask: Vec<bool> = (0..state.count()).map(|at| !isolated(at / columns)).collect();
+    state.select(&mask, messages)
+}
+
+impl<T: Real> Module<T> for RuvectorLayer<T> {
+    fn visit(&self, visit: &mut dyn FnMut(&str, &Tensor<T>)) {
+        visit_inside("w_msg", &self.w_msg, visit);
+        visit_inside("w_agg", &self.w_agg, visit);
+        visit_inside("attention", &self.attention, visit);
+        visit_inside("w_update", &self.w_update, visit);
+        visit_inside("norm", &self.norm, visit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::gradcheck::{gradcheck, random};
+
+    #[test]
+    fn gradients_of_input_and_weights() {
+        let weights = [1.0, 2.0, 0.5, 3.0];
+        let graph = Graph::from_edges(&[0, 1, 1, 3], &[1, 0, 2, 3], 4, 4, Some(&weights)).unwrap();
+        let layer = RuvectorLayer::<f64>::new(3, 4, 2, 5).unwrap();
+        let named = layer.named_parameters();
+        // The keys' bias has no effect and no gradient.
+        let mut inputs: Vec<_> =
+            named.iter().filter(|(name, _)| name != "attention.k.bias").map(|(_, p)| p.clone()).collect();
+        assert_eq!((named.len(), inputs.len()), (26, 25));
+        inputs.push(random(&[4, 3], 0));
+        gradcheck(&inputs, |x| layer.forward(&x[25], &graph, Some((0.2, 7)))).unwrap();
+    }
+
+    #[test]
+    fn a_node_without_neighbours_gives_its_normalized_message() {
+        let graph = Graph::from_edges(&[0], &[1], 2, 2, None).unwrap();
+        let layer = RuvectorLayer::<f64>::new(3, 4, 2, 5).unwrap();
+        let x = random(&[2, 3], 0);
+        let expected = layer.norm.forward(&layer.w_msg.forward(&x).unwrap()).unwrap().to_vec();
+        assert_eq!(layer.forward(&x, &graph, Some((0.5, 1))).unwrap().to_vec()[4..], expected[4..]);
+    }
+}
