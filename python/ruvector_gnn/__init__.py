@@ -6,12 +6,15 @@
 True
 """
 
-from ruvector_gnn._core import __version__, num_threads, set_num_threads
+from ruvector_gnn._core import HNSWIndex, __version__, num_threads, set_num_threads
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
+from ruvector_gnn.hits import Hits
 
 __all__ = [
     "ConfigError",
     "FormatError",
+    "HNSWIndex",
+    "Hits",
     "NotFoundError",
     "RowError",
     "RuvectorError",

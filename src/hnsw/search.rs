@@ -60,7 +60,7 @@ impl HnswIndex {
         let mut found = room(queries.nrows(), k)?;
         let queries = queries.as_standard_layout();
         // A few hundred tasks at most, so that handing them out costs nothing beside a search.
-        let per_task = queries.nrows().div_ceil(256);
+        let per_task = queries.nrows().div_ceil(256).max(1);
         threads::for_each_chunk(&mut found, per_task * k, |task, found| {
             self.pool.with(|scratch| {
                 for (i, found) in found.chunks_mut(k).enumerate() {

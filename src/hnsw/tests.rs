@@ -144,6 +144,12 @@ fn too_few_rows_pad_the_result() {
     let empty = index.search(query.view(), 4, None, None).unwrap();
     assert!(empty.rows.iter().all(|&row| row == -1) && empty.distances.iter().all(|&d| d == f32::INFINITY));
     assert_eq!(index.exact_search(query.view(), 4, None).unwrap(), empty);
+    for k in [1, 5] {
+        let none = Array2::zeros((0, 3));
+        assert_eq!(index.search(none.view(), k, None, None).unwrap().rows.dim(), (0, k));
+        assert_eq!(index.exact_search(none.view(), k, None).unwrap().rows.dim(), (0, k));
+        assert_eq!(index.add(none.view(), &mut Silent).unwrap(), 0..0);
+    }
     index.add(query.view(), &mut Silent).unwrap();
     assert_eq!(index.search(query.view(), 3, None, None).unwrap().rows.as_slice().unwrap(), [0, -1, -1]);
     let nothing = index.search(query.view(), 2, None, Some(Filter::Rows(&[]))).unwrap();

@@ -5,6 +5,7 @@
 mod array;
 mod call;
 mod error;
+mod index;
 
 use pyo3::prelude::*;
 
@@ -29,5 +30,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
+    module.add_class::<index::PyIndex>()?;
+    module.add_function(wrap_pyfunction!(index::_index_from_bytes, module)?)?;
     Ok(())
 }

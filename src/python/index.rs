@@ -1,0 +1,468 @@
+//! `HNSWIndex`: the index behind a lock that is only ever waited for without the GIL.
+
+use crate::error::{Error, Result};
+use crate::hnsw::{Filter, Hits, HnswIndex, LoadOptions, Params, Stats};
+use crate::python::array;
+use crate::python::call::{detached, monitored};
+use crate::python::error::Raise;
+use ndarray::{ArrayView2, ArrayViewD, Ix1, Ix2};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArrayDyn};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::thread::ThreadId;
+
+/// Approximate nearest-neighbour index: a Hierarchical Navigable Small World graph.
+///
+/// Malkov & Yashunin (2018), "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable
+/// Small World graphs". Building is parallel, and its graph is the same to the bit on any number of threads.
+/// Searches may run in several threads at once, and wait while another thread adds.
+///
+/// Parameters
+/// ----------
+/// dim : int
+///     Values per vector.
+/// metric : "cosine", "l2" or "ip"
+///     `1 - <q,x> / (|q||x|)`, the squared Euclidean distance `|q - x|^2`, or `1 - <q,x>`. The smaller, the nearer.
+/// m : int
+///     Links per row on the upper levels; level 0 holds `2 m`. From 2 to 256.
+/// ef_construction : int
+///     Candidates that a new row chooses its links from.
+/// ef_search : int
+///     Candidates that a search keeps, unless its `ef` says otherwise: more find more and take longer.
+/// storage : "f32"
+///     How vectors are stored.
+/// rescore : bool
+///     Whether quantized candidates are scored again with the exact vectors; "f32" has no need to.
+/// seed : int
+///     What levels and insertion order are drawn from.
+///
+/// Raises `ConfigError` for a parameter outside its domain.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np
+/// >>> import ruvector_gnn as rg
+/// >>> vectors = np.eye(4, dtype=np.float32)
+/// >>> index = rg.HNSWIndex(4, metric="l2")
+/// >>> index.add(vectors)
+/// array([0, 1, 2, 3])
+/// >>> rows, distances = index.search([0.9, 0.1, 0, 0], k=2)
+/// >>> rows
+/// array([[0, 1]])
+/// >>> len(index), 3 in index, index
+/// (4, True, HNSWIndex(4 rows, dim=4, metric='l2', m=16, storage='f32'))
+#[pyclass(name = "HNSWIndex", module = "ruvector_gnn", frozen)]
+pub struct PyIndex {
+    index: RwLock<HnswIndex>,
+    /// The thread whose `add` runs: its callbacks must not wait for the lock that it holds.
+    adding: Mutex<Option<ThreadId>>,
+}
+
+impl PyIndex {
+    fn new(index: HnswIndex) -> Self {
+        Self { index: RwLock::new(index), adding: Mutex::new(None) }
+    }
+
+    fn adder(&self) -> std::sync::MutexGuard<'_, Option<ThreadId>> {
+        self.adding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse_own_callback(&self) -> Result<()> {
+        if *self.adder() == Some(std::thread::current().id()) {
+            return Err(Error::Config("an index can't be used by the callback of its own add".into()));
+        }
+        Ok(())
+    }
+
+    /// Reads the index with the GIL released.
+    fn read<T: Send>(
+        &self,
+        py: Python<'_>,
+        task: impl FnOnce(&HnswIndex) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        detached(py, || {
+            self.refuse_own_callback()?;
+            task(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+        })
+    }
+}
+
+#[pymethods]
+impl PyIndex {
+    #[new]
+    #[pyo3(signature = (dim, metric="cosine", m=16, ef_construction=200, ef_search=64, storage="f32", rescore=true, seed=0))]
+    #[expect(clippy::too_many_arguments, reason = "the names of the contract")]
+    fn create(
+        dim: i64,
+        metric: &str,
+        m: i64,
+        ef_construction: i64,
+        ef_search: i64,
+        storage: &str,
+        rescore: bool,
+        seed: u64,
+    ) -> PyResult<Self> {
+        let create = || {
+            let params = Params {
+                metric: metric.parse()?,
+                m: positive("m", m)?,
+                ef_construction: positive("ef_construction", ef_construction)?,
+                ef_search: positive("ef_search", ef_search)?,
+                storage: storage.parse()?,
+                rescore,
+                seed,
+            };
+            HnswIndex::new(positive("dim", dim)?, params)
+        };
+        Ok(Self::new(create().map_err(Raise)?))
+    }
+
+    /// Add vectors of shape `(n, dim)`, or one of shape `(dim,)`, and return their row numbers, int64 `(n,)`.
+    ///
+    /// Rows rise and are never reused. `progress=True` shows a bar; `callback(step, metrics)` is called between batches
+    /// with the number of vectors inserted, and may raise to stop. A call that is stopped, by that or by Ctrl-C, keeps a
+    /// prefix of its vectors (whole segments of 131,072; a smaller call is taken back) and says how many rows there are.
+    ///
+    /// Raises `ShapeError` for vectors of another dimension, with NaN or infinity, or zero under cosine; nothing is
+    /// added then.
+    #[pyo3(signature = (vectors, progress=false, callback=None))]
+    fn add<'py>(
+        &self,
+        py: Python<'py>,
+        vectors: &Bound<'py, PyAny>,
+        progress: bool,
+        callback: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let vectors = array::float32("vectors", vectors)?;
+        let view = matrix("vectors", &vectors).map_err(Raise)?;
+        let watch =
+            py.import("ruvector_gnn._progress")?.call_method1("watch", (progress, callback, "add"))?;
+        let watch = (!watch.is_none()).then(|| watch.unbind());
+        let rows = monitored(py, watch, |monitor| {
+            self.refuse_own_callback()?;
+            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+            *self.adder() = Some(std::thread::current().id());
+            let rows = index.add(view, monitor);
+            *self.adder() = None;
+            rows
+        })?;
+        Ok((rows.start as i64..rows.end as i64).collect::<Vec<_>>().into_pyarray(py))
+    }
+
+    /// Return the `k` rows nearest to each query as `Hits(rows, distances)`, both of shape `(queries, k)`.
+    ///
+    /// Queries have shape `(n, dim)` or `(dim,)`, which counts as one. `ef` is the number of candidates kept, by default
+    /// `ef_search` and at least `k`. `filter` names the rows that may be returned: a boolean mask of length `num_rows` or
+    /// an array of row numbers; where they are few, they are scanned exactly. Where there are fewer than `k`, missing
+    /// places hold row -1 and distance +inf.
+    ///
+    /// Raises `ShapeError` as `add` does and for a mask of another length, `ConfigError` for `k` or `ef` below 1, and
+    /// `RowError` for unknown rows.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import ruvector_gnn as rg
+    /// >>> index = rg.HNSWIndex(2, metric="ip")
+    /// >>> _ = index.add([[1, 0], [0, 1], [2, 2]])
+    /// >>> index.search([[1, 0]], k=2, filter=[0, 1]).rows
+    /// array([[0, 1]])
+    #[pyo3(signature = (queries, k=10, ef=None, filter=None))]
+    fn search<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        k: i64,
+        ef: Option<i64>,
+        filter: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let queries = array::float32("queries", queries)?;
+        let view = matrix("queries", &queries).map_err(Raise)?;
+        let filter = filter.map(Chosen::extract).transpose()?;
+        let filter = filter.as_ref().map(Chosen::view).transpose().map_err(Raise)?;
+        let hits = self.read(py, |index| {
+            let ef = ef.map(|ef| positive("ef", ef)).transpose()?;
+            index.search(view, positive("k", k)?, ef, filter)
+        })?;
+        to_hits(py, hits)
+    }
+
+    /// Return what `search` would if it missed nothing, by comparing each query with every row.
+    ///
+    /// The distances are those of `search` to the bit. Arguments and errors are the same.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import ruvector_gnn as rg
+    /// >>> index = rg.HNSWIndex(1, metric="l2")
+    /// >>> _ = index.add([[0], [3], [1]])
+    /// >>> index.exact_search([1], k=3)
+    /// Hits(rows=array([[2, 0, 1]]), distances=array([[0., 1., 4.]], dtype=float32))
+    #[pyo3(signature = (queries, k=10, filter=None))]
+    fn exact_search<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        k: i64,
+        filter: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let queries = array::float32("queries", queries)?;
+        let view = matrix("queries", &queries).map_err(Raise)?;
+        let filter = filter.map(Chosen::extract).transpose()?;
+        let filter = filter.as_ref().map(Chosen::view).transpose().map_err(Raise)?;
+        let hits = self.read(py, |index| index.exact_search(view, positive("k", k)?, filter))?;
+        to_hits(py, hits)
+    }
+
+    /// Return the vectors of `rows`, or of all rows in the order of `rows()`, float32 `(n, dim)`, bit for bit as added.
+    ///
+    /// Raises `RowError` for unknown rows.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import ruvector_gnn as rg
+    /// >>> index = rg.HNSWIndex(2)
+    /// >>> _ = index.add([[1, 0], [0, 1]])
+    /// >>> index.vectors([1])
+    /// array([[0., 1.]], dtype=float32)
+    #[pyo3(signature = (rows=None))]
+    fn vectors<'py>(
+        &self,
+        py: Python<'py>,
+        rows: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let rows = rows.map(|rows| array::int64("rows", rows)).transpose()?;
+        let rows = rows.as_ref().map(|rows| list("rows", rows)).transpose().map_err(Raise)?;
+        Ok(self.read(py, |index| index.vectors(rows))?.into_pyarray(py))
+    }
+
+    /// Return the row numbers held, int64 `(n,)`: the order of `vectors()` and of the nodes of `graph(level)`.
+    fn rows<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let rows = self.read(py, |index| Ok(index.rows().map(|row| row as i64).collect::<Vec<_>>()))?;
+        Ok(rows.into_pyarray(py))
+    }
+
+    /// Return figures: "rows"; "levels", with "rows", "links", "mean_degree" and "max_degree" for each; "unreachable",
+    /// the rows that level-0 links do not lead to from the entry point (always 0); "bytes" of memory, and
+    /// "bytes_per_vector".
+    ///
+    /// Examples
+    /// --------
+    /// >>> import ruvector_gnn as rg
+    /// >>> index = rg.HNSWIndex(2)
+    /// >>> _ = index.add([[1, 0], [0, 1]])
+    /// >>> stats = index.stats()
+    /// >>> stats["rows"], stats["unreachable"], stats["levels"][0]["links"]
+    /// (2, 0, 2)
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.read(py, |index| Ok(index.stats()))?;
+        to_dict(py, &stats)
+    }
+
+    /// Write the index to one file, in the place of what is there: a crash leaves the old file or the new one, whole.
+    ///
+    /// Raises `OSError`.
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        self.read(py, |index| index.save(path))
+    }
+
+    /// Read an index from a file that `save` wrote. Everything in it is verified.
+    ///
+    /// Raises `FormatError` for a file that is damaged, cut short, of another kind or of a later version; `OSError`.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import os, tempfile
+    /// >>> import ruvector_gnn as rg
+    /// >>> index = rg.HNSWIndex(2)
+    /// >>> _ = index.add([[1, 0], [0, 1]])
+    /// >>> with tempfile.TemporaryDirectory() as folder:
+    /// ...     index.save(os.path.join(folder, "index.rvx"))
+    /// ...     copy = rg.HNSWIndex.load(os.path.join(folder, "index.rvx"))
+    /// >>> copy.fingerprint == index.fingerprint
+    /// True
+    #[staticmethod]
+    #[pyo3(signature = (path, mmap=false, verify=None))]
+    fn load(py: Python<'_>, path: PathBuf, mmap: bool, verify: Option<&str>) -> PyResult<Self> {
+        // A file that is read whole is verified whole, whatever `verify` asks for.
+        if !matches!(verify, None | Some("full")) {
+            let text = format!("verify must be None or 'full', got '{}'", verify.unwrap_or_default());
+            return Err(Raise(Error::Config(text)).into());
+        }
+        if mmap {
+            return Err(Raise(Error::Config("mmap=True is not built yet; use mmap=False".into())).into());
+        }
+        Ok(Self::new(detached(py, || HnswIndex::load(path, LoadOptions::default()))?))
+    }
+
+    /// The highest row number ever handed out, plus one: the length of a boolean filter.
+    #[getter]
+    fn num_rows(&self, py: Python<'_>) -> PyResult<usize> {
+        self.read(py, |index| Ok(index.num_rows()))
+    }
+
+    /// Number of levels; 0 when empty.
+    #[getter]
+    fn levels(&self, py: Python<'_>) -> PyResult<usize> {
+        self.read(py, |index| Ok(index.levels()))
+    }
+
+    /// A number that differs between indexes of other parameters, vectors or rows.
+    #[getter]
+    fn fingerprint(&self, py: Python<'_>) -> PyResult<u64> {
+        self.read(py, |index| Ok(index.fingerprint()))
+    }
+
+    /// Values per vector.
+    #[getter]
+    fn dim(&self, py: Python<'_>) -> PyResult<usize> {
+        self.read(py, |index| Ok(index.dim()))
+    }
+
+    /// "cosine", "l2" or "ip".
+    #[getter]
+    fn metric(&self, py: Python<'_>) -> PyResult<&'static str> {
+        self.read(py, |index| Ok(index.params().metric.name()))
+    }
+
+    /// Links per row on the upper levels.
+    #[getter]
+    fn m(&self, py: Python<'_>) -> PyResult<usize> {
+        self.read(py, |index| Ok(index.params().m))
+    }
+
+    /// Candidates that a new row chooses its links from.
+    #[getter]
+    fn ef_construction(&self, py: Python<'_>) -> PyResult<usize> {
+        self.read(py, |index| Ok(index.params().ef_construction))
+    }
+
+    /// Candidates that a search keeps by default.
+    #[getter]
+    fn ef_search(&self, py: Python<'_>) -> PyResult<usize> {
+        self.read(py, |index| Ok(index.params().ef_search))
+    }
+
+    /// How vectors are stored.
+    #[getter]
+    fn storage(&self, py: Python<'_>) -> PyResult<&'static str> {
+        self.read(py, |index| Ok(index.params().storage.name()))
+    }
+
+    /// Whether quantized candidates are scored again with the exact vectors.
+    #[getter]
+    fn rescore(&self, py: Python<'_>) -> PyResult<bool> {
+        self.read(py, |index| Ok(index.params().rescore))
+    }
+
+    /// What levels and insertion order are drawn from.
+    #[getter]
+    fn seed(&self, py: Python<'_>) -> PyResult<u64> {
+        self.read(py, |index| Ok(index.params().seed))
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.read(py, |index| Ok(index.len()))
+    }
+
+    fn __contains__(&self, py: Python<'_>, row: i64) -> PyResult<bool> {
+        self.read(py, |index| Ok(index.contains(row)))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        self.read(py, |index| {
+            let (params, rows) = (index.params(), index.len());
+            let (metric, m, storage) = (params.metric.name(), params.m, params.storage.name());
+            Ok(format!(
+                "HNSWIndex({rows} rows, dim={}, metric='{metric}', m={m}, storage='{storage}')",
+                index.dim()
+            ))
+        })
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
+        let bytes = self.read(py, |index| Ok(index.to_bytes()))?;
+        Ok((py.import("ruvector_gnn._core")?.getattr("_index_from_bytes")?, (PyBytes::new(py, &bytes),)))
+    }
+}
+
+/// What `pickle` calls.
+#[pyfunction]
+pub fn _index_from_bytes(py: Python<'_>, bytes: Vec<u8>) -> PyResult<PyIndex> {
+    Ok(PyIndex::new(detached(py, || HnswIndex::from_bytes(bytes))?))
+}
+
+/// A filter as Python gave it.
+enum Chosen<'py> {
+    Mask(PyReadonlyArrayDyn<'py, bool>),
+    Rows(PyReadonlyArrayDyn<'py, i64>),
+}
+
+impl<'py> Chosen<'py> {
+    fn extract(filter: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if array::is_boolean(filter)? {
+            return Ok(Self::Mask(array::boolean("filter", filter)?));
+        }
+        Ok(Self::Rows(array::int64("filter", filter)?))
+    }
+
+    fn view(&self) -> Result<Filter<'_>> {
+        match self {
+            Chosen::Mask(marks) => Ok(Filter::Mask(list("filter", marks)?)),
+            Chosen::Rows(rows) => Ok(Filter::Rows(list("filter", rows)?)),
+        }
+    }
+}
+
+fn positive(name: &str, value: i64) -> Result<usize> {
+    let refused = || Error::Config(format!("{name} must be at least 1, got {value}"));
+    usize::try_from(value).ok().filter(|&value| value > 0).ok_or_else(refused)
+}
+
+/// A matrix; a vector counts as one row.
+fn matrix<'a>(name: &str, array: &'a PyReadonlyArrayDyn<'_, f32>) -> Result<ArrayView2<'a, f32>> {
+    let view: ArrayViewD<'a, f32> = array.as_array();
+    let shape = view.shape().to_vec();
+    let refused = || Error::Shape(format!("{name} must have 1 or 2 dimensions, got shape {shape:?}"));
+    match view.ndim() {
+        1 => view
+            .into_dimensionality::<Ix1>()
+            .map(|row| row.insert_axis(ndarray::Axis(0)))
+            .map_err(|_| refused()),
+        _ => view.into_dimensionality::<Ix2>().map_err(|_| refused()),
+    }
+}
+
+fn list<'a, T: numpy::Element>(name: &str, array: &'a PyReadonlyArrayDyn<'_, T>) -> Result<&'a [T]> {
+    let view = array.as_array();
+    let values = if view.ndim() == 1 { view.to_slice() } else { None };
+    values.ok_or_else(|| Error::Shape(format!("{name} must have 1 dimension, got shape {:?}", view.shape())))
+}
+
+fn to_hits(py: Python<'_>, hits: Hits) -> PyResult<Bound<'_, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let class = CLASS
+        .get_or_try_init(py, || PyResult::Ok(py.import("ruvector_gnn.hits")?.getattr("Hits")?.unbind()))?;
+    class.bind(py).call1((hits.rows.into_pyarray(py), hits.distances.into_pyarray(py)))
+}
+
+fn to_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> {
+    let levels = PyList::empty(py);
+    for level in &stats.levels {
+        let figures = PyDict::new(py);
+        figures.set_item("rows", level.rows)?;
+        figures.set_item("links", level.links)?;
+        figures.set_item("mean_degree", level.links as f64 / level.rows.max(1) as f64)?;
+        figures.set_item("max_degree", level.max_degree)?;
+        levels.append(figures)?;
+    }
+    let figures = PyDict::new(py);
+    figures.set_item("rows", stats.rows)?;
+    figures.set_item("levels", levels)?;
+    figures.set_item("unreachable", stats.unreachable)?;
+    figures.set_item("bytes", stats.bytes)?;
+    figures.set_item("bytes_per_vector", stats.bytes as f64 / stats.rows.max(1) as f64)?;
+    Ok(figures)
+}

@@ -1,0 +1,360 @@
+"""HNSWIndex against brute force in NumPy, against itself, and against bad input."""
+
+from __future__ import annotations
+
+import doctest
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ruvector_gnn as rg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+METRICS = ["cosine", "l2", "ip"]
+
+
+def clustered(n, dim, centres, seed=0, noise=0.7):
+    """Vectors and 200 queries around shared centres, in the order of the centres."""
+    rng = np.random.default_rng(seed)
+    middle = rng.standard_normal((centres, dim), dtype=np.float32)
+    labels = np.sort(rng.integers(centres, size=n))
+    vectors = middle[labels] + noise * rng.standard_normal((n, dim), dtype=np.float32)
+    queries = middle[rng.integers(centres, size=200)]
+    return vectors, queries + noise * rng.standard_normal(queries.shape, dtype=np.float32)
+
+
+def distances(metric, queries, vectors):
+    """All distances, in float64."""
+    queries, vectors = np.atleast_2d(queries).astype(np.float64), vectors.astype(np.float64)
+    dots = queries @ vectors.T
+    if metric == "ip":
+        return 1 - dots
+    if metric == "l2":
+        return ((queries[:, None] - vectors[None]) ** 2).sum(-1)
+    return 1 - dots / np.linalg.norm(queries, axis=1)[:, None] / np.linalg.norm(vectors, axis=1)
+
+
+def built(vectors, **options):
+    index = rg.HNSWIndex(vectors.shape[1], **options)
+    index.add(vectors)
+    return index
+
+
+def recall(index, queries, k=10, **options):
+    found, truth = index.search(queries, k, **options).rows, index.exact_search(queries, k).rows
+    return np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(found, truth, strict=True)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    metric=st.sampled_from(METRICS), n=st.integers(1, 80), dim=st.integers(1, 20), k=st.integers(1, 100),
+    m=st.integers(2, 8), calls=st.integers(1, 4), seed=st.integers(0, 2**64 - 1), share=st.floats(0, 1),
+)
+def test_small_indexes_equal_brute_force(metric, n, dim, k, m, calls, seed, share):
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((n, dim), dtype=np.float32) + 0.01
+    queries = rng.standard_normal((3, dim), dtype=np.float32) + 0.01
+    index = rg.HNSWIndex(dim, metric=metric, m=m, ef_search=100, seed=seed)
+    rows = np.concatenate([index.add(part) for part in np.array_split(vectors, calls)])
+    assert rows.tolist() == list(range(n)) == index.rows().tolist()
+    mask = rng.random(n) < share
+    for filter in (None, mask, np.flatnonzero(mask)[::-1]):
+        allowed = np.arange(n) if filter is None else np.flatnonzero(mask)
+        want = np.full((3, k), np.inf)
+        held = np.sort(distances(metric, queries, vectors[allowed]))[:, :k]
+        want[:, : held.shape[1]] = held
+        for hits in (index.search(queries, k, filter=filter), index.exact_search(queries, k, filter=filter)):
+            assert hits.rows.dtype == np.int64 and hits.distances.dtype == np.float32
+            np.testing.assert_allclose(hits.distances, want, rtol=1e-4, atol=1e-4)
+            assert np.isin(hits.rows[hits.rows >= 0], allowed).all()
+            assert ((hits.rows == -1) == np.isinf(hits.distances)).all()
+            for row in hits.rows:
+                assert len(set(row[row >= 0])) == (row >= 0).sum()
+    assert index.stats()["unreachable"] == 0
+    np.testing.assert_array_equal(index.vectors(), vectors)
+    copy = pickle.loads(pickle.dumps(index))
+    assert copy.fingerprint == index.fingerprint
+    np.testing.assert_array_equal(copy.search(queries, k).rows, index.search(queries, k).rows)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("order", ["shuffled", "sorted"])
+def test_recall_at_default_settings(metric, order):
+    vectors, queries = clustered(8_000, 48, 80)
+    if order == "shuffled":
+        vectors = np.random.default_rng(1).permutation(vectors)
+    index = built(vectors, metric=metric)
+    assert recall(index, queries) >= 0.95
+    assert index.stats()["unreachable"] == 0
+
+
+@pytest.mark.parametrize("calls", [20, 200])
+def test_many_calls_in_sorted_order_keep_recall(calls):
+    vectors, queries = clustered(6_000, 32, 60)
+    index = rg.HNSWIndex(32, metric="l2")
+    for part in np.array_split(vectors, calls):
+        index.add(part)
+    assert recall(index, queries) >= 0.95
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("order", ["shuffled", "sorted"])
+def test_recall_of_100_000_clustered_vectors(metric, order):
+    vectors, queries = clustered(100_000, 128, 1_000)
+    if order == "shuffled":
+        vectors = np.random.default_rng(1).permutation(vectors)
+    index = built(vectors, metric=metric)
+    assert recall(index, queries) >= 0.95
+    assert index.stats()["unreachable"] == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("order", ["as given", "sorted", "shuffled"])
+def test_recall_of_retrieval_sets(metric, order):
+    folder = Path(os.environ.get("RUVECTOR_DATA", "data"))
+    names = [path for path in sorted(folder.glob("*.npz")) if "docs" in np.load(path).files]
+    if not names:
+        pytest.skip("RUVECTOR_DATA names no folder with retrieval sets")
+    for path in names:
+        docs, queries = (np.load(path)[name].astype(np.float32) for name in ("docs", "queries"))
+        if order == "sorted":
+            docs = docs[np.argsort(docs @ np.linalg.svd(docs[:1_000])[2][1])]  # along a principal axis
+        elif order == "shuffled":
+            docs = np.random.default_rng(0).permutation(docs)
+        assert recall(built(docs, metric=metric), queries) >= 0.95, path.stem
+
+
+GRAPH_OF_THREADS = """
+import hashlib, pickle, sys
+import numpy as np, ruvector_gnn as rg
+index = rg.HNSWIndex(24, m=8)
+vectors = np.random.default_rng(0).standard_normal((5000, 24), dtype="f4")
+index.add(vectors[:3000]); index.add(vectors[3000:])
+hits = index.search(vectors[:200], 10)
+digest = hashlib.sha256(pickle.dumps(index)).hexdigest()
+print(rg.num_threads(), digest, hits.rows.sum(), hits.distances.sum())
+"""
+
+
+def test_the_graph_is_the_same_on_any_number_of_threads():
+    outputs = []
+    for threads in (1, 2, 4):
+        environment = {**os.environ, "RUVECTOR_NUM_THREADS": str(threads)}
+        command = [sys.executable, "-c", GRAPH_OF_THREADS]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        given_threads, *result = run.stdout.split()
+        assert int(given_threads) == threads
+        outputs.append(result)
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_bad_input_is_refused_and_changes_nothing():
+    vectors, queries = clustered(300, 8, 3)
+    index = built(vectors)
+    before = index.fingerprint
+    for bad in (np.nan, np.inf, -np.inf, 1e30):
+        spoiled = vectors[:3].copy()
+        spoiled[1, 2] = bad
+        for call in (index.add, index.search, index.exact_search):
+            with pytest.raises(rg.ShapeError, match="row 1"):
+                call(spoiled)
+    zero = vectors[:2].copy()
+    zero[0] = 0
+    for call in (index.add, index.search, index.exact_search):
+        with pytest.raises(rg.ShapeError, match="row 0 is zero"):
+            call(zero)
+        for shape in [(2, 7), (2, 9), (7,), (2, 2, 8), (2, 0), ()]:
+            with pytest.raises(rg.ShapeError):
+                call(np.ones(shape))
+        with pytest.raises(rg.ShapeError):
+            call([["a"] * 8])
+        with pytest.raises(rg.ShapeError):
+            call(np.ones((1, 8), dtype=complex))
+    for k in (0, -1):
+        with pytest.raises(rg.ConfigError, match=f"k must be at least 1, got {k}"):
+            index.search(queries, k)
+        with pytest.raises(rg.ConfigError, match="k"):
+            index.exact_search(queries, k)
+    with pytest.raises(rg.ConfigError, match="ef"):
+        index.search(queries, ef=0)
+    for mask in (np.ones(299, bool), np.ones(301, bool), np.ones((1, 300), bool)):
+        with pytest.raises(rg.ShapeError, match="filter"):
+            index.search(queries, filter=mask)
+    for row in (-1, 300, 2**40):
+        with pytest.raises(rg.RowError, match="filter"):
+            index.search(queries, filter=[row])
+        with pytest.raises(rg.RowError):
+            index.vectors([row])
+        assert row not in index
+    assert index.fingerprint == before and len(index) == 300
+    assert isinstance(rg.RowError("x"), IndexError) and isinstance(rg.ShapeError("x"), ValueError)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dim": 0}, {"dim": -1}, {"metric": "l3"}, {"m": 1}, {"m": 0}, {"m": 10_000}, {"ef_construction": 0},
+        {"ef_search": 0}, {"storage": "f16"}, {"storage": "nothing"},
+    ],
+)
+def test_bad_parameters_are_refused(options):
+    with pytest.raises(rg.ConfigError, match=next(iter(options))):
+        rg.HNSWIndex(**{"dim": 4, **options})
+
+
+def test_zero_vectors_are_fine_under_other_metrics():
+    for metric in ("l2", "ip"):
+        assert built(np.zeros((3, 4), np.float32), metric=metric).search(np.zeros(4), 3).rows.shape == (1, 3)
+
+
+def test_k_beyond_n_and_empty_indexes_give_padded_results():
+    index = rg.HNSWIndex(4)
+    rows, found = index.search(np.ones((2, 4)), k=3)
+    assert rows.tolist() == [[-1] * 3] * 2 and np.isinf(found).all()
+    assert len(index) == index.num_rows == index.levels == 0 and index.vectors().shape == (0, 4)
+    assert index.add(np.ones((0, 4))).shape == (0,)
+    index.add(np.ones((2, 4)))
+    assert sorted(index.search(np.ones(4), k=5).rows[0].tolist()) == [-1, -1, -1, 0, 1]
+    assert index.search(np.ones((0, 4))).rows.shape == (0, 10)
+
+
+def test_any_array_like_converts():
+    vectors, _ = clustered(50, 6, 2)
+    want = built(vectors).fingerprint
+    for same in (
+        vectors.astype(np.float64), np.asfortranarray(vectors), vectors.tolist(), vectors.astype(">f4"),
+        np.repeat(vectors, 2, axis=1)[:, ::2],
+    ):
+        assert built(np.asarray(same)).fingerprint == want
+    index = rg.HNSWIndex(6)
+    index.add(vectors.tolist())
+    assert index.fingerprint == want
+    assert index.search(vectors[0]).rows.shape == (1, 10)
+
+
+def test_ef_below_k_counts_as_k_and_more_candidates_find_more():
+    vectors, queries = clustered(4_000, 32, 20)
+    index = built(vectors, metric="l2", m=4, ef_construction=20)
+    assert index.search(queries, k=50, ef=1).rows.min() >= 0
+    assert recall(index, queries, ef=10) < recall(index, queries, ef=300)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_filtered_search_keeps_recall(metric):
+    vectors, queries = clustered(5_000, 24, 50)
+    index = built(np.random.default_rng(0).permutation(vectors), metric=metric)
+    for every in (2, 5, 20, 100, 1_000):
+        mask = np.arange(5_000) % every == 0
+        found, truth = index.search(queries, filter=mask).rows, index.exact_search(queries, filter=mask).rows
+        wanted = [row[row >= 0] for row in truth]
+        share = np.mean([np.isin(want, got).mean() for want, got in zip(wanted, found, strict=True)])
+        assert share >= 0.95, every
+
+
+def test_saving_and_loading(tmp_path):
+    vectors, queries = clustered(500, 10, 5)
+    path = tmp_path / "index.rvx"
+    index = built(vectors)
+    index.save(path)
+    copy = rg.HNSWIndex.load(str(path), verify="full")
+    np.testing.assert_array_equal(copy.vectors(), vectors)
+    for mine, theirs in zip(index.search(queries), copy.search(queries), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert repr(copy) == repr(index) and copy.fingerprint == index.fingerprint
+    index.add(vectors)
+    copy.add(vectors)
+    assert copy.fingerprint == index.fingerprint
+    assert sorted(os.listdir(tmp_path)) == ["index.rvx"]
+    with pytest.raises(FileNotFoundError):
+        rg.HNSWIndex.load(tmp_path / "nothing")
+    with pytest.raises(rg.ConfigError):
+        rg.HNSWIndex.load(path, verify="half")
+
+
+def test_damaged_files_are_refused(tmp_path):
+    path = tmp_path / "index.rvx"
+    built(clustered(200, 8, 3)[0]).save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for trial in range(300):
+        damaged = bytearray(whole)
+        bit = int(rng.integers(len(whole) * 8))
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged if trial % 2 else whole[: bit // 8])
+        with pytest.raises(rg.FormatError):
+            rg.HNSWIndex.load(path)
+    # A later version of the format: the container's, then the index's (whose header checksum holds it too).
+    for at in (8, 28):
+        damaged = bytearray(whole)
+        damaged[at] += 1
+        path.write_bytes(damaged)
+        with pytest.raises(rg.FormatError):
+            rg.HNSWIndex.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(rg.FormatError, match="truncated"):
+        rg.HNSWIndex.load(path)
+
+
+def test_a_stopped_add_is_taken_back_and_the_callback_sees_progress():
+    vectors, queries = clustered(3_000, 8, 5)
+    index = built(vectors[:100])
+    before = pickle.dumps(index)
+    seen = []
+
+    def stop(step, metrics):
+        seen.append((step, metrics["total"]))
+        if step > 1_000:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        index.add(vectors[100:], callback=stop)
+    assert len(index) == 100 and pickle.dumps(index) == before
+    assert seen == sorted(seen) and {total for _, total in seen} == {2_900}
+    note = seen.append
+    index.add(vectors[100:], progress=True, callback=lambda step, metrics: note((step, metrics["total"])))
+    assert seen[-1] == (2_900, 2_900) and recall(index, queries) > 0.9
+
+
+def test_the_callback_may_not_use_the_index_that_is_being_added_to():
+    index = rg.HNSWIndex(4)
+    with pytest.raises(rg.ConfigError, match="callback"):
+        index.add(np.ones((10, 4)), callback=lambda step, metrics: len(index))
+    assert len(index) == 0
+
+
+def test_threads_may_search_while_another_adds():
+    vectors, queries = clustered(4_000, 16, 10)
+    index = built(vectors[:500])
+    failures = []
+
+    def look():
+        try:
+            for _ in range(50):
+                rows = index.search(queries[:20]).rows
+                assert rows.min() >= 0 and rows.max() < index.num_rows
+        except Exception as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for part in np.array_split(vectors[500:], 10):
+        index.add(part)
+    for thread in threads:
+        thread.join()
+    assert not failures and len(index) == 4_000
+
+
+def test_the_examples_of_the_docstrings_run():
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    for test in finder.find(rg.HNSWIndex, "HNSWIndex", module=False):
+        runner.run(test)
+    assert runner.summarize() == (0, runner.tries) and runner.tries > 10
