@@ -1,1 +1,311 @@
-//! To be written.
+//! The learner that improves search from past queries and their clicks.
+//!
+//! [`fit`](fit::fit) turns a log into a ranking: two models trained on the tape ([`train`], [`model`]), a memory of
+//! past queries ([`memory`]), and a guard ([`guard`]) that lets in only what held-back queries say helps.
+//! [`SearchLearner`] serves it through an index.
+
+#![forbid(unsafe_code)]
+
+pub mod clicks;
+mod file;
+pub mod fit;
+pub mod guard;
+pub mod log;
+pub mod memory;
+pub mod model;
+mod serve;
+pub mod space;
+mod stage;
+mod state;
+pub mod train;
+
+#[cfg(test)]
+mod tests;
+
+pub use fit::Report;
+pub use guard::Estimate;
+pub use log::{Click, Log};
+pub use serve::{Explanation, Ranked};
+
+use crate::error::{Error, Result, require_finite};
+use crate::hnsw::{Filter, HnswIndex, Metric};
+use crate::metrics::{self, Relevance};
+use crate::monitor::Monitor;
+use fit::Task;
+use ndarray::ArrayView2;
+use space::{Geometry, Space};
+use state::State;
+
+/// How much of the whole, in parts of [`stage::WHOLE`], is done when training ends.
+const TRAINED: usize = 950;
+
+/// Ranking quality over queries: means of the figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Quality {
+    /// nDCG of the first 10.
+    pub ndcg_10: f64,
+    /// Reciprocal rank within the first 10.
+    pub mrr_10: f64,
+    /// Share of the relevant rows among the first 10.
+    pub recall_10: f64,
+    /// Share of the relevant rows among the first 100.
+    pub recall_100: f64,
+    /// Queries with something relevant.
+    pub queries: usize,
+}
+
+/// Which ranking to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The learned one.
+    Learned,
+    /// The index's own.
+    Plain,
+}
+
+/// Learns from past queries to rank the rows of one index; untrained it ranks exactly as the index does.
+#[derive(Clone, Debug)]
+pub struct SearchLearner {
+    seed: u64,
+    state: Option<Box<State>>,
+    /// What served before the last fit: `None` if there was none, `Some(None)` if it was untrained.
+    previous: Option<Option<Box<State>>>,
+}
+
+impl SearchLearner {
+    /// An untrained learner; every random choice of a later fit comes from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, state: None, previous: None }
+    }
+
+    /// Learns from a log of queries `(n, dim)` and clicks `(query, row, grade)`, from nothing: an earlier fit is
+    /// kept for [`rollback`](Self::rollback) only. Clicks on rows that the index no longer holds are left out.
+    /// If the monitor stops the work nothing has changed.
+    pub fn fit(
+        &mut self,
+        index: &HnswIndex,
+        queries: ArrayView2<'_, f32>,
+        clicks: &[(u32, i64, f32)],
+        monitor: &mut dyn Monitor,
+    ) -> Result<Report> {
+        let learned = Snapshot::of(index)?.learn(queries, clicks, self.seed, monitor)?;
+        Ok(self.install(learned))
+    }
+
+    /// Serves what was learned apart from the learner, and returns its report.
+    pub fn install(&mut self, learned: Learned) -> Report {
+        let report = learned.0.report.clone();
+        self.previous = Some(self.state.replace(learned.0));
+        report
+    }
+
+    /// Puts back what served before the last fit.
+    pub fn rollback(&mut self) -> Result<()> {
+        let previous = self.previous.take();
+        self.state = previous.ok_or_else(|| Error::Config("rollback: there is no earlier model".into()))?;
+        Ok(())
+    }
+
+    /// The best `k` rows of each query; missing places hold row -1 and score `-inf`.
+    ///
+    /// A promoted model ranks by its own score, otherwise the index by `1 - distance` (under l2 `-distance`). Rows added
+    /// after training are ranked as never clicked, removed ones are not.
+    pub fn search(
+        &self,
+        index: &HnswIndex,
+        queries: ArrayView2<'_, f32>,
+        k: usize,
+        filter: Option<Filter<'_>>,
+        order: Order,
+    ) -> Result<Ranked> {
+        match &self.state {
+            Some(state) if order == Order::Learned => {
+                check(index.dim(), geometry(index), queries)?;
+                if k == 0 {
+                    return Err(Error::Config("k must be at least 1, got 0".into()));
+                }
+                state.same_kind(index)?;
+                state.search(index, queries, k, filter)
+            }
+            _ => serve::plain(index, queries, k, filter),
+        }
+    }
+
+    /// Mean ranking quality over queries with something relevant, as `(query, row, grade)`.
+    pub fn evaluate(
+        &self,
+        index: &HnswIndex,
+        queries: ArrayView2<'_, f32>,
+        relevant: &[(u32, i64, f32)],
+        order: Order,
+    ) -> Result<Quality> {
+        let mut grades = vec![Vec::new(); queries.nrows()];
+        for &(query, row, grade) in relevant {
+            let count = grades.len();
+            let place: &mut Vec<(i64, f64)> = grades
+                .get_mut(query as usize)
+                .ok_or_else(|| Error::Row(format!("relevant: query {query} of {count} queries")))?;
+            if !(grade > 0.0 && grade.is_finite()) {
+                return Err(Error::Shape(format!(
+                    "relevant: grades must be finite and above 0, got {grade}"
+                )));
+            }
+            place.push((row, f64::from(grade)));
+        }
+        let found = self.search(index, queries, 100, None, order)?;
+        let mut quality = Quality::default();
+        for (grades, rows) in
+            grades.into_iter().zip(found.rows.rows()).filter(|(grades, _)| !grades.is_empty())
+        {
+            let (wanted, rows) = (Relevance::new(grades), rows.to_vec());
+            quality.ndcg_10 += metrics::ndcg(&rows, &wanted, 10).unwrap_or(0.0);
+            quality.mrr_10 += metrics::mrr(&rows, &wanted, 10).unwrap_or(0.0);
+            quality.recall_10 += metrics::recall(&rows, &wanted, 10).unwrap_or(0.0);
+            quality.recall_100 += metrics::recall(&rows, &wanted, 100).unwrap_or(0.0);
+            quality.queries += 1;
+        }
+        if quality.queries == 0 {
+            return Err(Error::Config("evaluate: no query has a relevant row".into()));
+        }
+        let count = quality.queries as f64;
+        for figure in
+            [&mut quality.ndcg_10, &mut quality.mrr_10, &mut quality.recall_10, &mut quality.recall_100]
+        {
+            *figure /= count;
+        }
+        Ok(quality)
+    }
+
+    /// What held-back queries said of the last fit.
+    pub fn report(&self) -> Option<&Report> {
+        self.state.as_ref().map(|state| &state.report)
+    }
+
+    /// Whether a learned ranking serves.
+    pub fn is_promoted(&self) -> bool {
+        self.report().is_some_and(|report| report.promoted)
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Why a row stands where it stands for one query `(1, dim)`. Needs a fit.
+    pub fn explain(&self, index: &HnswIndex, query: ArrayView2<'_, f32>, row: i64) -> Result<Explanation> {
+        check(index.dim(), geometry(index), query)?;
+        if query.nrows() != 1 {
+            return Err(Error::Shape(format!("explain: one query is expected, got {}", query.nrows())));
+        }
+        let state =
+            self.state.as_ref().ok_or_else(|| Error::Config("explain: nothing was learned yet".into()))?;
+        state.same_kind(index)?;
+        state.explain(index, query, row)
+    }
+}
+
+/// What an index held at one moment: learning needs no more, so that the index may be used and changed meanwhile.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    dim: usize,
+    geometry: Geometry,
+    rows: Vec<i64>,
+    num_rows: usize,
+    vectors: Vec<f32>,
+    fingerprint: u64,
+}
+
+/// A ranking that was learned from a [`Snapshot`] and a log.
+#[derive(Clone, Debug)]
+pub struct Learned(Box<State>);
+
+impl Snapshot {
+    /// Of an index as it stands.
+    pub fn of(index: &HnswIndex) -> Result<Self> {
+        Ok(Self {
+            dim: index.dim(),
+            geometry: geometry(index),
+            rows: index.rows().map(|row| row as i64).collect(),
+            num_rows: index.num_rows(),
+            vectors: index.vectors(None)?.into_raw_vec_and_offset().0,
+            fingerprint: index.fingerprint(),
+        })
+    }
+
+    /// Learns a ranking; see [`SearchLearner::fit`].
+    pub fn learn(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        clicks: &[(u32, i64, f32)],
+        seed: u64,
+        monitor: &mut dyn Monitor,
+    ) -> Result<Learned> {
+        check(self.dim, self.geometry, queries)?;
+        let mut known = Vec::with_capacity(clicks.len());
+        for &(query, row, grade) in clicks {
+            if row < 0 || row >= self.num_rows as i64 || row > i64::from(u32::MAX) {
+                let rows = self.num_rows;
+                return Err(Error::Row(format!(
+                    "relevant: row {row} of query {query}; the index has handed out {rows} rows"
+                )));
+            }
+            match self.rows.binary_search(&row) {
+                Ok(position) => known.push((query, position as u32, grade)),
+                // A removed row: checked like the others, then forgotten.
+                Err(_) if grade > 0.0 && (query as usize) < queries.nrows() => {}
+                Err(_) => return Err(Error::Row(format!("relevant: query {query}, grade {grade}"))),
+            }
+        }
+        let given = queries.as_standard_layout();
+        let log = Log::new(given.as_slice().expect("standard layout"), self.dim, known)?;
+        if log.is_empty() {
+            return Err(Error::Config("fit: relevant names no row that the index holds".into()));
+        }
+        let space = Space::of(self.geometry, &self.vectors, self.dim);
+        let docs = space.enter(&self.vectors);
+        let log = log.mapped(&space.enter(log.queries()), Some);
+        let mut training = stage::Stage { monitor, start: 0, end: TRAINED };
+        let fitted = fit::fit(Task { space: &space, docs: &docs, log: &log, seed }, &mut training)?;
+        let served =
+            state::Served { space, docs: &docs, rows: &self.rows, log: &log, fingerprint: self.fingerprint };
+        let mut stage = stage::Stage { monitor, start: TRAINED, end: stage::WHOLE };
+        let state = State::new(fitted, served, seed, &mut stage)?;
+        stage.step(1, 1, &[])?;
+        Ok(Learned(Box::new(state)))
+    }
+}
+
+impl State {
+    /// Refuses an index of another shape than the one that was learned on.
+    fn same_kind(&self, index: &HnswIndex) -> Result<()> {
+        if self.space.dim() == index.dim() && self.space.geometry == geometry(index) {
+            return Ok(());
+        }
+        Err(Error::Config(
+            "the index has another dimension or metric than the one that was learned on".into(),
+        ))
+    }
+}
+
+fn geometry(index: &HnswIndex) -> Geometry {
+    match index.params().metric {
+        Metric::Cosine => Geometry::Cosine,
+        Metric::L2 => Geometry::L2,
+        Metric::Ip => Geometry::Ip,
+    }
+}
+
+fn check(dim: usize, geometry: Geometry, queries: ArrayView2<'_, f32>) -> Result<()> {
+    if queries.ncols() != dim {
+        let (rows, columns) = queries.dim();
+        return Err(Error::Shape(format!("queries must have shape (n, {dim}), got ({rows}, {columns})")));
+    }
+    let given = queries.as_standard_layout();
+    let values = given.as_slice().expect("standard layout");
+    require_finite("queries", values)?;
+    let zero = |row: &[f32]| row.iter().all(|&value| value == 0.0);
+    if geometry == Geometry::Cosine && values.chunks_exact(dim).any(zero) {
+        return Err(Error::Shape("queries: a row is zero; cosine needs a direction".into()));
+    }
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! Serving a learned ranking through the index.
+//!
+//! The score of a document splits into products that indexes can search: never-clicked documents have
+//! `a <q1, x> + (1 - a) <q2, x> = <a q1 + (1 - a) q2, x>`, one search of the plain index with a changed query; clicked
+//! ones are searched among their changed vectors `h`; the memory adds what it votes for. The union is
+//! scored exactly, with the vectors that the index holds now, so that updated rows are ranked by what they are.
+
+#![forbid(unsafe_code)]
+
+use super::state::{State, view};
+use crate::error::Result;
+use crate::hnsw::{Filter, HnswIndex, Metric};
+use crate::simd;
+use crate::threads;
+use ndarray::{Array2, ArrayView2};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Candidates per search: this many times `k`, and at least so many.
+const WIDER: usize = 2;
+const AT_LEAST: usize = 64;
+
+/// What a learned search found: rows from best to worst and their scores, `(queries, k)`. Missing places hold row -1
+/// and score `-inf`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    /// Row numbers.
+    pub rows: Array2<i64>,
+    /// The higher, the better.
+    pub scores: Array2<f32>,
+}
+
+/// The parts of one row's score for one query.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Explanation {
+    /// Under the plain metric.
+    pub plain: f32,
+    /// Under the query adapter.
+    pub adapter: Option<f32>,
+    /// Under the adapter with click edges.
+    pub edges: Option<f32>,
+    /// The votes of similar past queries.
+    pub votes: f32,
+    /// The past queries that voted for it: number in the log, cosine, vote.
+    pub voters: Vec<(u32, f32, f32)>,
+    /// How many clicks it has (weighed by grade).
+    pub clicks: f32,
+    /// What a never-clicked row gets on top.
+    pub bonus: f32,
+    /// What it is ranked by.
+    pub score: f32,
+}
+
+/// The plain order, as scores: `1 - distance`, under l2 `-distance`.
+pub(super) fn plain(
+    index: &HnswIndex,
+    queries: ArrayView2<'_, f32>,
+    k: usize,
+    filter: Option<Filter<'_>>,
+) -> Result<Ranked> {
+    let hits = index.search(queries, k, None, filter)?;
+    let scores = match index.params().metric {
+        Metric::L2 => hits.distances.mapv(|distance| -distance),
+        Metric::Cosine | Metric::Ip => hits.distances.mapv(|distance| 1.0 - distance),
+    };
+    Ok(Ranked { rows: hits.rows, scores })
+}
+
+/// The queries of one call as each part of the ranking sees them.
+struct Views {
+    own: Vec<f32>,
+    adapter: Vec<f32>,
+    edge: Vec<f32>,
+}
+
+impl State {
+    /// The best `k` rows of each query under the learned ranking.
+    pub fn search(
+        &self,
+        index: &HnswIndex,
+        queries: ArrayView2<'_, f32>,
+        k: usize,
+        filter: Option<Filter<'_>>,
+    ) -> Result<Ranked> {
+        if self.candidate == super::guard::Candidate::PLAIN {
+            return plain(index, queries, k, filter);
+        }
+        let count = queries.nrows();
+        let views = self.views(queries);
+        let wide = (WIDER * k).max(AT_LEAST).min(index.len().max(1));
+        let changed = self.mixed(&views);
+        // A query that training turned to nothing is asked as it came.
+        let asked = if usable(index, &changed) { view(&changed, self.space.dim()) } else { queries };
+        let hits = index.search(asked, wide.max(k), None, filter)?;
+        let allowed = Allowed::new(filter);
+        let found = threads::map(count, |i| -> Result<Vec<(f32, i64)>> {
+            let dim = self.space.dim();
+            let one = views.one(i, dim);
+            let votes = self.memory.votes(&self.neighbors(one.own)?);
+            let mut rows: BTreeSet<i64> = hits.rows.row(i).iter().copied().filter(|&row| row >= 0).collect();
+            let mut add = |row: u32| {
+                let row = i64::from(row);
+                if allowed.has(row) && index.contains(row) {
+                    rows.insert(row);
+                }
+            };
+            if let Some(clicked) = &self.clicked {
+                let places = clicked.nearest(&self.space, one.edge, wide)?;
+                places.into_iter().for_each(|at| add(self.clicks.docs()[at as usize]));
+            }
+            votes.keys().for_each(|&row| add(row));
+            let rows: Vec<i64> = rows.into_iter().collect();
+            let docs = self.enter(index, &rows)?;
+            let scored = rows.iter().zip(docs.chunks_exact(dim));
+            let mut scored: Vec<(f32, i64)> =
+                scored.map(|(&row, doc)| (self.score(&one, row, doc, &votes).score, row)).collect();
+            scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            scored.truncate(k);
+            Ok(scored)
+        });
+        let mut out = Ranked {
+            rows: Array2::from_elem((count, k), -1),
+            scores: Array2::from_elem((count, k), f32::NEG_INFINITY),
+        };
+        for (i, found) in found.into_iter().enumerate() {
+            for (j, (score, row)) in found?.into_iter().enumerate() {
+                (out.rows[(i, j)], out.scores[(i, j)]) = (row, score);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Why `row` stands where it stands for one query.
+    pub fn explain(&self, index: &HnswIndex, query: ArrayView2<'_, f32>, row: i64) -> Result<Explanation> {
+        let doc = self.enter(index, &[row])?;
+        let views = self.views(query);
+        let one = views.one(0, self.space.dim());
+        let neighbors = self.neighbors(one.own)?;
+        let mut parts = self.score(&one, row, &doc, &self.memory.votes(&neighbors));
+        for neighbor in neighbors {
+            if let Some(&vote) = self.memory.votes(&[neighbor]).get(&(row as u32)) {
+                parts.voters.push((neighbor.1, neighbor.0, vote));
+            }
+        }
+        Ok(parts)
+    }
+
+    fn views(&self, queries: ArrayView2<'_, f32>) -> Views {
+        let own = self.space.enter(&queries.iter().copied().collect::<Vec<f32>>());
+        let Some(models) = &self.models else {
+            return Views { adapter: own.clone(), edge: own.clone(), own };
+        };
+        let needs = |share: bool, model: &super::model::Model| {
+            if share { model.queries(&self.space, &own) } else { own.clone() }
+        };
+        let share = self.candidate.edge.unwrap_or(0.0);
+        Views { adapter: needs(share < 1.0, &models.adapter), edge: needs(share > 0.0, &models.edge), own }
+    }
+
+    /// `a q1 + (1 - a) q2`, as the index takes queries.
+    fn mixed(&self, views: &Views) -> Vec<f32> {
+        let share = self.candidate.edge.unwrap_or(0.0);
+        let pairs = views.edge.iter().zip(&views.adapter);
+        let mixed: Vec<f32> = pairs.map(|(edge, adapter)| share * edge + (1.0 - share) * adapter).collect();
+        self.space.leave(&mixed)
+    }
+
+    /// The vectors of rows, in the learner's space.
+    fn enter(&self, index: &HnswIndex, rows: &[i64]) -> Result<Vec<f32>> {
+        let vectors = index.vectors(Some(rows))?;
+        Ok(self.space.enter(vectors.as_slice().expect("fresh from the index")))
+    }
+
+    fn score(&self, query: &One<'_>, row: i64, doc: &[f32], votes: &BTreeMap<u32, f32>) -> Explanation {
+        let place = u32::try_from(row).ok().and_then(|row| self.clicks.place(row));
+        let mut parts = Explanation {
+            plain: self.space.score(query.own, doc),
+            votes: u32::try_from(row).ok().and_then(|row| votes.get(&row)).copied().unwrap_or(0.0),
+            clicks: place.map_or(0.0, |at| self.clicks.counts()[at]),
+            bonus: if place.is_none() { self.candidate.cold } else { 0.0 },
+            ..Explanation::default()
+        };
+        let base = match self.candidate.edge {
+            None => parts.plain,
+            Some(share) => {
+                let adapter = self.space.score(query.adapter, doc);
+                let edges = if share > 0.0 { self.edge_score(query.edge, place, doc) } else { adapter };
+                (parts.adapter, parts.edges) = (Some(adapter), (share > 0.0).then_some(edges));
+                share * edges + (1.0 - share) * adapter
+            }
+        };
+        parts.score = base + self.candidate.memory * parts.votes + parts.bonus;
+        parts
+    }
+
+    fn edge_score(&self, query: &[f32], place: Option<usize>, doc: &[f32]) -> f32 {
+        let Some(at) = place else { return self.space.score(query, doc) };
+        let mut changed = doc.to_vec();
+        let message = &self.messages[at * doc.len()..][..doc.len()];
+        (simd::kernels().axpy)(1.0, message, &mut changed);
+        self.space.settle(&mut changed);
+        self.space.score(query, &changed)
+    }
+}
+
+/// One query of [`Views`].
+struct One<'a> {
+    own: &'a [f32],
+    adapter: &'a [f32],
+    edge: &'a [f32],
+}
+
+impl Views {
+    fn one(&self, i: usize, dim: usize) -> One<'_> {
+        let of = |rows: &'_ Vec<f32>| -> std::ops::Range<usize> { i * dim..(i * dim + dim).min(rows.len()) };
+        One {
+            own: &self.own[of(&self.own)],
+            adapter: &self.adapter[of(&self.adapter)],
+            edge: &self.edge[of(&self.edge)],
+        }
+    }
+}
+
+/// Whether the index will take these queries.
+fn usable(index: &HnswIndex, queries: &[f32]) -> bool {
+    let zero = |query: &[f32]| (simd::kernels().dot)(query, query) < 1e-20;
+    queries.iter().all(|value| value.is_finite())
+        && (index.params().metric != Metric::Cosine || !queries.chunks_exact(index.dim()).any(zero))
+}
+
+/// A filter, asked row by row.
+enum Allowed<'a> {
+    All,
+    Marks(&'a [bool]),
+    Rows(BTreeSet<i64>),
+}
+
+impl<'a> Allowed<'a> {
+    fn new(filter: Option<Filter<'a>>) -> Self {
+        match filter {
+            None => Self::All,
+            Some(Filter::Mask(marks)) => Self::Marks(marks),
+            Some(Filter::Rows(rows)) => Self::Rows(rows.iter().copied().collect()),
+        }
+    }
+
+    fn has(&self, row: i64) -> bool {
+        match self {
+            Self::All => true,
+            Self::Marks(marks) => {
+                usize::try_from(row).ok().and_then(|row| marks.get(row)).copied().unwrap_or(false)
+            }
+            Self::Rows(rows) => rows.contains(&row),
+        }
+    }
+}

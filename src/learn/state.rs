@@ -1,0 +1,139 @@
+//! A learned ranking, ready to serve: the chosen candidate with what it needs, keyed by the index's row numbers.
+
+#![forbid(unsafe_code)]
+
+use super::clicks::Clicks;
+use super::fit::{Fitted, Models, Report};
+use super::guard::Candidate;
+use super::log::Log;
+use super::memory::{Memory, NEIGHBORS, best};
+use super::space::{Geometry, Space};
+use crate::error::Result;
+use crate::hnsw::{HnswIndex, Metric, Params};
+use crate::monitor::Monitor;
+use crate::simd;
+use ndarray::ArrayView2;
+
+/// Up to this many vectors a scan is as fast as a walk.
+const SCAN: usize = 512;
+
+/// Candidates that walks over clicked documents and past queries keep.
+const EFFORT: usize = 48;
+
+/// Vectors to search: scanned while they are few, an index beyond.
+#[derive(Clone, Debug)]
+pub(super) enum Table {
+    Few(Vec<f32>),
+    Many(Box<HnswIndex>),
+}
+
+impl Table {
+    /// Of rows of the learner's space.
+    pub fn new(
+        geometry: Geometry,
+        rows: Vec<f32>,
+        dim: usize,
+        seed: u64,
+        monitor: &mut dyn Monitor,
+    ) -> Result<Self> {
+        if rows.len() / dim <= SCAN {
+            return Ok(Self::Few(rows));
+        }
+        let metric = match geometry {
+            Geometry::Cosine => Metric::Cosine,
+            Geometry::L2 => Metric::L2,
+            Geometry::Ip => Metric::Ip,
+        };
+        let params = Params { metric, ef_construction: 100, seed, ..Params::default() };
+        let mut index = HnswIndex::new(dim, params)?;
+        index.add(view(&rows, dim), monitor)?;
+        Ok(Self::Many(Box::new(index)))
+    }
+
+    /// The nearest `k` positions, best first.
+    pub fn nearest(&self, space: &Space, query: &[f32], k: usize) -> Result<Vec<u32>> {
+        match self {
+            Self::Few(rows) => {
+                let scores: Vec<f32> =
+                    rows.chunks_exact(query.len()).map(|row| space.score(query, row)).collect();
+                Ok(best(&scores, k, None).into_iter().map(|(_, at)| at).collect())
+            }
+            Self::Many(index) => {
+                let hits = index.search(view(query, query.len()), k, Some(EFFORT.max(k)), None)?;
+                Ok(hits.rows.iter().filter(|&&row| row >= 0).map(|&row| row as u32).collect())
+            }
+        }
+    }
+}
+
+pub(super) fn view(rows: &[f32], dim: usize) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape((rows.len() / dim, dim), rows).expect("whole rows")
+}
+
+/// What serves; documents are row numbers of the index.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub space: Space,
+    pub candidate: Candidate,
+    pub models: Option<Models>,
+    /// The click edges, by row.
+    pub clicks: Clicks,
+    /// `g c_d W` for each clicked row.
+    pub messages: Vec<f32>,
+    /// The clicked rows with their messages, if the candidate asks for them.
+    pub clicked: Option<Table>,
+    pub memory: Memory,
+    /// The past queries, if the candidate asks for them.
+    pub past: Option<Table>,
+    pub report: Report,
+    /// Of the index at the time of training.
+    pub fingerprint: u64,
+}
+
+/// What a fit was made on: documents in the learner's space, their row numbers, and the log over them.
+pub(super) struct Served<'a> {
+    pub space: Space,
+    pub docs: &'a [f32],
+    pub rows: &'a [i64],
+    pub log: &'a Log,
+    pub fingerprint: u64,
+}
+
+impl State {
+    /// Of a fit; `seed` draws the levels of the tables.
+    pub fn new(fitted: Fitted, served: Served<'_>, seed: u64, monitor: &mut dyn Monitor) -> Result<Self> {
+        let Fitted { candidate, models, report } = fitted;
+        let Served { space, docs, rows, log, fingerprint } = served;
+        let dim = space.dim();
+        let clicks = Clicks::of(log);
+        let mut messages = Vec::new();
+        let mut clicked = None;
+        if let Some(models) = models.as_ref().filter(|_| candidate.edge.is_some_and(|share| share > 0.0)) {
+            messages = models.edge.messages(&clicks);
+            let table = models.edge.clicked(&space, docs, &clicks);
+            clicked = Some(Table::new(space.geometry, table, dim, seed, monitor)?);
+        }
+        let row = |position: u32| rows[position as usize] as u32;
+        let clicked_rows = clicks.docs().iter().map(|&position| row(position)).collect();
+        let clicks = Clicks::from_parts(dim, clicked_rows, clicks.sums().to_vec(), clicks.counts().to_vec());
+        let memory = Memory::of(log.mapped(log.queries(), |position| Some(row(position))));
+        let past = if candidate.memory > 0.0 {
+            Some(Table::new(Geometry::Cosine, memory.units().to_vec(), dim, seed, monitor)?)
+        } else {
+            None
+        };
+        Ok(Self { space, candidate, models, clicks, messages, clicked, memory, past, report, fingerprint })
+    }
+
+    /// The past queries nearest to one of the learner's space, with their cosines.
+    pub fn neighbors(&self, query: &[f32]) -> Result<Vec<(f32, u32)>> {
+        let Some(past) = &self.past else { return Ok(Vec::new()) };
+        let mut unit = query.to_vec();
+        super::space::normalize(&mut unit);
+        let flat = Space { geometry: Geometry::Cosine, center: Vec::new(), scale: 1.0 };
+        let found = past.nearest(&flat, &unit, NEIGHBORS)?;
+        let dim = unit.len();
+        let cosine = |at: u32| (simd::kernels().dot)(&unit, &self.memory.units()[at as usize * dim..][..dim]);
+        Ok(found.into_iter().map(|at| (cosine(at), at)).collect())
+    }
+}

@@ -1,0 +1,165 @@
+//! The learner as a whole, on a small world where what to learn is known.
+
+use super::*;
+use crate::hnsw::Params;
+use crate::monitor::Silent;
+use crate::rng::stream;
+use ndarray::Array2;
+
+const DIM: usize = 16;
+
+/// Documents in clusters; queries are turned by a fixed rotation away from the documents they look for, so that a
+/// linear query adapter can find the way back.
+struct World {
+    docs: Array2<f32>,
+    queries: Array2<f32>,
+    clicks: Vec<(u32, i64, f32)>,
+}
+
+fn world(queries: usize, seed: u64) -> World {
+    let count = 200;
+    let mut fixed = stream(1, "world", 0);
+    let docs = Array2::from_shape_fn((count, DIM), |_| fixed.normal() as f32);
+    let mut rng = stream(seed, "world-queries", 0);
+    let mut clicks = Vec::new();
+    let mut asked = Array2::zeros((queries, DIM));
+    for query in 0..queries {
+        let doc = rng.below(count as u64) as usize;
+        clicks.push((query as u32, doc as i64, 1.0));
+        for column in 0..DIM {
+            // The halves of the vector swap places, half of the way.
+            let other = docs[(doc, (column + DIM / 2) % DIM)];
+            asked[(query, column)] = 0.6 * docs[(doc, column)] + other + 0.3 * rng.normal() as f32;
+        }
+    }
+    World { docs, queries: asked, clicks }
+}
+
+fn index(docs: &Array2<f32>, metric: Metric) -> HnswIndex {
+    let mut index = HnswIndex::new(DIM, Params { metric, ..Params::default() }).unwrap();
+    index.add(docs.view(), &mut Silent).unwrap();
+    index
+}
+
+fn trained(metric: Metric) -> (HnswIndex, SearchLearner) {
+    let past = world(600, 2);
+    let index = index(&past.docs, metric);
+    let mut learner = SearchLearner::new(0);
+    learner.fit(&index, past.queries.view(), &past.clicks, &mut Silent).unwrap();
+    (index, learner)
+}
+
+#[test]
+fn untrained_ranks_as_the_index() {
+    let past = world(20, 2);
+    let index = index(&past.docs, Metric::Cosine);
+    let hits = index.search(past.queries.view(), 10, None, None).unwrap();
+    let ranked = SearchLearner::new(0).search(&index, past.queries.view(), 10, None, Order::Learned).unwrap();
+    assert_eq!(ranked.rows, hits.rows);
+    assert_eq!(ranked.scores, hits.distances.mapv(|distance| 1.0 - distance));
+}
+
+#[test]
+fn learns_under_every_metric_and_serves_what_the_guard_saw() {
+    let future = world(200, 3);
+    for metric in Metric::ALL {
+        let (index, learner) = trained(metric);
+        let quality = |order| learner.evaluate(&index, future.queries.view(), &future.clicks, order).unwrap();
+        let (plain, learned) = (quality(Order::Plain), quality(Order::Learned));
+        assert!(learner.is_promoted(), "{metric:?}: {:?}", learner.report());
+        assert!(learned.ndcg_10 > plain.ndcg_10 + 0.05, "{metric:?}: {plain:?} -> {learned:?}");
+        let report = learner.report().unwrap();
+        assert!(report.learned > report.plain && report.gain.mean > 2.0 * report.gain.error);
+    }
+}
+
+#[test]
+fn shuffled_clicks_change_nothing() {
+    let mut past = world(600, 4);
+    let mut rows: Vec<i64> = past.clicks.iter().map(|click| click.1).collect();
+    stream(5, "shuffle", 0).shuffle(&mut rows);
+    past.clicks.iter_mut().zip(rows).for_each(|(click, row)| click.1 = row);
+    let index = index(&past.docs, Metric::Cosine);
+    let mut learner = SearchLearner::new(0);
+    let report = learner.fit(&index, past.queries.view(), &past.clicks, &mut Silent).unwrap();
+    assert!(!report.promoted, "{report:?}");
+    let plain = learner.search(&index, past.queries.view(), 10, None, Order::Plain).unwrap();
+    assert_eq!(learner.search(&index, past.queries.view(), 10, None, Order::Learned).unwrap(), plain);
+}
+
+#[test]
+fn the_same_bits_on_any_number_of_threads() {
+    let mut files = Vec::new();
+    for threads in [1, 2, 4] {
+        crate::threads::set_num_threads(threads).unwrap();
+        files.push(trained(Metric::Cosine).1.to_bytes());
+    }
+    assert!(files[0] == files[1] && files[1] == files[2]);
+}
+
+#[test]
+fn a_saved_learner_serves_the_same_and_only_beside_its_index() {
+    let (trained_on, learner) = trained(Metric::Cosine);
+    let loaded = SearchLearner::from_bytes(learner.to_bytes(), &trained_on).unwrap();
+    let future = world(50, 6);
+    let found = |learner: &SearchLearner| {
+        learner.search(&trained_on, future.queries.view(), 7, None, Order::Learned).unwrap()
+    };
+    assert_eq!(found(&loaded), found(&learner));
+    assert_eq!(loaded.report(), learner.report());
+    let other = index(&future.queries, Metric::Cosine);
+    assert!(matches!(SearchLearner::from_bytes(learner.to_bytes(), &other), Err(Error::Config(_))));
+    let bytes = learner.to_bytes();
+    for at in (0..bytes.len()).step_by(bytes.len() / 97) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        assert!(
+            matches!(SearchLearner::from_bytes(damaged, &trained_on), Err(Error::Format(_))),
+            "byte {at}"
+        );
+    }
+    let untrained = SearchLearner::from_bytes(SearchLearner::new(9).to_bytes(), &trained_on).unwrap();
+    assert_eq!((untrained.seed(), untrained.report()), (9, None));
+}
+
+#[test]
+fn filters_added_rows_and_rollback() {
+    let (mut index, mut learner) = trained(Metric::Cosine);
+    let future = world(30, 7);
+    let allowed: Vec<i64> = (0..200).filter(|row| row % 7 == 0).collect();
+    let some =
+        learner.search(&index, future.queries.view(), 10, Some(Filter::Rows(&allowed)), Order::Learned);
+    assert!(some.unwrap().rows.iter().all(|row| *row == -1 || row % 7 == 0));
+    let none: Vec<bool> = vec![false; 200];
+    let empty =
+        learner.search(&index, future.queries.view(), 3, Some(Filter::Mask(&none)), Order::Learned).unwrap();
+    assert!(empty.rows.iter().all(|&row| row == -1) && empty.scores.iter().all(|&v| v == f32::NEG_INFINITY));
+    // A row that fits a query better than any other, added after training, is found and counts as never clicked.
+    let explained =
+        learner.explain(&index, future.queries.view().split_at(ndarray::Axis(0), 1).0, 5).unwrap();
+    assert!(explained.score.is_finite());
+    let all = learner.search(&index, future.queries.view(), 500, None, Order::Learned).unwrap();
+    assert_eq!(all.rows.row(0).iter().filter(|&&row| row >= 0).count(), 200);
+    index.add(future.docs.view().split_at(ndarray::Axis(0), 5).0, &mut Silent).unwrap();
+    let later = learner.search(&index, future.queries.view(), 500, None, Order::Learned).unwrap();
+    assert_eq!(later.rows.row(0).iter().filter(|&&row| row >= 0).count(), 205);
+    let parts = learner.explain(&index, future.queries.view().split_at(ndarray::Axis(0), 1).0, 203).unwrap();
+    assert_eq!(parts.clicks, 0.0);
+    learner.rollback().unwrap();
+    assert!(learner.report().is_none() && learner.rollback().is_err());
+}
+
+#[test]
+fn bad_arguments_change_nothing() {
+    let past = world(50, 8);
+    let index = index(&past.docs, Metric::Cosine);
+    let mut learner = SearchLearner::new(0);
+    let queries = past.queries.view();
+    assert!(matches!(learner.fit(&index, queries, &[(0, 200, 1.0)], &mut Silent), Err(Error::Row(_))));
+    assert!(matches!(learner.fit(&index, queries, &[(50, 0, 1.0)], &mut Silent), Err(Error::Row(_))));
+    assert!(matches!(learner.fit(&index, queries, &[(0, 0, -1.0)], &mut Silent), Err(Error::Shape(_))));
+    assert!(matches!(learner.fit(&index, queries, &[], &mut Silent), Err(Error::Config(_))));
+    let wrong = Array2::zeros((2, DIM + 1));
+    assert!(matches!(learner.fit(&index, wrong.view(), &past.clicks, &mut Silent), Err(Error::Shape(_))));
+    assert!(learner.report().is_none() && learner.rollback().is_err());
+}
