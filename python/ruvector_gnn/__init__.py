@@ -9,6 +9,7 @@ True
 from ruvector_gnn._core import HNSWIndex, __version__, num_threads, set_num_threads
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
 from ruvector_gnn.hits import Hits
+from ruvector_gnn.learn import Ranking, SearchLearner
 
 __all__ = [
     "ConfigError",
@@ -16,8 +17,10 @@ __all__ = [
     "HNSWIndex",
     "Hits",
     "NotFoundError",
+    "Ranking",
     "RowError",
     "RuvectorError",
+    "SearchLearner",
     "ShapeError",
     "__version__",
     "num_threads",

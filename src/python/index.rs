@@ -78,7 +78,7 @@ impl PyIndex {
     }
 
     /// Reads the index with the GIL released.
-    fn read<T: Send>(
+    pub(super) fn read<T: Send>(
         &self,
         py: Python<'_>,
         task: impl FnOnce(&HnswIndex) -> Result<T> + Send,
@@ -395,20 +395,20 @@ pub fn _index_from_bytes(py: Python<'_>, bytes: Vec<u8>) -> PyResult<PyIndex> {
 }
 
 /// A filter as Python gave it.
-enum Chosen<'py> {
+pub(super) enum Chosen<'py> {
     Mask(PyReadonlyArrayDyn<'py, bool>),
     Rows(PyReadonlyArrayDyn<'py, i64>),
 }
 
 impl<'py> Chosen<'py> {
-    fn extract(filter: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(super) fn extract(filter: &Bound<'py, PyAny>) -> PyResult<Self> {
         if array::is_boolean(filter)? {
             return Ok(Self::Mask(array::boolean("filter", filter)?));
         }
         Ok(Self::Rows(array::int64("filter", filter)?))
     }
 
-    fn view(&self) -> Result<Filter<'_>> {
+    pub(super) fn view(&self) -> Result<Filter<'_>> {
         match self {
             Chosen::Mask(marks) => Ok(Filter::Mask(list("filter", marks)?)),
             Chosen::Rows(rows) => Ok(Filter::Rows(list("filter", rows)?)),
@@ -416,13 +416,13 @@ impl<'py> Chosen<'py> {
     }
 }
 
-fn positive(name: &str, value: i64) -> Result<usize> {
+pub(super) fn positive(name: &str, value: i64) -> Result<usize> {
     let refused = || Error::Config(format!("{name} must be at least 1, got {value}"));
     usize::try_from(value).ok().filter(|&value| value > 0).ok_or_else(refused)
 }
 
 /// A matrix; a vector counts as one row.
-fn matrix<'a>(name: &str, array: &'a PyReadonlyArrayDyn<'_, f32>) -> Result<ArrayView2<'a, f32>> {
+pub(super) fn matrix<'a>(name: &str, array: &'a PyReadonlyArrayDyn<'_, f32>) -> Result<ArrayView2<'a, f32>> {
     let view: ArrayViewD<'a, f32> = array.as_array();
     let shape = view.shape().to_vec();
     let refused = || Error::Shape(format!("{name} must have 1 or 2 dimensions, got shape {shape:?}"));

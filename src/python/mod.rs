@@ -6,6 +6,7 @@ mod array;
 mod call;
 mod error;
 mod index;
+mod learn;
 
 use pyo3::prelude::*;
 
@@ -31,6 +32,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
     module.add_class::<index::PyIndex>()?;
+    module.add_class::<learn::PyLearner>()?;
     module.add_function(wrap_pyfunction!(index::_index_from_bytes, module)?)?;
     Ok(())
 }

@@ -1,0 +1,195 @@
+"""The learner from Python: contract, guard, files; with `-m long` also the real sets beside the checkout."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ruvector_gnn as rg
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches"))
+import learning  # noqa: E402
+
+DIM = 16
+
+
+def world(queries: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Documents, queries turned away from them by a fixed linear map, and what each query looks for."""
+    docs = np.random.default_rng(1).standard_normal((200, DIM)).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    wanted = rng.integers(0, len(docs), queries)
+    asked = 0.6 * docs[wanted] + np.roll(docs[wanted], DIM // 2, axis=1)
+    asked += 0.3 * rng.standard_normal(asked.shape)
+    return docs, asked.astype(np.float32), [np.array([row]) for row in wanted]
+
+
+def build(docs: np.ndarray, metric: str = "cosine") -> rg.HNSWIndex:
+    index = rg.HNSWIndex(docs.shape[1], metric=metric)
+    index.add(docs)
+    return index
+
+
+@pytest.fixture(scope="module")
+def trained() -> rg.SearchLearner:
+    docs, queries, relevant = world(600, 2)
+    return rg.SearchLearner(build(docs)).fit(queries, relevant)
+
+
+def test_untrained_ranks_as_the_index() -> None:
+    docs, queries, _ = world(20, 2)
+    for metric in ("cosine", "l2", "ip"):
+        index = build(docs, metric)
+        learner = rg.SearchLearner(index)
+        hits, ranking = index.search(queries, k=7), learner.search(queries, k=7)
+        np.testing.assert_array_equal(ranking.rows, hits.rows)
+        expected = -hits.distances if metric == "l2" else 1 - hits.distances
+        np.testing.assert_array_equal(ranking.scores, expected)
+        assert learner.report() is None
+
+
+def test_learns_and_reports(trained: rg.SearchLearner) -> None:
+    _, queries, relevant = world(200, 3)
+    before, after = trained.evaluate(queries, relevant, learned=False), trained.evaluate(queries, relevant)
+    assert after["ndcg@10"] > before["ndcg@10"] + 0.05
+    assert set(after) >= {"ndcg@10", "mrr@10", "recall@10", "recall@100"}
+    report = trained.report()
+    assert report is not None and report["promoted"]
+    assert report["after"] > report["before"] and report["interval"][0] > 0
+    assert report["families"]["plain"]["gain"] == 0
+    assert "memory" in report["families"] and "adapter" in report["families"]
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_learns_under_other_metrics(metric: str) -> None:
+    docs, queries, relevant = world(600, 2)
+    learner = rg.SearchLearner(build(docs, metric)).fit(queries, relevant)
+    _, queries, relevant = world(200, 3)
+    before, after = learner.evaluate(queries, relevant, learned=False), learner.evaluate(queries, relevant)
+    assert after["ndcg@10"] > before["ndcg@10"] + 0.05
+
+
+def test_shuffled_clicks_change_nothing() -> None:
+    docs, queries, relevant = world(600, 4)
+    order = np.random.default_rng(5).permutation(len(relevant))
+    learner = rg.SearchLearner(build(docs)).fit(queries, [relevant[i] for i in order])
+    report = learner.report()
+    assert report is not None and not report["promoted"] and report["gain"] == 0
+    np.testing.assert_array_equal(
+        learner.search(queries).rows, learner.search(queries, learned=False).rows
+    )
+
+
+def test_both_forms_of_relevant_learn_the_same() -> None:
+    docs, queries, relevant = world(100, 6)
+    index = build(docs)
+    triples = [(query, int(rows[0]), 1.0) for query, rows in enumerate(relevant)]
+    learners = [rg.SearchLearner(index).fit(queries, form) for form in (relevant, triples, np.array(triples))]
+    found = [learner.search(queries) for learner in learners]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.scores, found[0].scores)
+
+
+def test_never_clicked_and_added_rows_are_served(trained: rg.SearchLearner) -> None:
+    docs, queries, relevant = world(600, 2)
+    learner = rg.SearchLearner(build(docs)).fit(queries, relevant)
+    index = learner.index
+    _, queries, _ = world(30, 7)
+    rows = index.add(docs[:3])
+    ranking = learner.search(queries, k=250)
+    assert set(rows) <= set(ranking.rows[0].tolist())
+    assert learner.explain(queries[0], int(rows[0]))["clicks"] == 0
+    assert (learner.search(queries, k=5, filter=rows).rows >= 200).sum() == 3 * len(queries)
+
+
+def test_save_load_pickle_and_fingerprint(trained: rg.SearchLearner, tmp_path: Path) -> None:
+    _, queries, _ = world(30, 8)
+    path = tmp_path / "learner"
+    trained.save(path)
+    expected = trained.search(queries)
+    loaded = rg.SearchLearner.load(path, trained.index)
+    np.testing.assert_array_equal(loaded.search(queries).scores, expected.scores)
+    assert loaded.report() == trained.report()
+    with pytest.raises(rg.ConfigError, match="fingerprint"):
+        rg.SearchLearner.load(path, build(queries))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(rg.FormatError):
+        rg.SearchLearner.load(path, trained.index)
+
+
+def test_rollback(trained: rg.SearchLearner) -> None:
+    docs, queries, relevant = world(60, 9)
+    learner = rg.SearchLearner(build(docs)).fit(queries, relevant)
+    learner.rollback()
+    assert learner.report() is None
+    with pytest.raises(rg.ConfigError):
+        learner.rollback()
+
+
+def test_callback_stops_and_nothing_changes() -> None:
+    docs, queries, relevant = world(100, 10)
+    learner = rg.SearchLearner(build(docs))
+
+    def stop(step: int, metrics: object) -> None:
+        if step > 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learner.fit(queries, relevant, callback=stop)
+    assert learner.report() is None
+
+
+@pytest.mark.parametrize(
+    ("queries", "relevant", "error"),
+    [
+        (np.zeros((2, DIM + 1)), [[0], [1]], rg.ShapeError),
+        (np.full((2, DIM), np.nan), [[0], [1]], rg.ShapeError),
+        (np.ones((2, DIM)), [[0]], rg.ShapeError),
+        (np.ones((2, DIM)), [[0], [0.5]], rg.ShapeError),
+        (np.ones((2, DIM)), [[0], [200]], rg.RowError),
+        (np.ones((2, DIM)), [[0], [-1]], rg.RowError),
+        (np.ones((2, DIM)), [(0, 0, 0.0)], rg.ShapeError),
+        (np.ones((2, DIM)), [(2, 0, 1.0)], rg.RowError),
+        (np.ones((2, DIM)), [[], []], rg.ConfigError),
+    ],
+)
+def test_bad_arguments(queries: np.ndarray, relevant: object, error: type[Exception]) -> None:
+    learner = rg.SearchLearner(build(world(1, 1)[0]))
+    with pytest.raises(error):
+        learner.fit(queries, relevant)
+    assert learner.report() is None
+    with pytest.raises(rg.ConfigError):
+        learner.search(np.ones((1, DIM)), k=0)
+    with pytest.raises(rg.ConfigError):
+        rg.SearchLearner(learner.index, encoder="dreams")
+
+
+def test_it_pickles_where_the_index_does(trained: rg.SearchLearner) -> None:
+    _, queries, _ = world(5, 11)
+    try:
+        copy = pickle.loads(pickle.dumps(trained))
+    except TypeError:
+        pytest.skip("the index does not pickle yet")
+    np.testing.assert_array_equal(copy.search(queries).rows, trained.search(queries).rows)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "target"), [("feedbackqa", 0.688), ("worldtree", 0.588), ("cranfield", 0.553)]
+)
+def test_real_sets(name: str, target: float) -> None:
+    data = learning.load(name)
+    if data is None:
+        pytest.skip("the data sets are not beside the checkout")
+    runs = [learning.run(data, seed) for seed in range(3)]
+    assert np.mean([run["after"] for run in runs]) >= target
+    if name == "feedbackqa":
+        before, after = (np.mean([run[key] for run in runs]) for key in ("cold_before", "cold_after"))
+        assert after >= 1.05 * before
+    shuffled = learning.run(data, 0, shuffled=True)
+    assert abs(shuffled["after"] - shuffled["before"]) < 0.005
