@@ -34,5 +34,6 @@ pub mod rng;
 pub mod simd;
 pub mod storage;
 pub mod threads;
+pub mod weights;
 
 pub use error::{Error, Result};

@@ -6,7 +6,25 @@
 True
 """
 
-from ruvector_gnn._core import HNSWIndex, __version__, num_threads, set_num_threads
+from ruvector_gnn import losses, metrics, nn, optim
+from ruvector_gnn._core import (
+    Graph,
+    HNSWIndex,
+    Tensor,
+    __version__,
+    aggregate,
+    concat,
+    edge_softmax,
+    grad,
+    manual_seed,
+    num_threads,
+    segment_mean,
+    segment_sum,
+    set_num_threads,
+    stack,
+    where,
+)
+from ruvector_gnn.autograd import no_grad, tensor
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
 from ruvector_gnn.hits import Hits
 from ruvector_gnn.learn import Ranking, SearchLearner
@@ -14,6 +32,7 @@ from ruvector_gnn.learn import Ranking, SearchLearner
 __all__ = [
     "ConfigError",
     "FormatError",
+    "Graph",
     "HNSWIndex",
     "Hits",
     "NotFoundError",
@@ -22,7 +41,23 @@ __all__ = [
     "RuvectorError",
     "SearchLearner",
     "ShapeError",
+    "Tensor",
     "__version__",
+    "aggregate",
+    "concat",
+    "edge_softmax",
+    "grad",
+    "losses",
+    "manual_seed",
+    "metrics",
+    "nn",
+    "no_grad",
     "num_threads",
+    "optim",
+    "segment_mean",
+    "segment_sum",
     "set_num_threads",
+    "stack",
+    "tensor",
+    "where",
 ]

@@ -15,7 +15,7 @@ pub(crate) use ops::exponentials;
 pub use ops::{Reduce, segment_sum};
 pub use shape::Shape;
 pub(crate) use tape::record as custom;
-pub use tape::{NoGrad, gradients, is_recording, no_grad};
+pub use tape::{NoGrad, gradients, is_recording, no_grad, set_recording};
 pub use tensor::{Tensor, Values};
 
 /// Values per piece of elementwise work: enough to be worth a task, few enough to stay in the L2 cache.

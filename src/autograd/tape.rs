@@ -28,29 +28,37 @@ pub(super) struct Op<T: Real> {
 }
 
 thread_local! {
-    static PAUSED: Cell<usize> = const { Cell::new(0) };
+    static RECORDING: Cell<bool> = const { Cell::new(true) };
 }
 
 /// While it lives, operations of this thread are not recorded.
 #[derive(Debug)]
-pub struct NoGrad(std::marker::PhantomData<*const ()>);
+pub struct NoGrad {
+    before: bool,
+    // The state belongs to the thread that paused.
+    _here: std::marker::PhantomData<*const ()>,
+}
 
 /// Pauses the tape of this thread until the guard is dropped.
 #[must_use]
 pub fn no_grad() -> NoGrad {
-    PAUSED.set(PAUSED.get() + 1);
-    NoGrad(std::marker::PhantomData)
+    NoGrad { before: set_recording(false), _here: std::marker::PhantomData }
 }
 
 impl Drop for NoGrad {
     fn drop(&mut self) {
-        PAUSED.set(PAUSED.get() - 1);
+        set_recording(self.before);
     }
+}
+
+/// Switches the tape of this thread on or off; returns how it was.
+pub fn set_recording(on: bool) -> bool {
+    RECORDING.replace(on)
 }
 
 /// Whether operations of this thread are recorded.
 pub fn is_recording() -> bool {
-    PAUSED.get() == 0
+    RECORDING.get()
 }
 
 /// The operation to record, if any parent wants a gradient and the tape is on.

@@ -2,6 +2,7 @@
 //! parameters follow PyTorch and PyG, so that their weights load unchanged.
 
 mod activation;
+mod attention;
 mod gcn;
 mod gru;
 pub mod init;
@@ -12,6 +13,7 @@ mod ruvector_json;
 mod sage;
 
 pub use activation::Activation;
+pub use attention::MultiheadAttention;
 pub use gcn::GcnLayer;
 pub use gru::GruCell;
 pub use linear::Linear;

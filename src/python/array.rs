@@ -75,3 +75,14 @@ fn as_array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
         }
     }
 }
+
+/// `value` as node, row or class numbers: integers from 0 up that fit 32 bits.
+pub fn nodes(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let array = int64(name, value)?;
+    let number = |&value: &i64| {
+        let out_of_range =
+            || Raise(Error::Row(format!("{name}: {value} is not a valid number of a node or row")));
+        u32::try_from(value).map_err(|_| out_of_range().into())
+    };
+    array.as_slice()?.iter().map(number).collect()
+}

@@ -5,8 +5,13 @@
 mod array;
 mod call;
 mod error;
+mod graph;
 mod index;
 mod learn;
+mod nn;
+mod ops;
+mod tensor;
+mod training;
 
 use pyo3::prelude::*;
 
@@ -34,5 +39,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<index::PyIndex>()?;
     module.add_class::<learn::PyLearner>()?;
     module.add_function(wrap_pyfunction!(index::_index_from_bytes, module)?)?;
+    module.add_class::<graph::PyGraph>()?;
+    ops::register(module)?;
+    nn::register(module)?;
+    training::register(module)?;
+    // The stub is the list of names.
+    module.delattr("__all__")?;
     Ok(())
 }

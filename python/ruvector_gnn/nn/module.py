@@ -1,0 +1,165 @@
+"""The base class of layers: it finds parameters and sub-modules among its attributes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ruvector_gnn import _core
+from ruvector_gnn._core import Tensor
+from ruvector_gnn.errors import ConfigError, NotFoundError, ShapeError
+
+__all__ = ["Module", "Parameter"]
+
+
+class Parameter(Tensor):
+    """A tensor that collects a gradient and that a `Module` counts as its own.
+
+    >>> Parameter([1.0, 2.0]).requires_grad
+    True
+    """
+
+    def __new__(cls, data: ArrayLike | Tensor, requires_grad: bool = True) -> Parameter:
+        """Wrap `data`; a tensor made from data is shared, not copied."""
+        return super().__new__(cls, data, requires_grad)
+
+
+class Module:
+    """Base class of layers, used as in PyTorch: assign parameters and sub-modules, define `forward`.
+
+    >>> import ruvector_gnn as rg
+    >>> class Twice(rg.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.map = rg.nn.Linear(2, 2, seed=0)
+    ...     def forward(self, x):
+    ...         return self.map(self.map(x))
+    >>> model = Twice()
+    >>> list(model.state_dict())
+    ['map.weight', 'map.bias']
+    >>> model([[1.0, 2.0]]).shape
+    (1, 2)
+    """
+
+    training: bool
+    _parameters: dict[str, Parameter]
+    _modules: dict[str, Module]
+
+    def __init__(self) -> None:
+        """Call this before assigning parameters or sub-modules."""
+        self.__dict__["_parameters"] = {}
+        self.__dict__["_modules"] = {}
+        self.training = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Register parameters and sub-modules; everything else is a plain attribute."""
+        registered = isinstance(value, Parameter | Module)
+        if "_parameters" not in self.__dict__:
+            if registered:
+                raise ConfigError(f"call super().__init__() before assigning {name!r}")
+        else:
+            self._parameters.pop(name, None)
+            self._modules.pop(name, None)
+        if isinstance(value, Parameter):
+            self._parameters[name] = value
+        elif isinstance(value, Module):
+            self._modules[name] = value
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Forget a parameter, a sub-module or a plain attribute."""
+        self._parameters.pop(name, None)
+        self._modules.pop(name, None)
+        object.__delattr__(self, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward`."""
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the result; subclasses define it."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield this module and all below it, with their names."""
+        yield prefix, self
+        for name, module in self._modules.items():
+            yield from module.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield each parameter once, with the first of its names."""
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for name, parameter in module._parameters.items():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{prefix}.{name}" if prefix else name, parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield each parameter once."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def num_parameters(self) -> int:
+        """Count the values of all parameters."""
+        return sum(parameter.size for parameter in self.parameters())
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters():
+            parameter.zero_grad()
+
+    def train(self, mode: bool = True) -> Module:
+        """Switch to training (dropout drops) or, with `mode=False`, to evaluation."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Module:
+        """Switch to evaluation."""
+        return self.train(False)
+
+    def state_dict(self) -> dict[str, NDArray[np.float32]]:
+        """Copy all parameters to NumPy arrays, by name."""
+        return {name: parameter.numpy() for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, mapping: Mapping[str, ArrayLike], strict: bool = True) -> None:
+        """Overwrite parameters by those of the same name; nothing changes if anything does not fit.
+
+        With `strict`, both sides must have the same names (`NotFoundError`). Shapes must agree
+        (`ShapeError`).
+        """
+        own = dict(self.named_parameters())
+        missing, unknown = sorted(own.keys() - mapping.keys()), sorted(mapping.keys() - own.keys())
+        if strict and (missing or unknown):
+            raise NotFoundError(f"state_dict: missing {missing}, unknown {unknown}")
+        arrays = {name: np.asarray(mapping[name], dtype=np.float32) for name in own if name in mapping}
+        for name, array in arrays.items():
+            if array.shape != own[name].shape:
+                raise ShapeError(f"state_dict: {name} has shape {array.shape}, expected {own[name].shape}")
+            if not np.isfinite(array).all():
+                raise ShapeError(f"state_dict: {name} must be finite")
+        for name, array in arrays.items():
+            own[name].copy_(array)
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write all parameters to a safetensors file, replacing what is there in one step."""
+        _core.save_tensors(os.fspath(path), list(self.state_dict().items()))
+
+    def load_weights(self, path: str | os.PathLike[str], strict: bool = True) -> None:
+        """Read parameters from a safetensors file, as `load_state_dict`."""
+        self.load_state_dict(dict(_core.load_tensors(os.fspath(path))), strict)
+
+    def extra_repr(self) -> str:
+        """Describe the settings, for `repr`."""
+        return ""
+
+    def __repr__(self) -> str:
+        """Show the settings and the sub-modules."""
+        lines = [f"  ({name}): {module!r}".replace("\n", "\n  ") for name, module in self._modules.items()]
+        inside = "\n" + "\n".join(lines) + "\n" if lines else ""
+        return f"{type(self).__name__}({self.extra_repr()}{inside})"
