@@ -17,6 +17,7 @@ class NotFoundError(RuvectorError, KeyError):
     """An unknown id or name."""
 
     def __str__(self) -> str:
+        """Give the message as it is: `KeyError` would quote it."""
         return Exception.__str__(self)
 
 

@@ -5,6 +5,7 @@ use crate::hnsw::{Filter, Hits, HnswIndex, LoadOptions, Params, Stats};
 use crate::python::array;
 use crate::python::call::{detached, monitored};
 use crate::python::error::Raise;
+use crate::python::graph::PyGraph;
 use ndarray::{ArrayView2, ArrayViewD, Ix1, Ix2};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
@@ -259,6 +260,14 @@ impl PyIndex {
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.read(py, |index| Ok(index.stats()))?;
         to_dict(py, &stats)
+    }
+
+    /// The links of one level as a `Graph`, whose `node_ids` are row numbers.
+    ///
+    /// Its nodes follow `rows()` on level 0. Raises `ConfigError` for a level that the index does not have.
+    #[pyo3(signature = (level = 0))]
+    fn graph(&self, py: Python<'_>, level: usize) -> PyResult<PyGraph> {
+        self.read(py, |index| index.graph(level)).map(PyGraph)
     }
 
     /// Write the index to one file, in the place of what is there: a crash leaves the old file or the new one, whole.

@@ -100,3 +100,15 @@ def test_node_ids() -> None:
     graph = rg.Graph.from_adjacency([[1], [0]]).with_node_ids([7, 9])
     np.testing.assert_array_equal(graph.node_ids, [7, 9])
     np.testing.assert_array_equal(graph.transpose().node_ids, [7, 9])
+
+
+def test_an_index_gives_its_links_as_a_graph() -> None:
+    vectors = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    index = rg.HNSWIndex(8, m=4)
+    index.add(vectors)
+    graph = index.graph()
+    np.testing.assert_array_equal(graph.node_ids, index.rows())
+    assert graph.degrees.max() <= 8
+    assert rg.nn.SAGELayer(8, 4, seed=0)(index.vectors(), graph).shape == (300, 4)
+    with pytest.raises(rg.ConfigError):
+        index.graph(99)
