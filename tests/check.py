@@ -2,10 +2,10 @@
 
     pip install '.[test]' && python tests/check.py
 
-Runs rustfmt, clippy (default features, no default features, with the Python feature), the Rust tests (default and
-no default features), rustdoc, the wheel build, ruff, mypy --strict, stubtest, pytest and the README's code blocks.
-The Python checks run against the wheel that was just built, in a virtual environment of their own that sees the
-test tools of this interpreter. `--only NAME` runs one step; `--list` names them.
+Runs rustfmt, clippy (default features, no default features, with the Python feature), the Rust tests (default
+and no default features), rustdoc, the wheel build, ruff, mypy --strict, stubtest, pytest, doctests and the
+code blocks of README and docs. The Python checks run against the wheel of this checkout, which the `wheel` step
+installs into this environment. `--only NAME` runs one step; `--list` names them.
 """
 
 from __future__ import annotations
@@ -30,37 +30,20 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> None:
     subprocess.run([str(part) for part in command], cwd=ROOT, check=True, env={**os.environ, **(env or {})})
 
 
-class Wheel:
-    """The wheel of this checkout, installed in a virtual environment beside this interpreter's test tools."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.python = folder / "venv" / "bin" / "python"
-
-    def build(self) -> None:
-        """Build the wheel and install it alone: its dependencies are already there, from '.[test]'."""
-        run(sys.executable, "-m", "maturin", "build", "--release", "--quiet", "--out", self.folder)
-        run(sys.executable, "-m", "venv", "--system-site-packages", self.folder / "venv")
-        site = subprocess.run(
-            [self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-            check=True, capture_output=True, text=True,
-        ).stdout.strip()
-        # Packages of an enclosing virtual environment are not "system" ones: name its folder.
-        own = subprocess.run(
-            [sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-            check=True, capture_output=True, text=True,
-        ).stdout.strip()
-        Path(site, "test_tools.pth").write_text(own + "\n")
-        wheel = next(self.folder.glob("*.whl"))
-        run(self.python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall",
-            "--disable-pip-version-check", wheel)
-
-    def module(self, name: str, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
-        """Run `python -m name` where the wheel is installed."""
-        run(self.python, "-m", name, *arguments, env=env)
+def module(name: str, *arguments: str) -> None:
+    """Run `python -m name` with this interpreter."""
+    run(sys.executable, "-m", name, *arguments)
 
 
-def steps(wheel: Wheel) -> dict[str, Callable[[], None]]:
+def wheel() -> None:
+    """Build the wheel of this checkout and install it here; its dependencies came with '.[test]'."""
+    with tempfile.TemporaryDirectory(prefix="ruvector-wheel-") as folder:
+        module("maturin", "build", "--release", "--quiet", "--out", folder)
+        built = str(next(Path(folder).glob("*.whl")))
+        module("pip", "install", "--quiet", "--no-deps", "--force-reinstall", built)
+
+
+def steps() -> dict[str, Callable[[], None]]:
     """The checks, in order."""
     docs = {"RUSTDOCFLAGS": "-D warnings"}
     return {
@@ -71,13 +54,13 @@ def steps(wheel: Wheel) -> dict[str, Callable[[], None]]:
         "cargo test": lambda: run("cargo", "test", "--quiet"),
         "cargo test portable": lambda: run("cargo", "test", "--quiet", "--no-default-features"),
         "rustdoc": lambda: run("cargo", "doc", "--quiet", "--no-deps", env=docs),
-        "wheel": wheel.build,
-        "ruff": lambda: run(sys.executable, "-m", "ruff", "check", "python", "tests", "benches", "examples"),
-        "mypy": lambda: wheel.module("mypy"),
-        "stubtest": lambda: wheel.module("mypy.stubtest", "ruvector_gnn._core"),
-        "pytest": lambda: wheel.module("pytest", "-m", "not long", "--ignore", "tests/python/test_docs.py"),
-        "doctests": lambda: wheel.module("pytest", "--doctest-modules", "--pyargs", "ruvector_gnn"),
-        "README": lambda: wheel.module("pytest", "tests/python/test_docs.py"),
+        "wheel": wheel,
+        "ruff": lambda: module("ruff", "check", "python", "tests", "benches"),
+        "mypy": lambda: module("mypy"),
+        "stubtest": lambda: module("mypy.stubtest", "ruvector_gnn._core"),
+        "pytest": lambda: module("pytest", "-m", "not long", "--ignore", "tests/python/test_docs.py"),
+        "doctests": lambda: module("pytest", "--doctest-modules", "--pyargs", "ruvector_gnn"),
+        "README": lambda: module("pytest", "tests/python/test_docs.py"),
     }
 
 
@@ -90,23 +73,22 @@ def main() -> int:
     if shutil.which("cargo") is None:
         print("check.py needs Rust's cargo on PATH", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="ruvector-check-") as folder:
-        checks = steps(Wheel(Path(folder)))
-        if options.list:
-            print("\n".join(checks))
-            return 0
-        unknown = set(options.only or ()) - set(checks)
-        if unknown:
-            parser.error(f"no step is named {', '.join(sorted(unknown))}; --list names them")
-        for name in options.only or checks:
-            begin = time.perf_counter()
-            print(f"== {name}", flush=True)
-            try:
-                checks[name]()
-            except subprocess.CalledProcessError as failure:
-                print(f"FAILED {name}: exit status {failure.returncode}", file=sys.stderr)
-                return 1
-            print(f"   {time.perf_counter() - begin:.1f} s", flush=True)
+    checks = steps()
+    if options.list:
+        print("\n".join(checks))
+        return 0
+    unknown = set(options.only or ()) - set(checks)
+    if unknown:
+        parser.error(f"no step is named {', '.join(sorted(unknown))}; --list names them")
+    for name in options.only or checks:
+        begin = time.perf_counter()
+        print(f"== {name}", flush=True)
+        try:
+            checks[name]()
+        except subprocess.CalledProcessError as failure:
+            print(f"FAILED {name}: exit status {failure.returncode}", file=sys.stderr)
+            return 1
+        print(f"   {time.perf_counter() - begin:.1f} s", flush=True)
     print("all checks passed")
     return 0
 
