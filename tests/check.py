@@ -4,7 +4,7 @@
 
 Runs rustfmt, clippy (default features, no default features, with the Python feature), the Rust tests (default
 and no default features), rustdoc, the wheel build, ruff, mypy --strict, stubtest, pytest, doctests and the
-code blocks of README and docs. The Python checks run against the wheel of this checkout, which the `wheel` step
+code blocks of README and docs. The Python checks run on the wheel of this checkout, which the step `wheel`
 installs into this environment. `--only NAME` runs one step; `--list` names them.
 """
 
