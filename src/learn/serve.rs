@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::space::Geometry;
 use super::state::{State, view};
 use crate::error::Result;
 use crate::hnsw::{Filter, HnswIndex, Metric};
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Candidates per search: this many times `k`, and at least so many.
 const WIDER: usize = 2;
-const AT_LEAST: usize = 64;
+const AT_LEAST: usize = 24;
 
 /// What a learned search found: rows from best to worst and their scores, `(queries, k)`. Missing places hold row -1
 /// and score `-inf`.
@@ -90,17 +91,19 @@ impl State {
         let changed = self.mixed(&views);
         // A query that training turned to nothing is asked as it came.
         let asked = if usable(index, &changed) { view(&changed, self.space.dim()) } else { queries };
-        let hits = index.search(asked, wide.max(k), None, filter)?;
+        // The learned parts find most of what the plain walk would: it may end sooner.
+        let effort = (index.params().ef_search * 2 / 3).max(wide);
+        let hits = index.search(asked, wide.max(k), Some(effort.max(1)), filter)?;
         let allowed = Allowed::new(filter);
         let found = threads::map(count, |i| -> Result<Vec<(f32, i64)>> {
             let dim = self.space.dim();
             let one = views.one(i, dim);
             let votes = self.memory.votes(&self.neighbors(one.own)?);
-            let mut rows: BTreeSet<i64> = hits.rows.row(i).iter().copied().filter(|&row| row >= 0).collect();
+            let mut rows: Vec<i64> = hits.rows.row(i).iter().copied().filter(|&row| row >= 0).collect();
             let mut add = |row: u32| {
                 let row = i64::from(row);
                 if allowed.has(row) && index.contains(row) {
-                    rows.insert(row);
+                    rows.push(row);
                 }
             };
             if let Some(clicked) = &self.clicked {
@@ -108,7 +111,8 @@ impl State {
                 places.into_iter().for_each(|at| add(self.clicks.docs()[at as usize]));
             }
             votes.keys().for_each(|&row| add(row));
-            let rows: Vec<i64> = rows.into_iter().collect();
+            rows.sort_unstable();
+            rows.dedup();
             let docs = self.enter(index, &rows)?;
             let scored = rows.iter().zip(docs.chunks_exact(dim));
             let mut scored: Vec<(f32, i64)> =
@@ -194,11 +198,17 @@ impl State {
 
     fn edge_score(&self, query: &[f32], place: Option<usize>, doc: &[f32]) -> f32 {
         let Some(at) = place else { return self.space.score(query, doc) };
-        let mut changed = doc.to_vec();
         let message = &self.messages[at * doc.len()..][..doc.len()];
-        (simd::kernels().axpy)(1.0, message, &mut changed);
-        self.space.settle(&mut changed);
-        self.space.score(query, &changed)
+        let dot = simd::kernels().dot;
+        // With `h = x + m`, without building it.
+        let (product, square) = (dot(query, doc) + dot(query, message), || {
+            dot(doc, doc) + 2.0 * dot(doc, message) + dot(message, message)
+        });
+        match self.space.geometry {
+            Geometry::Cosine => product / square().max(f32::MIN_POSITIVE).sqrt(),
+            Geometry::L2 => product - 0.5 * square(),
+            Geometry::Ip => product,
+        }
     }
 }
 

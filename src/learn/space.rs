@@ -27,7 +27,10 @@ pub enum Geometry {
 }
 
 /// Rows per piece of elementwise work.
-const ROWS: usize = 64;
+const ROWS: usize = 256;
+
+/// Up to this many queries are adapted one by one.
+const FEW: usize = 4;
 
 /// The map from an index's vectors to the learner's; see the [module](self).
 #[derive(Clone, Debug, PartialEq)]
@@ -144,7 +147,17 @@ impl Space {
         let dim = self.dim();
         let rows = queries.len() / dim;
         let mut out = queries.to_vec();
-        matmul_into(MatRef::new(queries, rows, dim), MatRef::new(adapter, dim, dim), &mut out, true);
+        if rows <= FEW {
+            // A product would first copy the whole matrix into its own layout.
+            let numbers: Vec<u32> = (0..dim as u32).collect();
+            let mut turned = vec![0.0; dim];
+            for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
+                (simd::kernels().gather_weighted_sum)(adapter, &numbers, query, &mut turned);
+                (simd::kernels().axpy)(1.0, &turned, out);
+            }
+        } else {
+            matmul_into(MatRef::new(queries, rows, dim), MatRef::new(adapter, dim, dim), &mut out, true);
+        }
         self.settle(&mut out);
         out
     }

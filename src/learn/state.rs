@@ -18,7 +18,7 @@ use ndarray::ArrayView2;
 const SCAN: usize = 512;
 
 /// Candidates that walks over clicked documents and past queries keep.
-const EFFORT: usize = 48;
+const EFFORT: usize = 24;
 
 /// Vectors to search: scanned while they are few, an index beyond.
 #[derive(Clone, Debug)]
