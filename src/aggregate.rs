@@ -13,12 +13,39 @@ use crate::threads;
 /// Rows per task: small, because degrees differ.
 const BAND: usize = 128;
 
+/// What the sums of [`onto`] are added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Base<'a, T> {
+    /// Nothing.
+    Zero,
+    /// The same row for every node: a bias.
+    Row(&'a [T]),
+    /// A row per node.
+    Rows(&'a [T]),
+}
+
 /// `out_i = sum_j w_ij x_j`: `x` holds `columns` values per source, `out` per node; weights are in row order, and 1
 /// when `None` (the graph's own are not looked at).
 ///
 /// # Panics
 /// If lengths disagree.
 pub fn sum<T: Real>(graph: &Graph, weights: Option<&[T]>, x: &[T], columns: usize, out: &mut [T]) {
+    onto(graph, weights, x, columns, (false, Base::Zero), out);
+}
+
+/// As [`sum`], divided by the number of the node's edges if `mean`, and added to `base`: each row is finished while it
+/// is in the cache.
+///
+/// # Panics
+/// If lengths disagree.
+pub fn onto<T: Real>(
+    graph: &Graph,
+    weights: Option<&[T]>,
+    x: &[T],
+    columns: usize,
+    (mean, base): (bool, Base<'_, T>),
+    out: &mut [T],
+) {
     assert_eq!(x.len(), graph.num_sources() * columns, "aggregate: {} sources", graph.num_sources());
     assert_eq!(out.len(), graph.num_nodes() * columns, "aggregate: {} nodes", graph.num_nodes());
     assert!(weights.is_none_or(|weights| weights.len() == graph.num_edges()), "aggregate: weights");
@@ -27,14 +54,27 @@ pub fn sum<T: Real>(graph: &Graph, weights: Option<&[T]>, x: &[T], columns: usiz
     }
     threads::for_each_chunk(out, BAND * columns, |band, out| {
         for (row, out) in out.chunks_exact_mut(columns).enumerate() {
-            let edges = graph.edges(band * BAND + row);
-            let neighbors = &graph.indices()[edges.clone()];
+            let node = band * BAND + row;
+            let edges = graph.edges(node);
+            let (neighbors, degree) = (&graph.indices()[edges.clone()], edges.len());
             match weights {
                 None => T::gather_sum(x, neighbors, out),
                 Some(weights) => T::gather_weighted_sum(x, neighbors, &weights[edges], out),
             }
+            let scale = if mean && degree > 1 { T::ONE / T::of(degree as f64) } else { T::ONE };
+            match base {
+                Base::Zero if scale == T::ONE => {}
+                Base::Zero => out.iter_mut().for_each(|value| *value *= scale),
+                Base::Row(base) => finish(out, scale, base),
+                Base::Rows(base) => finish(out, scale, &base[node * columns..][..columns]),
+            }
         }
     });
+}
+
+/// `out = scale out + base`.
+fn finish<T: Real>(out: &mut [T], scale: T, base: &[T]) {
+    out.iter_mut().zip(base).for_each(|(out, &base)| *out = *out * scale + base);
 }
 
 /// Divides each node's row by its number of edges; rows of nodes without edges are left alone.

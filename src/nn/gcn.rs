@@ -38,10 +38,10 @@ impl<T: Real> GcnLayer<T> {
         let graph = graph.gcn_normalize(self.add_self_loops)?;
         let (outs, ins) = self.lin.weight.shape().matrix("GCNLayer", "lin.weight")?;
         let out = if outs <= ins {
-            let sums = self.lin.forward(x)?.aggregate(&graph, Reduce::Sum)?;
+            let rows = self.lin.forward(x)?;
             match &self.bias {
-                Some(bias) => sums.add(bias)?,
-                None => sums,
+                Some(bias) => rows.aggregate_onto(&graph, Reduce::Sum, true, bias)?,
+                None => rows.aggregate(&graph, Reduce::Sum)?,
             }
         } else {
             x.aggregate(&graph, Reduce::Sum)?.linear(&self.lin.weight, self.bias.as_ref())?

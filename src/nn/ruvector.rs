@@ -86,11 +86,11 @@ impl<T: Real> RuvectorLayer<T> {
         graph.require_square("RuvectorLayer")?;
         let messages = self.w_msg.forward(x)?;
         let attended = self.attention.forward(&messages, graph)?;
-        let mean = match graph.weights() {
-            None => messages.aggregate(graph, Reduce::Mean)?,
-            Some(_) => messages.aggregate(&graph.row_normalize()?, Reduce::Sum)?,
+        let both = match graph.weights() {
+            None => messages.aggregate_onto(graph, Reduce::Mean, false, &attended)?,
+            Some(_) => messages.aggregate_onto(&graph.row_normalize()?, Reduce::Sum, true, &attended)?,
         };
-        let input = self.w_agg.forward(&attended.add(&mean)?)?;
+        let input = self.w_agg.forward(&both)?;
         let state = self.w_update.forward(&input, &messages)?;
         let state = match dropout {
             Some((rate, seed)) => state.dropout(rate, seed)?,

@@ -37,8 +37,8 @@ impl<T: Real> SageLayer<T> {
         let (outs, ins) = self.lin_l.weight.shape().matrix("SAGELayer", "lin_l.weight")?;
         let (left, right, bias) = (&self.lin_l.weight, &self.lin_r.weight, self.lin_l.bias.as_ref());
         let out = if outs <= ins {
-            let sums = x.linear(left, None)?.aggregate_unweighted(graph, self.reduce)?;
-            sums.add(&x.linear(right, bias)?)?
+            let own = x.linear(right, bias)?;
+            x.linear(left, None)?.aggregate_onto(graph, self.reduce, false, &own)?
         } else {
             let sums = x.aggregate_unweighted(graph, self.reduce)?;
             Tensor::linear_sum(&[(&sums, left), (x, right)], bias.as_slice())?

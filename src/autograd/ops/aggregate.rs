@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::aggregate;
+use super::linear::column_sums;
+use crate::aggregate::{self, Base};
 use crate::autograd::tape::record;
 use crate::autograd::{Shape, Tensor};
 use crate::buffer::Buffer;
@@ -34,24 +35,38 @@ impl<T: Real> Tensor<T> {
 
     fn aggregate_by(&self, graph: &Graph, reduce: Reduce, weighted: bool) -> Result<Self> {
         let columns = self.neighbor_columns(graph)?;
-        let x = self.values();
-        let mut out = Buffer::stale(graph.num_nodes() * columns);
-        let weights = graph.weights().filter(|_| weighted).map(T::weights);
-        aggregate::sum(graph, weights.as_deref(), &x, columns, &mut out);
-        if reduce == Reduce::Mean {
-            aggregate::divide_by_degree(graph, columns, &mut out);
-        }
+        let out = gathered(graph, &self.values(), columns, (reduce, weighted), Base::Zero);
         let shape = Shape::new(&[graph.num_nodes(), columns])?;
         let graph = graph.clone();
-        Ok(record("aggregate", Arc::new(out), shape, [self], move |mut grad, _| {
-            if reduce == Reduce::Mean {
-                aggregate::divide_by_degree(&graph, columns, &mut grad);
+        Ok(record("aggregate", Arc::new(out), shape, [self], move |grad, _| {
+            [Some(scattered(&graph, grad, columns, (reduce, weighted)))]
+        }))
+    }
+
+    /// The aggregate added to `base`, a row `(d)` or `(num_nodes, d)`, in one pass; `weighted` says whether the graph's
+    /// weights are looked at.
+    pub fn aggregate_onto(&self, graph: &Graph, reduce: Reduce, weighted: bool, base: &Self) -> Result<Self> {
+        let columns = self.neighbor_columns(graph)?;
+        let values = base.values();
+        let row = match *base.dims() {
+            [length] if length == columns => true,
+            [nodes, length] if (nodes, length) == (graph.num_nodes(), columns) => false,
+            _ => {
+                let shapes = format!(
+                    "base of shape {} with {} nodes of {columns} values",
+                    base.shape(),
+                    graph.num_nodes()
+                );
+                return Err(Error::Shape(format!("aggregate: {shapes}")));
             }
-            let transposed = &graph.transposed().graph;
-            let mut out = Buffer::stale(graph.num_sources() * columns);
-            let weights = transposed.weights().filter(|_| weighted).map(T::weights);
-            aggregate::sum(transposed, weights.as_deref(), &grad, columns, &mut out);
-            [Some(out)]
+        };
+        let under = if row { Base::Row(&values) } else { Base::Rows(&values) };
+        let out = gathered(graph, &self.values(), columns, (reduce, weighted), under);
+        let shape = Shape::new(&[graph.num_nodes(), columns])?;
+        let graph = graph.clone();
+        Ok(record("aggregate", Arc::new(out), shape, [self, base], move |grad, wanted| {
+            let to_base = wanted[1].then(|| if row { column_sums(&grad, columns) } else { grad.clone() });
+            [wanted[0].then(|| scattered(&graph, grad, columns, (reduce, weighted))), to_base]
         }))
     }
 
@@ -101,6 +116,33 @@ impl<T: Real> Tensor<T> {
     }
 }
 
+/// The aggregate of `x` over each node's neighbours, added to `base`.
+fn gathered<T: Real>(
+    graph: &Graph,
+    x: &[T],
+    columns: usize,
+    (reduce, weighted): (Reduce, bool),
+    base: Base<'_, T>,
+) -> Buffer<T> {
+    let weights = graph.weights().filter(|_| weighted).map(T::weights);
+    let mut out = Buffer::stale(graph.num_nodes() * columns);
+    aggregate::onto(graph, weights.as_deref(), x, columns, (reduce == Reduce::Mean, base), &mut out);
+    out
+}
+
+/// The gradient of `x` in [`gathered`]: the same over the transpose, of gradients divided by degrees for a mean.
+fn scattered<T: Real>(
+    graph: &Graph,
+    mut grad: Buffer<T>,
+    columns: usize,
+    (reduce, weighted): (Reduce, bool),
+) -> Buffer<T> {
+    if reduce == Reduce::Mean {
+        aggregate::divide_by_degree(graph, columns, &mut grad);
+    }
+    gathered(&graph.transposed().graph, &grad, columns, (Reduce::Sum, weighted), Base::Zero)
+}
+
 /// Sums the rows of `x` by segment: row `e` goes to row `segments[e] < count` of the result.
 pub fn segment_sum<T: Real>(
     x: &Tensor<T>,
@@ -138,6 +180,10 @@ mod tests {
             let weighted = graph(Some(&[0.5, -1.0, 2.0, 3.0, 0.25, 1.5]));
             gradcheck(std::slice::from_ref(&x), |x| x[0].aggregate(&weighted, reduce)).unwrap();
             gradcheck(std::slice::from_ref(&x), |x| x[0].aggregate_unweighted(&weighted, reduce)).unwrap();
+            for base in [random(&[3], 2), random(&[4, 3], 2)] {
+                let pair = [x.clone(), base];
+                gradcheck(&pair, |x| x[0].aggregate_onto(&weighted, reduce, true, &x[1])).unwrap();
+            }
             let inputs = [x.clone(), random(&[6], 1)];
             gradcheck(&inputs, |x| x[0].aggregate_weighted(&plain, &x[1], reduce)).unwrap();
         }
@@ -156,6 +202,8 @@ mod tests {
     fn wrong_shapes_are_refused() {
         let x = random(&[4, 3], 0);
         assert!(x.aggregate(&graph(None), Reduce::Sum).is_err());
+        let (five, base) = (random(&[5, 3], 0), random(&[5, 3], 0));
+        assert!(five.aggregate_onto(&graph(None), Reduce::Sum, true, &base).is_err());
         let weights = random(&[5], 0);
         assert!(random(&[5, 3], 0).aggregate_weighted(&graph(None), &weights, Reduce::Sum).is_err());
         assert!(segment_sum(&x, &[0, 1, 2, 9], 4, Reduce::Sum).is_err());
