@@ -83,7 +83,8 @@ class Learner:
         self,
         queries: ArrayLike,
         clicks: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]],
-        callback: Callable[[int, int, Mapping[str, float]], None] | None,
+        callback: Callable[[int, int, Mapping[str, float]], None] | None = None,
+        judges: ArrayLike | None = None,
     ) -> None: ...
     def search(
         self, queries: ArrayLike, k: int, filter: ArrayLike | None, learned: bool

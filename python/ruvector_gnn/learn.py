@@ -85,6 +85,7 @@ class SearchLearner:
         relevant: Any,
         progress: bool = False,
         callback: Callable[..., object] | None = None,
+        judges: npt.ArrayLike | None = None,
     ) -> SearchLearner:
         """Learn from past queries, from nothing; the model before is kept for `rollback`.
 
@@ -96,13 +97,16 @@ class SearchLearner:
             progress: show a progress bar.
             callback: called as ``callback(step, metrics)``, with a last step of 1,000; what it raises stops
                 the work, and nothing changes.
+            judges: marks `(n,)` of the queries whose clicks are fair, for instance because their answers were
+                shown in random order. All queries teach, but only these decide when training stops and what
+                is promoted. None lets all judge.
 
         Returns:
             The learner itself. `report` tells what was promoted, and why.
         """
         queries = np.asarray(queries)
         triples = _triples(relevant, len(queries) if queries.ndim == 2 else 1)
-        self._core.fit(queries, triples, watch(progress, callback, "fit"))
+        self._core.fit(queries, triples, watch(progress, callback, "fit"), judges)
         return self
 
     def search(

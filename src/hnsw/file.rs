@@ -54,6 +54,26 @@ impl HnswIndex {
         u64::from(high.finalize()) << 32 | u64::from(low.finalize())
     }
 
+    /// A number that differs, but for a chance of 2^-64, between indexes of another metric or of other first `rows`
+    /// vectors. Rows added later and the links do not count. `None` if there are fewer rows.
+    pub fn fingerprint_of(&self, rows: usize) -> Option<u64> {
+        if rows > self.num_rows() {
+            return None;
+        }
+        let head = format!("{} {} {rows}", self.params.metric.name(), self.dim());
+        let mut low = crc32fast::Hasher::new();
+        let mut high = crc32fast::Hasher::new_with_initial(0x9e37_79b9);
+        low.update(head.as_bytes());
+        for slot in 0..rows as u32 {
+            let bytes: &[u8] = bytemuck::cast_slice(self.core.vectors.row(slot));
+            low.update(bytes);
+            high.update(&[0]); // at another place in each row, so that the sums are two
+            high.update(bytes);
+        }
+        high.update(head.as_bytes());
+        Some(u64::from(high.finalize()) << 32 | u64::from(low.finalize()))
+    }
+
     fn with_writer<R>(&self, task: impl FnOnce(Writer<'_>) -> R) -> R {
         let links = &self.core.links;
         let [level0, upper] = links.tables();

@@ -10,7 +10,7 @@ use super::log::Log;
 use super::memory::Memory;
 use super::model::{Edges, Model};
 use super::space::{Geometry, Space};
-use super::state::{State, Table};
+use super::state::{Origin, State, Table};
 use crate::error::{Error, Result};
 use crate::hnsw::HnswIndex;
 use crate::storage::{Reader, Writer};
@@ -33,7 +33,7 @@ impl SearchLearner {
         self.with_writer(|writer| writer.to_bytes())
     }
 
-    /// Reads what [`save`](Self::save) wrote, to serve beside `index`: one whose fingerprint differs from that of
+    /// Reads what [`save`](Self::save) wrote, to serve beside `index`: one whose first rows are not those of
     /// the index learned on is refused with [`Error::Config`].
     pub fn load(path: impl AsRef<Path>, index: &HnswIndex) -> Result<Self> {
         Self::read(&Reader::open(path, KIND, VERSION)?, index)
@@ -94,9 +94,9 @@ impl SearchLearner {
         }
         let state = Saved { reader, config: &config }.state()?;
         state.same_kind(index)?;
-        if state.fingerprint != index.fingerprint() {
+        if !state.origin.is_in(index) {
             return Err(Error::Config(
-                "load: the index is not the one that the learner was trained on (their fingerprints differ)"
+                "load: the index is not the one that the learner was trained on (fingerprints of its rows differ)"
                     .into(),
             ));
         }
@@ -126,7 +126,7 @@ impl State {
         let families: Vec<&str> = report.families.iter().map(|family| family.0.as_str()).collect();
         json!({
             "seed": seed, "trained": true, "geometry": geometry, "scale": self.space.scale,
-            "fingerprint": format!("{:016x}", self.fingerprint),
+            "rows": self.origin.rows, "fingerprint": format!("{:016x}", self.origin.fingerprint),
             "edge": self.candidate.edge, "memory": self.candidate.memory, "cold": self.candidate.cold,
             "gate": edges.map(|edges| edges.gate), "shrink": edges.map(|edges| edges.shrink),
             "report": {
@@ -187,8 +187,10 @@ impl Saved<'_> {
             if candidate.memory > 0.0 { Some(self.table("past", memory.log().len(), dim)?) } else { None };
         let text = config["fingerprint"].as_str().and_then(|text| u64::from_str_radix(text, 16).ok());
         let fingerprint = text.ok_or_else(|| reader.damaged("config: fingerprint is not a number"))?;
-        let report = self.report()?;
-        Ok(State { space, candidate, models, clicks, messages, clicked, memory, past, report, fingerprint })
+        let rows = config["rows"].as_u64().and_then(|rows| usize::try_from(rows).ok());
+        let rows = rows.ok_or_else(|| reader.damaged("config: rows is not a number"))?;
+        let (origin, report) = (Origin { rows, fingerprint }, self.report()?);
+        Ok(State { space, candidate, models, clicks, messages, clicked, memory, past, report, origin })
     }
 
     fn candidate(&self) -> Result<Candidate> {

@@ -98,8 +98,16 @@ pub struct Task<'a> {
     pub docs: &'a [f32],
     /// The past queries, whose clicks are positions in `docs`.
     pub log: &'a Log,
+    /// Which past queries may judge, because their clicks do not follow the order that was shown; `None` for all.
+    pub judges: Option<&'a [bool]>,
     /// What every random choice comes from.
     pub seed: u64,
+}
+
+impl Task<'_> {
+    fn may_judge(&self, query: usize) -> bool {
+        self.judges.is_none_or(|judges| judges[query])
+    }
 }
 
 /// The queries of one fold: trained without, judged on.
@@ -120,15 +128,15 @@ struct Scored {
 /// Chooses and trains a ranking.
 pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     let count = task.log.len();
-    if count < 2 {
+    let mut order: Vec<usize> = (0..count).filter(|&query| task.may_judge(query)).collect();
+    if order.len() < 2 {
         let report = Report { queries: count, chosen: Candidate::PLAIN.describe(), ..Report::default() };
         return Ok(Fitted { candidate: Candidate::PLAIN, models: None, report });
     }
-    let mut order: Vec<usize> = (0..count).collect();
     stream(task.seed, "folds", 0).shuffle(&mut order);
     let alone = Candidate::all(false);
     let left_out = guard::trace(&leave_one_out(&task, &order), &alone);
-    if count < FEWEST {
+    if order.len() < FEWEST {
         let gains: Vec<Gain> = left_out.iter().map(|trace| Gain::over(&left_out[0], trace)).collect();
         let sure: Vec<bool> = gains.iter().map(Gain::is_sure).collect();
         let chosen = guard::choose(&gains, &sure);
@@ -186,7 +194,9 @@ fn folds(task: &Task<'_>, order: &[usize]) -> Vec<Fold> {
             let of = |at: &usize| (at % parts == part) == held;
             (0..count).filter(of).map(|at| order[at]).collect()
         };
-        let (train, held) = (task.log.subset(&pick(false)), task.log.subset(&pick(true)));
+        let mut learned = pick(false);
+        learned.extend((0..task.log.len()).filter(|&query| !task.may_judge(query)));
+        let (train, held) = (task.log.subset(&learned), task.log.subset(&pick(true)));
         let plain = task.space.scores(held.queries(), task.docs);
         let votes = Memory::of(train.clone()).votes_of(held.queries(), |_| None);
         Fold { clicks: Clicks::of(&train), train, held, plain, votes }

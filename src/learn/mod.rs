@@ -34,7 +34,7 @@ use crate::monitor::Monitor;
 use fit::Task;
 use ndarray::ArrayView2;
 use space::{Geometry, Space};
-use state::State;
+use state::{Origin, State};
 
 /// How much of the whole, in parts of [`stage::WHOLE`], is done when training ends.
 const TRAINED: usize = 950;
@@ -88,7 +88,7 @@ impl SearchLearner {
         clicks: &[(u32, i64, f32)],
         monitor: &mut dyn Monitor,
     ) -> Result<Report> {
-        let learned = Snapshot::of(index)?.learn(queries, clicks, self.seed, monitor)?;
+        let learned = Snapshot::of(index)?.learn(queries, clicks, None, self.seed, monitor)?;
         Ok(self.install(learned))
     }
 
@@ -212,7 +212,7 @@ pub struct Snapshot {
     rows: Vec<i64>,
     num_rows: usize,
     vectors: Vec<f32>,
-    fingerprint: u64,
+    origin: Origin,
 }
 
 /// A ranking that was learned from a [`Snapshot`] and a log.
@@ -228,19 +228,29 @@ impl Snapshot {
             rows: index.rows().map(|row| row as i64).collect(),
             num_rows: index.num_rows(),
             vectors: index.vectors(None)?.into_raw_vec_and_offset().0,
-            fingerprint: index.fingerprint(),
+            origin: Origin::of(index),
         })
     }
 
     /// Learns a ranking; see [`SearchLearner::fit`].
+    ///
+    /// `judges` marks the queries `(n)` whose clicks are fair, where others only follow the order that was shown: all
+    /// queries teach, but only these decide when training stops and what is promoted.
     pub fn learn(
         &self,
         queries: ArrayView2<'_, f32>,
         clicks: &[(u32, i64, f32)],
+        judges: Option<&[bool]>,
         seed: u64,
         monitor: &mut dyn Monitor,
     ) -> Result<Learned> {
         check(self.dim, self.geometry, queries)?;
+        if let Some(judges) = judges.filter(|judges| judges.len() != queries.nrows()) {
+            let (given, wanted) = (judges.len(), queries.nrows());
+            return Err(Error::Shape(format!(
+                "judges must have one mark for each of {wanted} queries, got {given}"
+            )));
+        }
         let mut known = Vec::with_capacity(clicks.len());
         for &(query, row, grade) in clicks {
             if row < 0 || row >= self.num_rows as i64 || row > i64::from(u32::MAX) {
@@ -256,6 +266,12 @@ impl Snapshot {
                 Err(_) => return Err(Error::Row(format!("relevant: query {query}, grade {grade}"))),
             }
         }
+        // The log leaves out queries without a click; the marks have to follow.
+        let mut numbers: Vec<u32> = known.iter().map(|click| click.0).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let judges: Option<Vec<bool>> =
+            judges.map(|marks| numbers.iter().map(|&number| marks[number as usize]).collect());
         let given = queries.as_standard_layout();
         let log = Log::new(given.as_slice().expect("standard layout"), self.dim, known)?;
         if log.is_empty() {
@@ -265,9 +281,9 @@ impl Snapshot {
         let docs = space.enter(&self.vectors);
         let log = log.mapped(&space.enter(log.queries()), Some);
         let mut training = stage::Stage { monitor, start: 0, end: TRAINED };
-        let fitted = fit::fit(Task { space: &space, docs: &docs, log: &log, seed }, &mut training)?;
-        let served =
-            state::Served { space, docs: &docs, rows: &self.rows, log: &log, fingerprint: self.fingerprint };
+        let task = Task { space: &space, docs: &docs, log: &log, judges: judges.as_deref(), seed };
+        let fitted = fit::fit(task, &mut training)?;
+        let served = state::Served { space, docs: &docs, rows: &self.rows, log: &log, origin: self.origin };
         let mut stage = stage::Stage { monitor, start: TRAINED, end: stage::WHOLE };
         let state = State::new(fitted, served, seed, &mut stage)?;
         stage.step(1, 1, &[])?;

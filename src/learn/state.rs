@@ -86,8 +86,27 @@ pub(super) struct State {
     /// The past queries, if the candidate asks for them.
     pub past: Option<Table>,
     pub report: Report,
-    /// Of the index at the time of training.
+    pub origin: Origin,
+}
+
+/// The rows of an index at the time of training: what a learner may be loaded beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub rows: usize,
     pub fingerprint: u64,
+}
+
+impl Origin {
+    /// All rows of an index as it stands.
+    pub fn of(index: &HnswIndex) -> Self {
+        let rows = index.num_rows();
+        Self { rows, fingerprint: index.fingerprint_of(rows).expect("its own rows") }
+    }
+
+    /// Whether an index holds these rows; it may hold more.
+    pub fn is_in(&self, index: &HnswIndex) -> bool {
+        index.fingerprint_of(self.rows) == Some(self.fingerprint)
+    }
 }
 
 /// What a fit was made on: documents in the learner's space, their row numbers, and the log over them.
@@ -96,14 +115,14 @@ pub(super) struct Served<'a> {
     pub docs: &'a [f32],
     pub rows: &'a [i64],
     pub log: &'a Log,
-    pub fingerprint: u64,
+    pub origin: Origin,
 }
 
 impl State {
     /// Of a fit; `seed` draws the levels of the tables.
     pub fn new(fitted: Fitted, served: Served<'_>, seed: u64, monitor: &mut dyn Monitor) -> Result<Self> {
         let Fitted { candidate, models, report } = fitted;
-        let Served { space, docs, rows, log, fingerprint } = served;
+        let Served { space, docs, rows, log, origin } = served;
         let dim = space.dim();
         let clicks = Clicks::of(log);
         let mut messages = Vec::new();
@@ -122,7 +141,7 @@ impl State {
         } else {
             None
         };
-        Ok(Self { space, candidate, models, clicks, messages, clicked, memory, past, report, fingerprint })
+        Ok(Self { space, candidate, models, clicks, messages, clicked, memory, past, report, origin })
     }
 
     /// The past queries nearest to one of the learner's space, with their cosines.

@@ -88,6 +88,31 @@ fn shuffled_clicks_change_nothing() {
 }
 
 #[test]
+fn only_fair_clicks_judge() {
+    let mut past = world(600, 7);
+    let index = index(&past.docs, Metric::Cosine);
+    let shown = index.search(past.queries.view(), 1, None, None).unwrap().rows;
+    let judges: Vec<bool> = (0..600).map(|query| query >= 400).collect();
+    // The others always click what stands on top.
+    past.clicks
+        .iter_mut()
+        .filter(|click| click.0 < 400)
+        .for_each(|click| click.1 = shown[(click.0 as usize, 0)]);
+    let learn = |judges| {
+        let snapshot = Snapshot::of(&index).unwrap();
+        let mut learner = SearchLearner::new(0);
+        learner.install(snapshot.learn(past.queries.view(), &past.clicks, judges, 0, &mut Silent).unwrap());
+        let future = world(200, 8);
+        learner.evaluate(&index, future.queries.view(), &future.clicks, Order::Learned).unwrap().ndcg_10
+    };
+    let (naive, fair) = (learn(None), learn(Some(&judges[..])));
+    assert!(fair > naive + 0.02, "{naive} {fair}");
+    let snapshot = Snapshot::of(&index).unwrap();
+    let wrong = snapshot.learn(past.queries.view(), &past.clicks, Some(&judges[1..]), 0, &mut Silent);
+    assert!(matches!(wrong, Err(Error::Shape(_))));
+}
+
+#[test]
 fn the_same_bits_on_any_number_of_threads() {
     let mut files = Vec::new();
     for threads in [1, 2, 4] {
@@ -109,6 +134,13 @@ fn a_saved_learner_serves_the_same_and_only_beside_its_index() {
     assert_eq!(loaded.report(), learner.report());
     let other = index(&future.queries, Metric::Cosine);
     assert!(matches!(SearchLearner::from_bytes(learner.to_bytes(), &other), Err(Error::Config(_))));
+    let mut grown = trained_on.clone();
+    grown.add(future.queries.view(), &mut Silent).unwrap();
+    let beside_more = SearchLearner::from_bytes(learner.to_bytes(), &grown).unwrap();
+    let old: Vec<i64> = trained_on.rows().map(|row| row as i64).collect();
+    let only = Some(Filter::Rows(&old));
+    let among_old = beside_more.search(&grown, future.queries.view(), 7, only, Order::Learned).unwrap();
+    assert_eq!(among_old, found(&learner));
     let bytes = learner.to_bytes();
     for at in (0..bytes.len()).step_by(bytes.len() / 97) {
         let mut damaged = bytes.clone();

@@ -49,18 +49,24 @@ impl PyLearner {
     }
 
     /// Trains on a snapshot of the index, then serves what was learned.
+    #[pyo3(signature = (queries, clicks, callback=None, judges=None))]
     fn fit(
         &self,
         py: Python<'_>,
         queries: &Bound<'_, PyAny>,
         clicks: Clicks<'_>,
         callback: Option<Py<PyAny>>,
+        judges: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let queries = array::float32("queries", queries)?;
         let view = matrix("queries", &queries).map_err(Raise)?;
         let clicks = clicks.checked().map_err(Raise)?;
+        let judges = judges.map(|marks| array::boolean("judges", marks)).transpose()?;
+        let judges: Option<Vec<bool>> = judges.map(|marks| marks.as_array().iter().copied().collect());
+        let judges = judges.as_deref();
         let (snapshot, seed) = self.read(py, |learner, index| Ok((Snapshot::of(index)?, learner.seed())))?;
-        let learned = monitored(py, callback, |monitor| snapshot.learn(view, &clicks, seed, monitor))?;
+        let learned =
+            monitored(py, callback, |monitor| snapshot.learn(view, &clicks, judges, seed, monitor))?;
         self.write(py, |learner| {
             learner.install(learned);
             Ok(())
