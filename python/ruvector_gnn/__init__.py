@@ -25,6 +25,7 @@ from ruvector_gnn._core import (
     where,
 )
 from ruvector_gnn.autograd import no_grad, tensor
+from ruvector_gnn.db import SearchResult, VectorDB
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
 from ruvector_gnn.hits import Hits
 from ruvector_gnn.learn import Ranking, SearchLearner
@@ -40,8 +41,10 @@ __all__ = [
     "RowError",
     "RuvectorError",
     "SearchLearner",
+    "SearchResult",
     "ShapeError",
     "Tensor",
+    "VectorDB",
     "__version__",
     "aggregate",
     "concat",

@@ -1,0 +1,391 @@
+"""`VectorDB`: documents, their vectors and the query log in one directory, and search that learns from the
+log."""
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ruvector_gnn._core import Graph
+from ruvector_gnn.db import arguments, log, verify
+from ruvector_gnn.db.arguments import Ids
+from ruvector_gnn.db.catalog import Id, document_crc
+from ruvector_gnn.db.encoder import Encoder, living_graph, rank_encoded
+from ruvector_gnn.db.exploration import Exploration
+from ruvector_gnn.db.learning import train
+from ruvector_gnn.db.live import Live, Rows
+from ruvector_gnn.db.results import Metadata, Record, Records, SearchResult
+from ruvector_gnn.db.store import Store, Wishes, open_store
+from ruvector_gnn.db.vectors import Vectors, checked, checked_query
+from ruvector_gnn.db.where import Where, condition
+from ruvector_gnn.errors import ConfigError, NotFoundError
+
+
+class VectorDB:
+    """A durable, embedded vector database that learns from its own query log.
+
+    Open one with `VectorDB.open`; use it in a `with` block or call `close`. All methods may be called from
+    several threads. What a call that has returned has written survives the death of the process.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, VectorDB.open(f"{folder}/a.rvdb", dim=2) as db:
+    ...     db.add(["north", "east"], [[0, 1], [1, 0]], [{"cold": True}, {"cold": False}])
+    ...     db.search([0.1, 1], k=1).ids, db.search([0.1, 1], where={"cold": False}).ids
+    (['north'], ['east'])
+    """
+
+    def __init__(self, store: Store, *, seed: int = 0) -> None:
+        """Use `VectorDB.open`."""
+        self._store = store
+        self._live = Live(store)
+        self._exploration = Exploration(seed)
+        self._writing = threading.RLock()
+        self._owner = os.getpid()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        dim: int | None = None,
+        metric: str | None = None,
+        *,
+        mode: str = "rw",
+        synchronous: str = "normal",
+        index_options: Mapping[str, Any] | None = None,
+        rebuild: bool = False,
+        seed: int = 0,
+    ) -> "VectorDB":
+        """Open the database at `path`, or create it if there is none and `dim` is given.
+
+        `mode="r"` opens it for reading, beside any number of other readers and one writer, and follows what
+        the writer commits. `synchronous="full"` has every write reach the disk before the call returns, so
+        that it survives power loss too. `metric` is "cosine" (default), "l2" or "ip"; `index_options` go to
+        `HNSWIndex` and are kept. `rebuild=True` forgets index snapshot and model, and makes the
+        index from the vectors.
+
+        Raises `BlockingIOError` (an `OSError`) naming the process that has it open for writing;
+        `FormatError` if `path` is something else, damaged, or of another version; `FileNotFoundError` in
+        mode "r" if nothing is there; `ConfigError` for arguments that contradict the database.
+        """
+        wishes = Wishes(dim, metric, dict(index_options or {}))
+        store = open_store(Path(path), wishes, mode, synchronous, rebuild=rebuild)
+        try:
+            return cls(store, seed=seed)
+        except BaseException:
+            store.release()
+            raise
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._store.path
+
+    @property
+    def dimensions(self) -> int:
+        """The length of every vector."""
+        return self._store.dim
+
+    @property
+    def metric(self) -> str:
+        """"cosine", "l2" or "ip"."""
+        return self._store.metric
+
+    @property
+    def learned(self) -> bool:
+        """Whether `learn` has left a model that `search` uses."""
+        self._check_open()
+        self._live.refresh()
+        return self._live.learner is not None
+
+    def __len__(self) -> int:
+        """The number of documents."""
+        self._check_open()
+        return int(self._store.catalog.one("SELECT count(*) FROM documents"))
+
+    def __contains__(self, identity: object) -> bool:
+        """Whether a document has this id."""
+        self._check_open()
+        known = self._store.catalog.rows_of([arguments.one_id(identity)])
+        return bool(known)
+
+    def __repr__(self) -> str:
+        """Path, size and state."""
+        if not self._store.release.alive:
+            return f"VectorDB({str(self.path)!r}, closed)"
+        state = "" if self._store.writable else ", mode='r'"
+        return f"VectorDB({str(self.path)!r}, {len(self)} x {self.dimensions}, metric={self.metric!r}{state})"
+
+    def ids(self) -> list[Id]:
+        """All ids, in the order of `get_all_vectors` and of the nodes of `get_hnsw_graph`."""
+        self._check_open()
+        rows = self._store.catalog.execute("SELECT id FROM documents ORDER BY row")
+        return [identity for (identity,) in rows]
+
+    # --- documents
+    def add(
+        self, ids: Ids, vectors: npt.ArrayLike, metadata: object = None, *, progress: bool = False
+    ) -> None:
+        """Add documents: ids (n), vectors (n, dim), and one mapping (or None) of metadata for each.
+
+        All or nothing. Raises `ConfigError` if an id exists or comes twice, `ShapeError` for vectors that
+        don't fit (shape, NaN, infinity, zero under cosine). If Ctrl-C interrupts the indexing that follows
+        the commit, the documents are in, and the next call goes on indexing.
+        """
+        self._put(ids, vectors, metadata, replace=False, progress=progress)
+
+    def upsert(
+        self, ids: Ids, vectors: npt.ArrayLike, metadata: object = None, *, progress: bool = False
+    ) -> None:
+        """Add documents, or replace vector and metadata of those whose id exists. Raises as `add` does."""
+        self._put(ids, vectors, metadata, replace=True, progress=progress)
+
+    def _put(
+        self, ids: Ids, vectors: npt.ArrayLike, metadata: object, *, replace: bool, progress: bool
+    ) -> None:
+        names = arguments.distinct(ids)
+        rows = checked(vectors, self.dimensions, self.metric)
+        if len(rows) != len(names):
+            raise ConfigError(f"got {len(names)} ids for {len(rows)} vectors")
+        texts = arguments.metadata_texts(metadata, len(names))
+        catalog = self._store.catalog
+        with self._writing:
+            self._check_open(writing=True)
+            old = catalog.rows_of(names)
+            if old and not replace:
+                raise ConfigError(f"ids: {next(iter(old))!r} exists already; upsert replaces")
+            settings = catalog.settings()
+            start = int(settings["rows"])
+            self._store.vectors.append(rows, start, sync=self._store.sync)
+            with catalog.transaction():
+                catalog.forget(old.values())
+                catalog.execute_many(
+                    "INSERT INTO documents VALUES (?, ?, ?, ?)",
+                    (
+                        (start + place, name, text, document_crc(name, text, rows[place].tobytes()))
+                        for place, (name, text) in enumerate(zip(names, texts, strict=True))
+                    ),
+                )
+                catalog.set(rows=start + len(names), dead=int(settings["dead"]) + len(old))
+            self._live.bury(list(old.values()))
+            self._live.follow(progress=progress)
+            if self._live.wants_snapshot():
+                self._live.snapshot()
+
+    def delete(self, ids: Ids) -> None:
+        """Remove documents. Raises `NotFoundError` for an unknown id, and then none is removed.
+
+        Their rows stay in the vectors file and in the index as dead rows, which every search leaves out.
+        """
+        names = list(dict.fromkeys(arguments.id_list(ids)))
+        catalog = self._store.catalog
+        with self._writing:
+            self._check_open(writing=True)
+            rows = self._known(names)
+            with catalog.transaction():
+                dead = int(catalog.settings()["dead"])
+                catalog.forget(rows)
+                catalog.set(dead=dead + len(rows))
+            self._live.bury(rows)
+
+    def get(self, ids: Ids) -> Record | Records:
+        """The stored vector and metadata of one id (a `Record`) or of several (`Records`, in the order
+        asked).
+
+        Raises `NotFoundError` for an unknown id.
+        """
+        self._check_open()
+        names = arguments.id_list(ids)
+        catalog = self._store.catalog
+        with catalog.transaction("DEFERRED"):
+            rows = self._known(names)
+            found = catalog.documents(rows)
+            committed = self._store.vectors.rows(int(catalog.settings()["rows"]))
+        vectors = np.array(committed[np.array(rows, dtype=np.int64)])
+        records = Records(names, vectors, [_metadata(found[row][1]) for row in rows])
+        return records[0] if arguments.is_single(ids) else records
+
+    def _known(self, names: Sequence[Id], what: str = "ids") -> list[int]:
+        row_of = self._store.catalog.rows_of(list(dict.fromkeys(names)))
+        for name in names:
+            if name not in row_of:
+                raise NotFoundError(f"{what}: there is no document {name!r}")
+        return [row_of[name] for name in names]
+
+    # --- search
+    def search(
+        self,
+        query: npt.ArrayLike,
+        k: int = 10,
+        where: Where | None = None,
+        explore: float = 0.0,
+        learned: bool = True,
+    ) -> SearchResult:
+        """The k best documents for a query (dim,), best first, fewer if there are fewer.
+
+        `where` filters on metadata (see `ruvector_gnn.db.where`). `explore` is the share of answers whose
+        order is shuffled, which is what lets `learn` tell a good document from one that merely stood on top.
+        `learned=False` gives the plain order of the index. Scores: cosine, inner product or negative squared
+        distance; with a model, the model's own.
+        """
+        asked = checked_query(query, self.dimensions, self.metric)
+        count, rate = arguments.positive(k, "k"), arguments.share(explore, "explore")
+        test = None if where is None else condition(where)
+        self._check_open()
+        self._live.refresh()
+        allowed = self._live.living
+        if test is not None:
+            allowed = np.array(self._store.catalog.matching(test), dtype=np.int64)
+            # Committed by another thread, but not indexed yet.
+            allowed = allowed[allowed < self._live.index.num_rows]
+        ranking = self._live.rank(asked, count, allowed, learned=learned)
+        result = self._result(ranking.rows, ranking.scores)
+        if not rate:
+            return result
+        return self._exploration.offer(asked, result, rate, log.count(self._store.catalog)[0])
+
+    def _result(self, rows: Rows, scores: npt.NDArray[np.float32]) -> SearchResult:
+        found = self._store.catalog.documents(rows.tolist())
+        kept = [place for place, row in enumerate(rows.tolist()) if row in found]
+        hits = [found[int(rows[place])] for place in kept]
+        return SearchResult([hit[0] for hit in hits], scores[kept], [_metadata(hit[1]) for hit in hits])
+
+    def search_with_gnn(self, query: npt.ArrayLike, gnn: Encoder, k: int = 10) -> SearchResult:
+        """The k best documents by an encoder of your own: `gnn(x, graph)` gives one row of codes per node.
+
+        The index finds candidates; they and the query, which listens to its nearest documents, are encoded on
+        their part of the graph and ranked by the cosine of their codes. Raises `ShapeError` if the codes
+        don't have a finite row for each node.
+        """
+        asked, count = checked_query(query, self.dimensions, self.metric), arguments.positive(k, "k")
+        self._check_open()
+        self._live.refresh()
+        ranking = rank_encoded(self._live, asked, gnn, count)
+        return self._result(ranking.rows, ranking.scores)
+
+    # --- learning
+    def record(
+        self,
+        query: npt.ArrayLike,
+        clicked_ids: Ids,
+        shown: SearchResult | Ids | None = None,
+        explored: bool | None = None,
+    ) -> None:
+        """Log what a query's user clicked, and what was shown, in order; durable when it returns.
+
+        `shown` is best given as the `SearchResult` itself. With a list of ids, `explored` says whether their
+        order had been shuffled; left out, it is known for the last 1,024 shuffled answers of this process.
+        Raises `NotFoundError` for a clicked id that is unknown; a shown document may have been deleted
+        meanwhile.
+        """
+        self.record_all([(query, clicked_ids, shown, explored)])
+
+    def record_all(self, impressions: Sequence[tuple[Any, ...]]) -> None:
+        """Log many impressions, each the arguments of one `record`, in one transaction: all or none."""
+        prepared = [
+            self._exploration.impression(checked_query(query, self.dimensions, self.metric), *rest)
+            for query, *rest in impressions
+        ]
+        with self._writing:
+            self._check_open(writing=True)
+            self._known([name for impression in prepared for name in impression.clicked], "clicked_ids")
+            with self._store.catalog.transaction():
+                log.append(self._store.catalog, prepared)
+
+    def learn(self, *, seed: int = 0, progress: bool = False) -> dict[str, Any]:
+        """Train on the whole log, keep the model with the data, search with it from now on; returns its
+        report.
+
+        The learner compares itself with the plain index on held-back queries and stays with the plain order
+        unless it is clearly better. Searches go on meanwhile. Raises `ConfigError` if the log has no click
+        yet.
+        """
+        catalog = self._store.catalog
+        with self._writing:
+            self._check_open(writing=True)
+            self._live.follow()
+            learner = train(self._live.index, catalog, seed=seed, progress=progress)
+            self._live.adopt(learner)
+        return learner.report() or {}
+
+    # --- for a GNN of your own
+    def get_hnsw_graph(self) -> Graph:
+        """The index's neighbour graph at level 0; node i is row i of `get_all_vectors` and `ids()[i]`."""
+        self._check_open()
+        self._live.refresh()
+        return living_graph(self._live)
+
+    def get_all_vectors(self) -> Vectors:
+        """All vectors (n, dim), in the order of `ids()`; mapped from the file where nothing was deleted."""
+        self._check_open()
+        self._live.refresh()
+        committed, living = self._store.vectors.rows(self._live.index.num_rows), self._live.living
+        return committed if living is None else committed[living]
+
+    # --- the files
+    def stats(self) -> dict[str, Any]:
+        """Counts and sizes: documents, dead rows, log, model, bytes."""
+        self._check_open()
+        return verify.stats(self._store)
+
+    def verify(self) -> None:
+        """Read everything and compare checksums; raises `FormatError` naming the first thing that is
+        damaged."""
+        self._check_open()
+        verify.verify(self._store)
+
+    def checkpoint(self) -> None:
+        """Save the index, so that the next `open` loads it instead of adding the vectors again."""
+        with self._writing:
+            self._check_open(writing=True)
+            self._live.follow()
+            self._live.snapshot()
+
+    def close(self) -> None:
+        """Save the index if it has grown, and let go of all files; a second call does nothing."""
+        with self._writing:
+            if self._store.release.alive:
+                self._check_process()
+                if self._store.writable:
+                    self._live.follow()
+                    self._live.snapshot()
+                self._store.release()
+
+    def __enter__(self) -> "VectorDB":
+        """The database itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A database pickles as its path, and opens for reading where it is unpickled."""
+        return _reopen, (str(self.path.resolve()),)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._owner:
+            raise ConfigError(f"{self.path}: opened before a fork; open it again in the child")
+
+    def _check_open(self, *, writing: bool = False) -> None:
+        self._check_process()
+        if not self._store.release.alive:
+            raise ConfigError(f"{self.path}: closed")
+        if writing and not self._store.writable:
+            raise ConfigError(f"{self.path}: opened with mode='r'")
+
+
+def _reopen(path: str) -> VectorDB:
+    return VectorDB.open(path, mode="r")
+
+
+def _metadata(text: str | None) -> Metadata:
+    return {} if text is None else json.loads(text)
+

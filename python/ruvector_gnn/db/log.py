@@ -1,0 +1,87 @@
+"""The query log: who asked what, what was shown in which order, and what was clicked."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ruvector_gnn.db.catalog import Catalog, Id, checksum
+from ruvector_gnn.db.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class Impression:
+    """One answered query; `explored` says that the shown order had been shuffled."""
+
+    query: Vectors
+    clicked: list[Id]
+    shown: list[Id] | None = None
+    explored: bool = False
+
+
+def append(catalog: Catalog, impressions: Iterable[Impression]) -> None:
+    """Add impressions to the log, within the caller's transaction."""
+    now = time.time()
+    catalog.execute_many(
+        "INSERT INTO impressions (at, query, clicked, shown, explored, crc) VALUES (?, ?, ?, ?, ?, ?)",
+        (_encoded(impression, now) for impression in impressions),
+    )
+
+
+def _encoded(impression: Impression, now: float) -> tuple[float, bytes, str, str | None, int, int]:
+    query = impression.query.tobytes()
+    clicked = json.dumps(impression.clicked)
+    shown = None if impression.shown is None else json.dumps(impression.shown)
+    explored = int(impression.explored)
+    return now, query, clicked, shown, explored, checksum(query, clicked, shown, str(explored))
+
+
+def read(catalog: Catalog) -> list[Impression]:
+    """The whole log, oldest first."""
+    return [
+        Impression(
+            np.frombuffer(query, dtype="<f4"),
+            json.loads(clicked),
+            None if shown is None else json.loads(shown),
+            bool(explored),
+        )
+        for query, clicked, shown, explored in catalog.execute(
+            "SELECT query, clicked, shown, explored FROM impressions ORDER BY number"
+        )
+    ]
+
+
+def damaged(catalog: Catalog) -> list[int]:
+    """The numbers of the impressions whose checksum does not fit."""
+    return [
+        number
+        for number, query, clicked, shown, explored, crc in catalog.execute(
+            "SELECT number, query, clicked, shown, explored, crc FROM impressions ORDER BY number"
+        )
+        if checksum(query, clicked, shown, str(explored)) != crc
+    ]
+
+
+def count(catalog: Catalog) -> tuple[int, int]:
+    """How many impressions there are, and how many of them were explored."""
+    total, explored = catalog.execute("SELECT count(*), coalesce(sum(explored), 0) FROM impressions")[0]
+    return int(total), int(explored)
+
+
+def training_pairs(
+    impressions: Sequence[Impression], row_of: dict[Id, int]
+) -> tuple[list[Vectors], list[list[int]], list[bool]]:
+    """Queries, the rows they clicked that still live, and whether the shown order was shuffled.
+
+    Impressions without a click that still lives say nothing that the learner could use, and are left out.
+    """
+    queries, relevant, explored = [], [], []
+    for impression in impressions:
+        rows = sorted({row_of[identity] for identity in impression.clicked if identity in row_of})
+        if rows:
+            queries.append(impression.query)
+            relevant.append(rows)
+            explored.append(impression.explored)
+    return queries, relevant, explored

@@ -1,0 +1,173 @@
+"""The directory of a database: creating it, opening it, and the parts that live in it.
+
+    writer.lock          held by the one writer
+    catalog.sqlite       ids, metadata, query log, settings (with -wal and -shm while in use)
+    vectors.f32          the vectors, append-only
+    index-<number>.hnsw  a snapshot of the index over the first rows
+    model-<number>.gnn   what was learned on the snapshot of that number
+
+Creation makes the vectors file first and the tables in one transaction last, so a directory is a database
+exactly when that transaction is there; what an interrupted creation leaves is made again.
+"""
+
+import json
+import os
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruvector_gnn.db.arguments import positive
+from ruvector_gnn.db.catalog import Catalog
+from ruvector_gnn.db.lock import WriterLock
+from ruvector_gnn.db.vectors import VectorFile
+from ruvector_gnn.errors import ConfigError, FormatError
+
+CATALOG, VECTORS, LOCK = "catalog.sqlite", "vectors.f32", "writer.lock"
+METRICS = ("cosine", "l2", "ip")
+_OURS = {LOCK, VECTORS, CATALOG, f"{CATALOG}-wal", f"{CATALOG}-shm", f"{CATALOG}-journal"}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller of `open` asked for; None takes what the database has, or the default for a new one."""
+
+    dim: int | None = None
+    metric: str | None = None
+    index_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Store:
+    """The open files of a database and its fixed settings."""
+
+    path: Path
+    catalog: Catalog
+    vectors: VectorFile
+    lock: WriterLock | None
+    dim: int
+    metric: str
+    index_options: dict[str, Any]
+    sync: bool
+
+    def __post_init__(self) -> None:
+        """Arrange that the files are closed with the last reference, at the latest when the interpreter
+        ends."""
+        self.release = weakref.finalize(self, _release, os.getpid(), self.catalog, self.vectors, self.lock)
+
+    @property
+    def writable(self) -> bool:
+        """Whether this is the writer."""
+        return self.lock is not None
+
+    def file(self, name: str) -> Path:
+        """A file of this database."""
+        return self.path / name
+
+
+def _release(owner: int, catalog: Catalog, vectors: VectorFile, lock: WriterLock | None) -> None:
+    # SQLite forbids closing in a forked child what the parent opened.
+    if os.getpid() == owner:
+        catalog.close()
+        vectors.close()
+        if lock is not None:
+            lock.release()
+
+
+def open_store(path: Path, wishes: Wishes, mode: str, synchronous: str, *, rebuild: bool = False) -> Store:
+    """Open or (as the writer) create the database at `path`; `rebuild` forgets the snapshots."""
+    if mode not in ("rw", "r"):
+        raise ConfigError(f"mode: got {mode!r}, expected 'rw' or 'r'")
+    if synchronous not in ("normal", "full"):
+        raise ConfigError(f"synchronous: got {synchronous!r}, expected 'normal' or 'full'")
+    if rebuild and mode == "r":
+        raise ConfigError("rebuild: needs mode 'rw'")
+    _check_wishes(wishes)
+    _check_place(path, wishes, mode)
+    lock = None
+    if mode == "rw":
+        path.mkdir(parents=True, exist_ok=True)
+        lock = WriterLock(path / LOCK)
+    try:
+        store = _open_files(path, wishes, lock, synchronous)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+    if rebuild:
+        with store.catalog.transaction():
+            store.catalog.set(index_file=None, model_file=None)
+    return store
+
+
+def _check_wishes(wishes: Wishes) -> None:
+    if wishes.dim is not None:
+        positive(wishes.dim, "dim")
+    if wishes.metric is not None and wishes.metric not in METRICS:
+        raise ConfigError(f"metric: got {wishes.metric!r}, expected one of {', '.join(METRICS)}")
+
+
+def _check_place(path: Path, wishes: Wishes, mode: str) -> None:
+    """Raise if there is neither a catalog to open nor room for a new one."""
+    if (path / CATALOG).is_file():
+        return
+    if path.exists():
+        if not path.is_dir():
+            raise FormatError(f"{path}: a file, not a database directory")
+        strangers = sorted({entry.name for entry in path.iterdir()} - _OURS)
+        if strangers:
+            raise FormatError(f"{path}: not a database: it holds {strangers[0]!r} but no {CATALOG}")
+    if mode == "r":
+        raise FileNotFoundError(f"{path}: no database there")
+    if wishes.dim is None:
+        raise ConfigError(f"{path}: no database there; give dim to create one")
+
+
+def _open_files(path: Path, wishes: Wishes, lock: WriterLock | None, synchronous: str) -> Store:
+    catalog = Catalog(path / CATALOG, writable=lock is not None, synchronous=synchronous)
+    try:
+        if catalog.is_new():
+            _create(path, catalog, wishes, writable=lock is not None)
+        catalog.check()
+        settings = catalog.settings()
+        _check_agreement(path, wishes, settings)
+        vectors = VectorFile(path / VECTORS, writable=lock is not None)
+    except BaseException:
+        catalog.close()
+        raise
+    dim, metric = int(settings["dim"]), str(settings["metric"])
+    options = json.loads(settings["index_options"])
+    store = Store(path, catalog, vectors, lock, dim, metric, options, sync=synchronous == "full")
+    if vectors.dim != dim:
+        raise FormatError(f"{vectors.path}: rows of {vectors.dim} dimensions, the catalog says {dim}")
+    return store
+
+
+def _create(path: Path, catalog: Catalog, wishes: Wishes, *, writable: bool) -> None:
+    if not writable:
+        raise FormatError(f"{path}: its creation was cut short; open it once for writing")
+    if wishes.dim is None:
+        raise ConfigError(f"{path}: no database there; give dim to create one")
+    VectorFile.create(path / VECTORS, wishes.dim)
+    catalog.create(
+        {
+            "dim": wishes.dim,
+            "metric": wishes.metric or "cosine",
+            "index_options": json.dumps(wishes.index_options),
+            "rows": 0,
+            "dead": 0,
+            "index_file": None,
+            "model_file": None,
+            "snapshot_number": 0,
+        }
+    )
+
+
+def _check_agreement(path: Path, wishes: Wishes, settings: dict[str, Any]) -> None:
+    asked = {"dim": wishes.dim, "metric": wishes.metric}
+    for name, wish in asked.items():
+        if wish is not None and wish != settings[name]:
+            raise ConfigError(f"{name}: got {wish!r}, but {path} was created with {settings[name]!r}")
+    stored = json.loads(settings["index_options"])
+    if wishes.index_options and wishes.index_options != stored:
+        raise ConfigError(f"index_options: got {wishes.index_options}, but {path} was created with {stored}")

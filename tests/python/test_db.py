@@ -1,0 +1,752 @@
+"""`VectorDB`: what was written stays written, and what is wrong is refused before anything changes."""
+
+import os
+import pickle
+import random
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruvector_gnn import ConfigError, FormatError, NotFoundError, RuvectorError, ShapeError
+from ruvector_gnn.db import VectorDB
+from ruvector_gnn.db.where import condition
+
+DIM = 8
+
+
+def vectors(count, seed=0, dim=DIM):
+    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data.rvdb"
+
+
+@pytest.fixture
+def db(path):
+    with VectorDB.open(path, dim=DIM) as database:
+        yield database
+
+
+@pytest.fixture
+def filled(db):
+    db.add(range(50), vectors(50), [{"n": number, "even": number % 2 == 0} for number in range(50)])
+    return db
+
+
+def snapshot_of(database):
+    """All that a caller can see."""
+    return (
+        [(record.id, record.vector.tobytes(), record.metadata) for record in database.get(database.ids())],
+        database.stats()["impressions"],
+        database.search(np.ones(DIM), k=100).ids,
+    )
+
+
+# --- documents
+
+
+def test_what_was_added_is_found_and_read_back(filled):
+    given = vectors(50)
+    assert len(filled) == 50 and 7 in filled and 50 not in filled and "7" not in filled
+    hits = filled.search(given[7], k=3)
+    assert hits.ids[0] == 7 and hits.scores[0] == pytest.approx(1, abs=1e-5)
+    assert hits.metadata[0] == {"n": 7, "even": False}
+    assert list(hits.scores) == sorted(hits.scores, reverse=True)
+    assert [hit.id for hit in hits] == hits.ids and len(hits) == 3
+    records = filled.get([9, 3])
+    assert records.ids == [9, 3]
+    np.testing.assert_array_equal(records.vectors, given[[9, 3]])
+    assert filled.get(3).metadata == {"n": 3, "even": False}
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+def test_scores_are_higher_for_better(path, metric):
+    given = vectors(60)
+    query = vectors(1, seed=9)[0]
+    unit = given / np.linalg.norm(given, axis=1, keepdims=True)
+    expected = {
+        "cosine": unit @ (query / np.linalg.norm(query)),
+        "l2": -((given - query) ** 2).sum(axis=1),
+        "ip": given @ query,
+    }[metric]
+    with VectorDB.open(path, dim=DIM, metric=metric) as database:
+        database.add(range(60), given)
+        hits = database.search(query, k=5)
+    assert hits.ids == np.argsort(-expected)[:5].tolist()
+    np.testing.assert_allclose(hits.scores, np.sort(expected)[::-1][:5], atol=1e-4)
+
+
+def test_integer_and_text_ids_are_different(db):
+    db.add([1, "1", np.int64(2)], vectors(3))
+    assert db.ids() == [1, "1", 2]
+    np.testing.assert_array_equal(db.get("1").vector, vectors(3)[1])
+
+
+def test_one_document_needs_no_lists(db):
+    db.add("solo", vectors(1)[0], {"lang": "en"})
+    assert db.get("solo").metadata == {"lang": "en"}
+    db.delete("solo")
+    assert len(db) == 0
+
+
+def test_upsert_replaces_and_delete_removes(filled, path):
+    moved = vectors(1, seed=5)[0]
+    filled.upsert([3, "new"], [moved, vectors(1, seed=6)[0]], [{"n": -1}, None])
+    filled.delete([4, 5])
+    for database in (filled, VectorDB.open(path, mode="r")):
+        assert len(database) == 49
+        assert database.search(moved, k=1).ids == [3] and database.get(3).metadata == {"n": -1}
+        assert set(database.search(moved, k=100).ids) == set(range(50)) - {4, 5} | {"new"}
+        assert database.search(vectors(50)[4], k=1).ids != [4]
+        with pytest.raises(NotFoundError):
+            database.get(4)
+        database.verify()
+    database.close()
+    filled.add(4, vectors(50)[4])
+    assert filled.search(vectors(50)[4], k=1).ids == [4]
+
+
+def test_graph_and_vectors_line_up_with_ids(filled):
+    assert filled.get_hnsw_graph().num_nodes == 50
+    filled.delete([0, 49])
+    assert filled.get_all_vectors().shape == (48, DIM)
+    np.testing.assert_array_equal(filled.get_all_vectors(), filled.get(filled.ids()).vectors)
+    graph, x = filled.get_hnsw_graph(), filled.get_all_vectors()
+    assert graph.num_nodes == 48
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    near = np.mean([x[node] @ x[graph.neighbors(node)].T.mean(axis=1) for node in range(48)])
+    assert near > (x @ x.T).mean() + 0.1
+
+
+def test_search_with_an_encoder_of_ones_own(filled):
+    query = vectors(1, seed=8)[0]
+    same = filled.search_with_gnn(query, lambda x, graph: x, k=5)
+    assert same.ids == filled.search(query, k=5).ids
+    np.testing.assert_allclose(same.scores, filled.search(query, k=5).scores, atol=1e-5)
+
+    def listening(x, graph):
+        assert graph.num_nodes == len(x) and graph.neighbors(len(x) - 1).tolist() == list(range(16))
+        assert all(len(x) - 1 not in graph.neighbors(node) for node in range(len(x) - 1))
+        return np.stack([x[node] + x[graph.neighbors(node)].sum(axis=0) for node in range(len(x))])
+
+    filled.delete(same.ids[0])
+    found = filled.search_with_gnn(query, listening, k=5)
+    assert len(found) == 5 and same.ids[0] not in found.ids
+    assert list(found.scores) == sorted(found.scores, reverse=True)
+    for wrong in (lambda x, graph: x[:-1], lambda x, graph: x * np.nan):
+        with pytest.raises(ShapeError, match="gnn"):
+            filled.search_with_gnn(query, wrong)
+
+
+# --- refusals: each is typed, and changes nothing
+
+NAN = [float("nan")] * DIM
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda db: db.add(["x"], [NAN]), ShapeError, "NaN"),
+        (lambda db: db.add(["x", "y"], [[1] * DIM, [0] * DIM]), ShapeError, "row 1 is zero"),
+        (lambda db: db.add(["x"], [[1e39] * DIM]), ShapeError, "infinity"),
+        (lambda db: db.add(["x"], [[1e19] * DIM]), ShapeError, "too long"),
+        (lambda db: db.add(["x"], [[1e-30] * DIM]), ShapeError, "too short"),
+        (lambda db: db.add(["x"], [[1] * (DIM + 1)]), ShapeError, "expected"),
+        (lambda db: db.add(["x"], [["a"] * DIM]), ShapeError, "expected numbers"),
+        (lambda db: db.add(["x"], [[1], [1, 2]]), ShapeError, "vectors"),
+        (lambda db: db.add(["x", "y"], vectors(1)), ConfigError, "2 ids for 1 vectors"),
+        (lambda db: db.add(["x", "x"], vectors(2)), ConfigError, "twice"),
+        (lambda db: db.add(["x", 7], vectors(2)), ConfigError, "exists"),
+        (lambda db: db.add([1.5], vectors(1)), ConfigError, "int or str"),
+        (lambda db: db.add([True], vectors(1)), ConfigError, "int or str"),
+        (lambda db: db.add([2**63], vectors(1)), ConfigError, "64 bits"),
+        (lambda db: db.add(["\ud800"], vectors(1)), ConfigError, "Unicode"),
+        (lambda db: db.add(["x"], vectors(1), [{}, {}]), ShapeError, "2 entries for 1"),
+        (lambda db: db.add(["x"], vectors(1), [{"a": object()}]), ConfigError, "JSON"),
+        (lambda db: db.add(["x"], vectors(1), [{"a": float("nan")}]), ConfigError, "JSON"),
+        (lambda db: db.add(["x"], vectors(1), [{1: 2}]), ConfigError, "keys"),
+        (lambda db: db.upsert(["x"], [NAN]), ShapeError, "NaN"),
+        (lambda db: db.delete([1, "nobody"]), NotFoundError, "nobody"),
+        (lambda db: db.get("nobody"), NotFoundError, "nobody"),
+        (lambda db: db.search(NAN), ShapeError, "NaN"),
+        (lambda db: db.search([0] * DIM), ShapeError, "zero"),
+        (lambda db: db.search([1] * 3), ShapeError, "expected"),
+        (lambda db: db.search(vectors(2)), ShapeError, "one vector"),
+        (lambda db: db.search([1] * DIM, k=0), ConfigError, "k: got 0"),
+        (lambda db: db.search([1] * DIM, k=1.5), ConfigError, "k: got 1.5"),
+        (lambda db: db.search([1] * DIM, explore=2), ConfigError, "explore"),
+        (lambda db: db.search([1] * DIM, where={"$no": 1}), ConfigError, r"\$no"),
+        (lambda db: db.record([1] * DIM, ["nobody"]), NotFoundError, "nobody"),
+        (lambda db: db.record(NAN, [1]), ShapeError, "NaN"),
+        (lambda db: db.record([1] * DIM, []), ConfigError, "neither"),
+        (lambda db: db.record([1] * DIM, [1], shown=[1, 1]), ConfigError, "twice"),
+        (lambda db: db.record_all([([1] * DIM, [1]), ([1] * DIM, [-1])]), NotFoundError, "-1"),
+        (lambda db: db.learn(), ConfigError, "no click"),
+        (lambda db: VectorDB.open(db.path), BlockingIOError, f"process {os.getpid()}"),
+        (lambda db: VectorDB.open(db.path, dim=3, mode="r"), ConfigError, "dim: got 3"),
+        (lambda db: VectorDB.open(db.path, metric="l2", mode="r"), ConfigError, "metric"),
+        (lambda db: VectorDB.open(db.path, mode="w"), ConfigError, "mode"),
+        (lambda db: VectorDB.open(db.path, synchronous="off"), ConfigError, "synchronous"),
+    ],
+)
+def test_refused_calls_change_nothing(filled, call, error, words):
+    before = snapshot_of(filled)
+    with pytest.raises(error, match=words):
+        call(filled)
+    assert snapshot_of(filled) == before
+    filled.verify()
+
+
+def test_more_than_there_is_and_nothing_at_all(db):
+    assert db.search([1] * DIM, k=5).ids == []
+    assert len(db.search([1] * DIM, where={"a": 1})) == 0
+    db.add(range(3), vectors(3))
+    assert len(db.search([1] * DIM, k=10**9)) == 3
+    db.add([], np.empty((0, DIM)))
+    db.delete(range(3))
+    assert db.search([1] * DIM).ids == [] and len(db) == 0 and db.get([]).ids == []
+
+
+def test_a_reader_cannot_write_and_a_closed_database_cannot_do_anything(filled, path):
+    reader = VectorDB.open(path, mode="r")
+    for write in (
+        lambda: reader.add("x", vectors(1)),
+        lambda: reader.delete(1),
+        lambda: reader.record([1] * DIM, [1]),
+        lambda: reader.learn(),
+    ):
+        with pytest.raises(ConfigError, match="mode='r'"):
+            write()
+    reader.close()
+    reader.close()
+    with pytest.raises(ConfigError, match="closed"):
+        reader.search([1] * DIM)
+    assert "closed" in repr(reader)
+
+
+def test_places_without_a_database(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        VectorDB.open(tmp_path / "none", mode="r")
+    with pytest.raises(ConfigError, match="give dim"):
+        VectorDB.open(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(FormatError, match="not a database"):
+        VectorDB.open(tmp_path / "notes", dim=2)
+    assert [entry.name for entry in (tmp_path / "notes").iterdir()] == ["a.txt"]
+    with pytest.raises(FormatError, match="a file"):
+        VectorDB.open(tmp_path / "notes" / "a.txt", dim=2)
+    for dim in (0, -1, 1.5, True):
+        with pytest.raises(ConfigError, match="dim"):
+            VectorDB.open(tmp_path / "none", dim=dim)
+    with pytest.raises(ConfigError, match="metric"):
+        VectorDB.open(tmp_path / "none", dim=2, metric="manhattan")
+
+
+# --- hostile files
+
+
+def damage_catalog(path, statement):
+    connection = sqlite3.connect(path / "catalog.sqlite")
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def cut(path, name, size):
+    os.truncate(path / name, size)
+
+
+def overwrite(path, name, offset, data):
+    with open(path / name, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def other_version(path):
+    fields = struct.pack("<8sII", b"RVDBVEC1", 2, DIM)
+    overwrite(path, "vectors.f32", 0, fields + struct.pack("<I", zlib.crc32(fields)))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda path: cut(path, "vectors.f32", 64 + 49 * DIM * 4 + 5), "torn"),
+        (lambda path: cut(path, "vectors.f32", 20), "torn"),
+        (lambda path: (path / "vectors.f32").unlink(), "missing"),
+        (lambda path: overwrite(path, "vectors.f32", 0, b"PK"), "not a vectors file"),
+        (lambda path: overwrite(path, "vectors.f32", 12, b"\x09"), "header is damaged"),
+        (other_version, "version 2"),
+        (lambda path: damage_catalog(path, "PRAGMA user_version = 9"), "schema version 9"),
+        (lambda path: damage_catalog(path, "PRAGMA application_id = 1"), "not a catalog"),
+        (lambda path: damage_catalog(path, "DROP TABLE settings"), "settings"),
+        (
+            lambda path: (path / "catalog.sqlite").write_bytes(b"no database, but long enough" * 40),
+            "not a database",
+        ),
+        (lambda path: damage_catalog(path, "UPDATE settings SET value = 5 WHERE name = 'rows'"), "more rows"),
+        (lambda path: next(path.glob("index-*")).unlink(), "snapshot is missing"),
+        (lambda path: next(path.glob("index-*")).write_bytes(b"rubbish"), "index-"),
+        (lambda path: cut(path, next(path.glob("index-*")).name, 1000), "index-"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["r", "rw"])
+def test_damaged_files_are_refused(filled, path, harm, words, mode):
+    filled.close()
+    harm(path)
+    before = {
+        entry.name: entry.read_bytes() for entry in path.iterdir() if entry.name.startswith(("vec", "ind"))
+    }
+    with pytest.raises(FormatError, match=words):
+        VectorDB.open(path, mode=mode)
+    after = {
+        entry.name: entry.read_bytes() for entry in path.iterdir() if entry.name.startswith(("vec", "ind"))
+    }
+    assert after == before
+
+
+def test_a_lost_snapshot_is_rebuilt_on_request(filled, path):
+    expected = snapshot_of(filled)
+    filled.close()
+    next(path.glob("index-*")).unlink()
+    with VectorDB.open(path, rebuild=True) as database:
+        assert snapshot_of(database) == expected
+    with VectorDB.open(path) as database:
+        assert snapshot_of(database) == expected
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: overwrite(path, "vectors.f32", 64 + 10 * DIM * 4 + 2, b"\x55"),
+        lambda path: damage_catalog(path, "UPDATE documents SET metadata = '{}' WHERE id = 3"),
+        lambda path: damage_catalog(path, "UPDATE documents SET id = 99 WHERE id = 3"),
+        lambda path: damage_catalog(path, "DELETE FROM documents WHERE id = 3"),
+        lambda path: damage_catalog(path, "UPDATE impressions SET clicked = '[4]'"),
+    ],
+)
+def test_verify_finds_silent_damage(filled, path, harm):
+    filled.record(vectors(1)[0], [3])
+    filled.verify()
+    filled.close()
+    harm(path)
+    with VectorDB.open(path, mode="r") as database, pytest.raises(FormatError):
+        database.verify()
+
+
+def test_an_interrupted_creation_is_made_again(tmp_path):
+    path = tmp_path / "cut.rvdb"
+    path.mkdir()
+    (path / "writer.lock").touch()
+    (path / "vectors.f32").write_bytes(b"RVD")
+    (path / "catalog.sqlite").touch()
+    with pytest.raises(FormatError, match="cut short"):
+        VectorDB.open(path, mode="r")
+    with VectorDB.open(path, dim=DIM) as database:
+        database.add("a", vectors(1))
+
+
+def test_bytes_behind_the_committed_rows_are_overwritten(filled, path):
+    filled.close()
+    with open(path / "vectors.f32", "ab") as file:
+        file.write(b"\xff" * 1000)
+    with VectorDB.open(path) as database:
+        database.add("next", vectors(1, seed=3))
+        np.testing.assert_array_equal(database.get("next").vector, vectors(1, seed=3)[0])
+        database.verify()
+
+
+# --- processes and threads
+
+WRITER = """
+import itertools, sys, numpy as np
+from ruvector_gnn.db import VectorDB
+path, seed = sys.argv[1], int(sys.argv[2])
+db = VectorDB.open(path, dim=8)
+stream = np.random.default_rng(seed)
+start = len(db)
+print("open", flush=True)
+for number in itertools.count():
+    vector = stream.standard_normal((3, 8)).astype(np.float32)
+    name = f"{seed}-{number}"
+    crcs = [{"crc": int(row.view(np.int32).sum())} for row in vector]
+    db.add([f"{name}-{i}" for i in range(3)], vector, crcs)
+    print("added", name, flush=True)
+    db.record(vector[0], [f"{name}-0"], shown=[f"{name}-{i}" for i in range(3)])
+    print("recorded", name, flush=True)
+    if number % 7 == 3:
+        db.delete(f"{name}-2")
+        print("deleted", name, flush=True)
+    if number % 11 == 5:
+        db.checkpoint()
+"""
+
+
+def test_what_returned_survives_kill_at_any_instant(path):
+    """The writer says what each call returned; after SIGKILL all of it is there, and nothing by halves."""
+    chance = random.Random(0)
+    added, recorded, deleted = set(), set(), set()
+    for seed in range(12):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(seed)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None and process.stdout.readline() == "open\n"
+        time.sleep(chance.uniform(0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        said = process.stdout.read()
+        process.stdout.close()
+        process.wait()
+        for line in said.splitlines(keepends=True):
+            if line.endswith("\n"):
+                verb, name = line.split()
+                {"added": added, "recorded": recorded, "deleted": deleted}[verb].add(name)
+        with VectorDB.open(path, mode="r") as database:
+            database.verify()
+            ids = set(database.ids())
+            for name in added:
+                gone = {f"{name}-2"} if name in deleted else set()
+                missing = {f"{name}-{i}" for i in range(3)} - ids
+                # The call that was under way may have deleted, but only what it was asked to.
+                assert gone <= missing <= {f"{name}-2"}
+            records = database.get(database.ids())
+            assert all(
+                record.metadata["crc"] == int(record.vector.view(np.int32).sum()) for record in records
+            )
+            assert database.stats()["impressions"] >= len(recorded)
+            some = records[len(records) // 2]
+            assert database.search(some.vector, k=1).ids == [some.id]
+    assert len(added) > 20
+
+
+def test_another_process_is_refused_by_name(filled, path):
+    code = (
+        "import sys\nfrom ruvector_gnn.db import VectorDB\n"
+        "try:\n    VectorDB.open(sys.argv[1])\nexcept OSError as error:\n    print(error)\n"
+        "with VectorDB.open(sys.argv[1], mode='r') as db:\n    print(len(db))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True
+    ).stdout
+    assert f"by process {os.getpid()}" in output and output.endswith("50\n")
+
+
+def test_readers_follow_the_writer(filled, path):
+    with VectorDB.open(path, mode="r") as reader:
+        extra = vectors(1, seed=77)[0]
+        filled.add("late", extra)
+        assert reader.search(extra, k=1).ids == ["late"] and len(reader) == 51
+        filled.delete("late")
+        assert reader.search(extra, k=1).ids != ["late"]
+        filled.checkpoint()
+        filled.record(extra, [1])
+        filled.learn()
+        assert reader.learned
+        assert reader.search(extra, k=3).ids == filled.search(extra, k=3).ids
+    copy = pickle.loads(pickle.dumps(filled))
+    assert copy.search(extra, k=3).ids == filled.search(extra, k=3).ids
+    copy.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_must_open_again(filled):
+    child = os.fork()
+    if child == 0:
+        try:
+            filled.search([1] * DIM)
+        except RuvectorError:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert len(filled.search([1] * DIM)) == 10
+
+
+def test_searching_while_adding_from_several_threads(db):
+    failures = []
+
+    def guarded(work):
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    def write(start):
+        for number in range(15):
+            ids = [start + 10 * number + place for place in range(10)]
+            db.add(ids, vectors(10, seed=ids[0]), [{"start": start}] * 10)
+            db.delete(ids[0])
+
+    def read():
+        for _ in range(60):
+            for hit in db.search(vectors(1, seed=1)[0], k=5, where={"start": {"$in": [0, 1000]}}):
+                assert hit.metadata["start"] in (0, 1000)
+
+    threads = [
+        threading.Thread(target=guarded, args=(lambda start=start: write(start),)) for start in (0, 1000)
+    ]
+    threads += [threading.Thread(target=guarded, args=(read,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures and len(db) == 2 * 15 * 9
+    assert len(db.search(vectors(1)[0], k=1000)) == len(db)
+    db.verify()
+
+
+# --- filters
+
+JSON_LEAF = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([0.5, -1.0, 2.0]),
+    st.sampled_from(["", "a", "b", "é", "1"]),
+)
+KEY = st.sampled_from(["x", "y", "größe", "two words", "$odd"[1:]])
+METADATA = st.dictionaries(
+    KEY, st.one_of(JSON_LEAF, st.lists(JSON_LEAF, max_size=3), st.dictionaries(KEY, JSON_LEAF))
+)
+ORDERED = st.one_of(st.integers(-3, 3), st.sampled_from([0.5, 2.0]), st.sampled_from(["", "a", "b"]))
+TEST = st.one_of(
+    JSON_LEAF,
+    st.dictionaries(st.sampled_from(["$eq", "$ne", "$contains"]), JSON_LEAF, min_size=1),
+    st.dictionaries(st.sampled_from(["$in", "$nin"]), st.lists(JSON_LEAF, max_size=3), min_size=1),
+    st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), ORDERED, min_size=1),
+)
+FIELD = st.dictionaries(KEY, st.one_of(TEST, st.dictionaries(KEY, TEST, min_size=1)), max_size=2)
+WHERE = st.recursive(
+    FIELD,
+    lambda inner: st.dictionaries(st.sampled_from(["$and", "$or"]), st.lists(inner, min_size=1, max_size=3)),
+    max_leaves=6,
+)
+ABSENT = object()
+
+
+def kind(value):
+    return bool if isinstance(value, bool) else float if isinstance(value, int | float) else type(value)
+
+
+def equal(value, wanted):
+    return (value is ABSENT and wanted is None) or (kind(value) is kind(wanted) and value == wanted)
+
+
+def compared(value, wanted, sign):
+    if kind(value) is not kind(wanted):
+        return False
+    return {"$gt": value > wanted, "$gte": value >= wanted, "$lt": value < wanted, "$lte": value <= wanted}[
+        sign
+    ]
+
+
+def holds(operator, value, wanted):
+    if operator in ("$ne", "$nin"):
+        return not holds({"$ne": "$eq", "$nin": "$in"}[operator], value, wanted)
+    if operator == "$eq":
+        return equal(value, wanted)
+    if operator == "$in":
+        return any(equal(value, one) for one in wanted)
+    if operator == "$contains":
+        return isinstance(value, list) and any(equal(one, wanted) for one in value)
+    return compared(value, wanted, operator)
+
+
+def matches(where, metadata):
+    """The filter's meaning, in Python."""
+    for key, test in where.items():
+        if key in ("$and", "$or"):
+            outcome = (all if key == "$and" else any)(matches(one, metadata) for one in test)
+        else:
+            value = metadata.get(key, ABSENT) if isinstance(metadata, dict) else ABSENT
+            if not isinstance(test, dict):
+                outcome = equal(value, test)
+            elif all(name.startswith("$") for name in test):
+                outcome = all(holds(name, value, wanted) for name, wanted in test.items())
+            else:
+                outcome = matches(test, value)
+        if not outcome:
+            return False
+    return True
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(METADATA, max_size=6), WHERE)
+def test_filters_mean_what_the_python_predicate_says(entries, where):
+    import json
+
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE documents (row INTEGER PRIMARY KEY, metadata TEXT)")
+    texts = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+    connection.executemany("INSERT INTO documents VALUES (?, ?)", enumerate([*texts, None]))
+    test = condition(where)
+    found = [
+        row
+        for (row,) in connection.execute(
+            f"SELECT row FROM documents WHERE {test.sql} ORDER BY row", test.parameters
+        )
+    ]
+    connection.close()
+    assert found == [row for row, entry in enumerate([*entries, {}]) if matches(where, entry)]
+
+
+@given(st.text(min_size=1), st.text())
+def test_nothing_of_the_caller_enters_the_sql(key, value):
+    try:
+        test = condition({"field." + key: {"$eq": value}})
+    except ConfigError:
+        return
+    assert test.sql == condition({"a": {"$eq": "b"}}).sql
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        [],
+        {"a": {}},
+        {"$or": []},
+        {"$and": {"a": 1}},
+        {"$eq": 1},
+        {"a": {"$like": "x"}},
+        {"a": [1, 2]},
+        {"a": {"$in": "text"}},
+        {"a": {"$gt": None}},
+        {"a": {"$gt": True}},
+        {"a": float("nan")},
+        {'a"b': 1},
+        {"": 1},
+        {3: 1},
+        {"a": "\ud800"},
+    ],
+)
+def test_filters_that_make_no_sense_are_refused(where):
+    with pytest.raises(ConfigError, match="where"):
+        condition(where)
+
+
+def test_deep_filters_are_refused_not_overflowed():
+    where = {"a": 1}
+    for _ in range(5000):
+        where = {"$and": [where]}
+    with pytest.raises(ConfigError, match="deep"):
+        condition(where)
+
+
+def test_search_filters_by_nested_keys(db):
+    db.add(range(4), vectors(4), [{"author": {"name": name}} for name in ("Ada", "Bob", "Ada", "Eve")])
+    assert sorted(db.search([1] * DIM, where={"author": {"name": "Ada"}}).ids) == [0, 2]
+    assert sorted(db.search([1] * DIM, where={"author.name": {"$in": ["Bob", "Eve"]}}).ids) == [1, 3]
+
+
+# --- the log, and learning from it
+
+
+def test_exploration_is_a_share_and_the_log_knows_it(filled):
+    asked = vectors(200, seed=4)
+    plain = [filled.search(query) for query in asked]
+    some = [filled.search(query, explore=0.3) for query in asked]
+    shuffled = [result.explored for result in some]
+    assert 30 < sum(shuffled) < 90
+    assert not any(result.explored for result in plain)
+    for before, after in zip(plain, some, strict=True):
+        assert set(before.ids) == set(after.ids) and (after.explored or before.ids == after.ids)
+    for query, result in zip(asked, some, strict=True):
+        filled.record(query, [result.ids[0]], shown=result.ids)  # as a list of ids
+        filled.record(query, [result.ids[0]], shown=result)
+    assert filled.stats()["impressions"] == 400
+    assert filled.stats()["explored_impressions"] == 2 * sum(shuffled)
+
+
+def clustered_log(seed=0, topics=12, per_topic=8, dim=32):
+    """Documents in topics, and queries that stand far from what they want, always in the same way."""
+    stream = np.random.default_rng(seed)
+    centres = stream.standard_normal((topics, dim))
+    documents = np.repeat(centres, per_topic, axis=0) + 0.4 * stream.standard_normal(
+        (topics * per_topic, dim)
+    )
+    turn = np.linalg.qr(stream.standard_normal((dim, dim)))[0]
+
+    def ask(count):
+        topic = stream.integers(topics, size=count)
+        queries = centres[topic] @ turn + 0.4 * stream.standard_normal((count, dim))
+        return queries.astype(np.float32), topic
+
+    return documents.astype(np.float32), ask, per_topic
+
+
+def test_learning_is_kept_with_the_data(path):
+    documents, ask, per_topic = clustered_log()
+    queries, topics = ask(400)
+    held_out, wanted = ask(100)
+
+    def precision(database, learned=True):
+        hits = [database.search(query, k=5, learned=learned).ids for query in held_out]
+        return np.mean(
+            [[name // per_topic == topic for name in ids] for ids, topic in zip(hits, wanted, strict=True)]
+        )
+
+    with VectorDB.open(path, dim=32) as database:
+        database.add(range(len(documents)), documents)
+        plain = precision(database)
+        clicks = [[topic * per_topic + place for place in range(per_topic)] for topic in topics]
+        database.record_all(list(zip(queries, clicks, strict=True)))
+        report = database.learn()
+        assert isinstance(report, dict) and database.learned
+        learned = precision(database)
+        assert learned > plain + 0.2
+        assert precision(database, learned=False) == plain
+        asked = [database.search(query, k=5) for query in held_out]
+    with VectorDB.open(path) as database:
+        again = [database.search(query, k=5) for query in held_out]
+        assert [result.ids for result in again] == [result.ids for result in asked]
+        database.add(10_000, documents[0] + 0.01)
+        database.delete(1)
+        found = database.search(held_out[0], k=200).ids
+        assert 10_000 in found and 1 not in found
+        assert set(database.search(held_out[0], k=50, where={"a": 1}).ids) == set()
+        database.verify()
+    with VectorDB.open(path, mode="r") as database:
+        assert precision(database) > plain + 0.2
+        assert 10_000 in database.search(documents[0], k=200).ids
+
+
+def test_clicks_on_deleted_documents_are_left_out(filled):
+    filled.record(vectors(1)[0], [3])
+    filled.delete(3)
+    with pytest.raises(ConfigError, match="no click"):
+        filled.learn()
+
+
+def test_shuffled_answers_judge_where_the_log_has_them(path):
+    """Most clicks go to whatever stood on top; a few, on shuffled answers, go to what was wanted."""
+    documents, ask, per_topic = clustered_log(seed=3)
+    queries, topics = ask(500)
+    held_out, wanted = ask(100)
+    with VectorDB.open(path, dim=32) as database:
+        database.add(range(len(documents)), documents)
+
+        def precision(learned):
+            hits = [database.search(query, k=5, learned=learned).ids for query in held_out]
+            found = [
+                [name // per_topic == topic for name in ids] for ids, topic in zip(hits, wanted, strict=True)
+            ]
+            return np.mean(found)
+
+        for number, (query, topic) in enumerate(zip(queries, topics, strict=True)):
+            shown = database.search(query, k=len(documents), explore=float(number % 3 == 0))
+            good = [name for name in shown.ids if name // per_topic == topic]
+            database.record(query, good if shown.explored else shown.ids[:1], shown=shown)
+        assert database.stats()["explored_impressions"] == 167
+        report = database.learn()
+        assert report["promoted"] and report["held_back"] <= 167
+        assert precision(learned=True) > precision(learned=False) + 0.2
