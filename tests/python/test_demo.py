@@ -2,6 +2,9 @@
 
 import ast
 import json
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +12,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ruvector_gnn import ConfigError
+from ruvector_gnn.cli import main
+from ruvector_gnn.demo import plot
 from ruvector_gnn.demo.corpus import sentences, standard_library
 from ruvector_gnn.demo.embed import BUCKETS, Embedder, words
-from ruvector_gnn.demo.measure import interval, per_query
+from ruvector_gnn.demo.experiment import PAST_SHARE, Split, run
+from ruvector_gnn.demo.measure import METRICS, interval, per_query
+from ruvector_gnn.demo.report import as_json, as_text
 
 JSON_SOURCES = Path(json.__file__).parent
+EMAIL_SOURCES = JSON_SOURCES.parent / "email"
 
 
 @pytest.fixture
 def source(tmp_path):
     (tmp_path / "shop.py").write_text(
-        'class Cart:\n'
-        '    def add_item(self, item, *, count=1):\n'
+        "class Cart:\n"
+        "    def add_item(self, item, *, count=1):\n"
         '        """Zyxword puts an item in. It may be full."""\n'
         '        label = "zyxword"\n'
-        '        def inner():\n'
+        "        def inner():\n"
         '            """Inner quuxword sentence here."""\n'
-        '        self.total += price(item) * count\n'
-        '    def bare(self): pass\n'
-        'async def pay(cart):\n'
+        "        self.total += price(item) * count\n"
+        "    def bare(self): pass\n"
+        "async def pay(cart):\n"
         '    "Zyxword puts an item in."\n'
     )
     (tmp_path / "broken.py").write_text("def broken(:\n")
@@ -41,7 +49,10 @@ def source(tmp_path):
 def test_documents_are_names_arguments_and_identifiers(source):
     corpus = standard_library(source)
     assert [document.name for document in corpus.documents] == [
-        "latin.café", "shop.Cart.add_item", "shop.Cart.add_item.inner", "shop.pay",
+        "latin.café",
+        "shop.Cart.add_item",
+        "shop.Cart.add_item.inner",
+        "shop.pay",
     ]
     assert sorted(corpus.documents[1].text.split()) == sorted(
         ["shop.Cart.add_item", "self", "item", "count", "label", "total", "self", "price", "item", "count"]
@@ -107,7 +118,7 @@ def test_embedding_is_deterministic_and_unit_length():
 
 
 def test_embedding_spans_what_an_exact_svd_spans():
-    texts = [document.text for document in standard_library(JSON_SOURCES.parent / "email").documents]
+    texts = [document.text for document in standard_library(EMAIL_SOURCES).documents]
     embedder = Embedder.fit(texts, dim=16)
     from ruvector_gnn.demo import embed
 
@@ -142,3 +153,69 @@ def test_interval_widens_when_queries_depend_on_each_other():
     together = interval(values, np.repeat(np.arange(50), 4))
     assert together.mean == apart.mean
     assert together.half == pytest.approx(2 * apart.half)
+
+
+def test_the_split_knows_which_documents_were_never_clicked():
+    relevant = [[0], [0], [1], [2], [3], [1, 4], [5], [6], [7], [8]]
+    split = Split.draw(relevant, seed=1)
+    assert len(split.past) == round(PAST_SHARE * 10)
+    assert sorted([*split.past, *split.future]) == list(range(10))
+    clicked = {row for query in split.past for row in relevant[query]}
+    assert split.cold.tolist() == [not clicked & set(relevant[query]) for query in split.future]
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    return run(standard_library(EMAIL_SOURCES))
+
+
+def test_the_report_has_what_it_promises(outcome):
+    found = json.loads(json.dumps(as_json(outcome), allow_nan=False))
+    for table in (found, found["cold"], found["warm"]):
+        for when in ("before", "after"):
+            assert set(table[when]) == set(METRICS)
+            assert all(0 <= value <= 1 for value in table[when].values())
+    assert found["past_queries"] + found["future_queries"] == len(outcome.corpus.queries)
+    cold, total = found["cold_queries"], found["future_queries"]
+    for when in ("before", "after"):
+        mixed = cold * found["cold"][when]["mrr@10"] + (total - cold) * found["warm"][when]["mrr@10"]
+        assert mixed / total == pytest.approx(found[when]["mrr@10"])
+    sizes = sorted(outcome.curve)
+    assert sizes[0] == 0 and sizes[-1] == found["past_queries"]
+    text = as_text(outcome)
+    assert (
+        "documents that never were" in text and "before" in text and max(map(len, text.splitlines())) <= 120
+    )
+
+
+def test_the_plot_is_a_png(outcome, tmp_path):
+    pytest.importorskip("matplotlib")
+    plot.draw(outcome, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_plot_is_skipped_in_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(plot, "available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--source", str(EMAIL_SOURCES), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert set(json.loads(captured.out)) >= {"before", "after", "cold", "warm", "seconds"}
+    assert "ruvector_gnn[plot]" in captured.err.splitlines()[-1] and not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=r"ruvector_gnn\[plot\]"):
+        plot.draw(None, tmp_path / "none.png")
+
+
+@pytest.mark.long
+def test_the_whole_demo_learns_in_time_and_memory(tmp_path):
+    command = [sys.executable, "-m", "ruvector_gnn", "demo", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1 and found["seconds"] < 60
+    kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert (kib if sys.platform == "linux" else kib / 1024) < 1_000_000
+    for table in (found, found["cold"], found["warm"]):
+        for name in METRICS:
+            assert table["after"][name] > table["before"][name], name
+    assert found["after"]["ndcg@10"] > 1.2 * found["before"]["ndcg@10"]
+    if plot.available():
+        assert (tmp_path / found["plot"]).read_bytes().startswith(b"\x89PNG")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ruvector_gnn._core import ranking_metric
+
 Rows = npt.NDArray[np.int64]
 PerQuery = dict[str, npt.NDArray[np.float64]]
 
@@ -16,27 +18,18 @@ DEPTH = 100
 def per_query(ranking: Rows, relevant: Sequence[Sequence[int]]) -> PerQuery:
     """The four metrics of each query; `ranking` is (queries, 100) rows, best first, -1 where there are none.
 
-    nDCG@10 = sum of 1 / log2(1 + rank) over relevant hits, over the best possible sum; MRR@10 = 1 / rank of
-    the first relevant hit within ten, else 0; recall@k = share of the relevant rows within the first k.
+    They are those of `ruvector_gnn.metrics`, before the mean.
 
     >>> scores = per_query(np.array([[4, 7, -1]]), [[7]])
     >>> float(scores["mrr@10"][0]), float(scores["recall@10"][0])
     (0.5, 1.0)
     """
-    hit = np.zeros(ranking.shape, dtype=bool)
-    for query, rows in enumerate(relevant):
-        hit[query] = np.isin(ranking[query], rows)
-    wanted = np.array([len(rows) for rows in relevant])
-    discount = 1 / np.log2(np.arange(2, 12))
-    ideal = np.cumsum(discount)[np.minimum(wanted, 10) - 1]
-    top = hit[:, :10]
-    first = np.where(top.any(axis=1), top.argmax(axis=1), -1)
-    return {
-        "ndcg@10": (top * discount[: top.shape[1]]).sum(axis=1) / ideal,
-        "mrr@10": np.where(first < 0, 0.0, 1 / (1 + np.maximum(first, 0))),
-        "recall@10": top.sum(axis=1) / wanted,
-        "recall@100": hit[:, :100].sum(axis=1) / wanted,
-    }
+    grades = [[(int(row), 1.0) for row in rows] for rows in relevant]
+    found = {}
+    for metric in METRICS:
+        name, depth = metric.split("@")
+        found[metric] = np.array(ranking_metric(name, ranking, grades, int(depth)), dtype=np.float64)
+    return found
 
 
 @dataclass(frozen=True)
