@@ -165,7 +165,7 @@ impl Core {
                 batch.iter().copied().filter(|&other| other != slot && self.links.level(other) >= level);
             peers.slots.extend(others);
             peers.score(|slots, out| self.vectors.score(probe, slots, out));
-            peers.scored().for_each(|(slot, distance)| queue.insert(key(distance, slot)));
+            peers.scored().for_each(|(slot, distance)| _ = queue.insert(key(distance, slot)));
             let chosen = self.select(queue.keys(), m, m, |_| false);
             plan.neighbours[level] = chosen;
             plan.nearest.clear();

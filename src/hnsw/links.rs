@@ -91,10 +91,16 @@ impl Links {
     /// The neighbours of `slot`.
     #[inline]
     pub fn list(&self, level: usize, slot: u32) -> &[u32] {
+        let list = self.padded(level, slot);
+        &list[..list.iter().position(|&other| other == NONE).unwrap_or(list.len())]
+    }
+
+    /// The neighbours of `slot`, then [`NONE`] up to the width of the level.
+    #[inline]
+    pub fn padded(&self, level: usize, slot: u32) -> &[u32] {
         let (start, width) = (self.start(level, slot), self.width(level));
         let table = if level == 0 { &self.level0 } else { &self.upper };
-        let list = &table[start..start + width];
-        &list[..list.iter().position(|&other| other == NONE).unwrap_or(width)]
+        &table[start..start + width]
     }
 
     /// Asks for the list of `slot`, which will be read in a moment.
@@ -232,10 +238,8 @@ impl Links {
     }
 
     fn check_list(&self, level: usize, slot: u32) -> Result<(), String> {
-        let (start, width) = (self.start(level, slot), self.width(level));
         let list = self.list(level, slot);
-        let table = if level == 0 { &self.level0 } else { &self.upper };
-        let rest_is_empty = table[start + list.len()..start + width].iter().all(|&other| other == NONE);
+        let rest_is_empty = self.padded(level, slot)[list.len()..].iter().all(|&other| other == NONE);
         let leads_somewhere =
             |&other: &u32| (other as usize) < self.len() && self.level(other) >= level && other != slot;
         if rest_is_empty && list.iter().all(leads_somewhere) {

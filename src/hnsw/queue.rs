@@ -56,11 +56,11 @@ impl Queue {
         if self.keys.len() < self.capacity { u64::MAX } else { self.keys.last().copied().unwrap_or(0) }
     }
 
-    /// Inserts `key` if it is among the nearest.
+    /// Inserts `key` if it is among the nearest; `true` if it is now the next to expand.
     #[inline]
-    pub fn insert(&mut self, key: u64) {
+    pub fn insert(&mut self, key: u64) -> bool {
         if key >= self.bound() {
-            return;
+            return false;
         }
         let at = self.keys.partition_point(|&other| other < key);
         if self.keys.len() == self.capacity {
@@ -69,7 +69,9 @@ impl Queue {
         } else {
             self.keys.insert(at, key);
         }
+        let next = at <= self.cursor;
         self.cursor = self.cursor.min(at);
+        next
     }
 
     /// The nearest candidate not yet expanded, which it marks so.

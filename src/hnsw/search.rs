@@ -162,13 +162,8 @@ impl Core {
             let Some(Reverse(next)) = frontier.pop().filter(|&Reverse(next)| next < queue.bound()) else {
                 break;
             };
-            batch.slots.clear();
-            for &neighbour in self.links.list(0, slot_of(next)) {
-                if visited.insert(neighbour) {
-                    self.vectors.prefetch(neighbour);
-                    batch.slots.push(neighbour);
-                }
-            }
+            batch.collect(self.links.padded(0, slot_of(next)), visited);
+            batch.slots.iter().for_each(|&slot| self.vectors.prefetch(slot));
         }
     }
 
@@ -182,7 +177,7 @@ impl Core {
             batch.slots.extend_from_slice(tile);
             for (probe, queue) in probes.iter().zip(&mut queues) {
                 batch.score(|slots, out| self.vectors.score(*probe, slots, out));
-                batch.scored().for_each(|(slot, distance)| queue.insert(key(distance, slot)));
+                batch.scored().for_each(|(slot, distance)| _ = queue.insert(key(distance, slot)));
             }
         }
         for (queue, found) in queues.iter().zip(found.chunks_mut(k)) {

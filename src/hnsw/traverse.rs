@@ -2,8 +2,8 @@
 //! spend their time in.
 //!
 //! A step takes the nearest candidate not yet expanded, collects those of its neighbours that the search has not
-//! met, asks for their rows while it collects them, and scores them in one kernel call. The list of the next
-//! candidate is asked for before that call, so it has arrived when the next step wants it.
+//! met, asks for their rows, and scores them in one kernel call. The list of the next candidate is asked for before
+//! that call, and again when a nearer one turns up, so that it is on its way when the next step wants it.
 
 use super::links::{Links, NONE};
 use super::queue::{distance_of, key, slot_of};
@@ -49,19 +49,16 @@ impl Core {
             }
         }
         while let Some(slot) = queue.expand() {
-            batch.slots.clear();
-            for &neighbour in self.links.list(level, slot) {
-                if visited.insert(neighbour) {
-                    self.vectors.prefetch(neighbour);
-                    batch.slots.push(neighbour);
-                }
-            }
+            batch.collect(self.links.padded(level, slot), visited);
+            batch.slots.iter().for_each(|&slot| self.vectors.prefetch(slot));
             if let Some(next) = queue.peek() {
                 self.links.prefetch(level, next);
             }
             batch.score(|slots, out| self.vectors.score(probe, slots, out));
             for (slot, distance) in batch.scored() {
-                queue.insert(key(distance, slot));
+                if queue.insert(key(distance, slot)) {
+                    self.links.prefetch(level, slot);
+                }
             }
         }
     }
