@@ -109,13 +109,19 @@ unsafe fn over_rows<L: Lanes, const L2: bool>(query: &[f32], table: &[f32], rows
         // SAFETY: in bounds by the assertion.
         unsafe { table.as_ptr().add(start) }
     };
+    let prefetch = |row: u32| {
+        let start = table.as_ptr().wrapping_add(row as usize * dim);
+        for line in 0..dim.div_ceil(LINE) {
+            // SAFETY: a prefetch does not need a valid address.
+            unsafe { L::prefetch(start.wrapping_add(line * LINE)) };
+        }
+    };
+    for &row in rows.iter().take(AHEAD) {
+        prefetch(row);
+    }
     for (j, (&row, value)) in rows.iter().zip(out).enumerate() {
         if let Some(&ahead) = rows.get(j + AHEAD) {
-            let start = table.as_ptr().wrapping_add(ahead as usize * dim);
-            for line in 0..dim.div_ceil(LINE) {
-                // SAFETY: a prefetch does not need a valid address.
-                unsafe { L::prefetch(start.wrapping_add(line * LINE)) };
-            }
+            prefetch(ahead);
         }
         let row = row_start(row);
         // SAFETY: `query` and the row both hold `dim` values.
