@@ -18,7 +18,7 @@ use super::journal::Journal;
 use super::links::NONE;
 use super::queue::{MAX_SLOTS, distance_of, key, slot_of};
 use super::traverse::Core;
-use super::visited::Scratch;
+use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::rng::stream;
@@ -32,8 +32,8 @@ pub(super) const SEGMENT: usize = 1 << 17;
 /// A batch is at most this share of the index, ...
 const SHARE: usize = 24;
 
-/// ... and at most this many rows: all pairs within a batch are compared.
-const BATCH: usize = 1024;
+/// ... and at most this many rows: all pairs within a batch are compared, and its rows should stay in the cache.
+const BATCH: usize = 256;
 
 /// No level above this one; 2^32 rows at `m = 2` are not expected to reach it.
 pub(super) const TOP_LEVEL: usize = 40;
@@ -121,16 +121,15 @@ impl HnswIndex {
     }
 
     fn insert_batch(&mut self, batch: &[u32], journal: &mut Journal) {
-        let (core, params) = (&self.core, &self.params);
-        let plans = threads::map_init(batch.len(), Scratch::default, |scratch, i| {
-            core.plan(batch[i], batch, params.m, params.ef_construction, scratch)
+        let (core, params, pool) = (&self.core, &self.params, &self.pool);
+        let plans = threads::map(batch.len(), |i| {
+            pool.with(|scratch| core.plan(batch[i], batch, params.m, params.ef_construction, scratch))
         });
         let links = self.core.link_forward(&plans);
         let groups: Vec<&[Link]> =
             links.chunk_by(|a, b| (a.level, a.target) == (b.level, b.target)).collect();
         let core = &self.core;
-        let lists =
-            threads::map_init(groups.len(), Scratch::default, |scratch, i| core.relink(groups[i], scratch));
+        let lists = threads::map_init(groups.len(), Batch::default, |batch, i| core.relink(groups[i], batch));
         for (group, list) in groups.iter().zip(&lists) {
             let (level, target) = (usize::from(group[0].level), group[0].target);
             journal.record_list(&self.core.links, level, target);
@@ -228,7 +227,7 @@ impl Core {
     }
 
     /// Step 3 for one row: its list with the new links.
-    fn relink(&self, new: &[Link], scratch: &mut Scratch) -> Vec<u32> {
+    fn relink(&self, new: &[Link], batch: &mut Batch) -> Vec<u32> {
         let (level, target) = (usize::from(new[0].level), new[0].target);
         let (old, width) = (self.links.list(level, target), self.links.width(level));
         let mut new: Vec<u64> =
@@ -236,7 +235,6 @@ impl Core {
         if old.len() + new.len() <= width {
             return old.iter().copied().chain(new.iter().map(|&key| slot_of(key))).collect();
         }
-        let batch = &mut scratch.batch;
         batch.slots.clear();
         batch.slots.extend_from_slice(old);
         batch.score(|slots, out| self.vectors.score(self.vectors.probe(target), slots, out));
