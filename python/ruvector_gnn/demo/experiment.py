@@ -14,8 +14,8 @@ from ruvector_gnn.demo.measure import DEPTH, PerQuery, Rows, per_query
 from ruvector_gnn.learn import SearchLearner
 
 PAST_SHARE = 0.6
-CURVE = (1 / 4, 1 / 16)  # shares of the past that the plot shows besides none and all
-CURVE_COST = 0.5  # a training on one of them takes at most this share of the whole one's time
+CURVE = (0.3, 1 / 16)  # shares of the past that the plot shows besides none and all
+CURVE_COST = 0.6  # a training on one of them takes about half of the whole one's time
 PATIENCE = 50.0  # seconds in which the demo means to be done, with a margin to a minute
 
 Vectors = npt.NDArray[np.float32]
