@@ -138,6 +138,11 @@ impl HnswIndex {
         Ok(Array2::from_shape_vec((slots.len(), self.dim()), values).expect("one row per slot"))
     }
 
+    /// One row's vector, as it was added. An unknown row is refused with [`Error::Row`].
+    pub fn vector(&self, row: i64) -> Result<&[f32]> {
+        Ok(self.core.vectors.row(self.require_slot("row", row)?))
+    }
+
     /// Where a row stands.
     fn slot(&self, row: i64) -> Option<u32> {
         u32::try_from(row).ok().filter(|&slot| (slot as usize) < self.len())

@@ -6,10 +6,14 @@
 #![forbid(unsafe_code)]
 
 use super::log::Log;
+use super::space::Space;
 use std::collections::HashMap;
 
 /// Below this a document counts as never clicked: what is left when all its clicks are taken out again.
 const NONE: f32 = 1e-4;
+
+/// The gate of untrained click edges.
+const PULL: f32 = 0.75;
 
 /// Sums and counts of the clicked documents, in ascending order of document.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -74,6 +78,23 @@ impl Clicks {
     /// Where a document stands among the clicked ones.
     pub fn place(&self, doc: u32) -> Option<usize> {
         self.place.get(&doc).map(|&at| at as usize)
+    }
+
+    /// How far untrained click edges draw the document at `place`: the factor of `S` in `x + S / (n + 1) * PULL`, with
+    /// which a document moves towards the queries that it was clicked for (Rocchio 1971).
+    pub fn pull(&self, place: usize) -> f32 {
+        PULL / (self.counts[place] + 1.0)
+    }
+
+    /// The table of documents `settle(x + pull S)`: the click edges without training.
+    pub fn pulled(&self, space: &Space, docs: &[f32]) -> Vec<f32> {
+        let mut table = docs.to_vec();
+        for (place, &doc) in self.docs.iter().enumerate() {
+            let row = &mut table[doc as usize * self.dim..][..self.dim];
+            add(row, &self.sums[place * self.dim..][..self.dim], self.pull(place));
+            space.settle(row);
+        }
+        table
     }
 
     /// Takes the clicks of some queries of `log` out of `sums` and `counts`, and returns the places that they

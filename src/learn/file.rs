@@ -10,7 +10,7 @@ use super::log::Log;
 use super::memory::Memory;
 use super::model::{Edges, Model};
 use super::space::{Geometry, Space};
-use super::state::{Origin, State, Table};
+use super::state::{Neighbors, Origin, State, Table};
 use crate::error::{Error, Result};
 use crate::hnsw::HnswIndex;
 use crate::storage::{Reader, Writer};
@@ -81,6 +81,11 @@ impl SearchLearner {
                 }
             }
         }
+        if state.candidate.smooth != 0.0 {
+            writer = writer
+                .values("neighbor_rows", &state.neighbors.rows)
+                .blocks("neighbor_means", &state.neighbors.means);
+        }
         task(writer)
     }
 
@@ -128,6 +133,7 @@ impl State {
             "seed": seed, "trained": true, "geometry": geometry, "scale": self.space.scale,
             "rows": self.origin.rows, "fingerprint": format!("{:016x}", self.origin.fingerprint),
             "edge": self.candidate.edge, "memory": self.candidate.memory, "cold": self.candidate.cold,
+            "centroid": self.candidate.centroid, "smooth": self.candidate.smooth,
             "gate": edges.map(|edges| edges.gate), "shrink": edges.map(|edges| edges.shrink),
             "report": {
                 "queries": report.queries, "held_back": report.held_back, "steps": report.steps,
@@ -182,7 +188,8 @@ impl Saved<'_> {
         let models = if candidate.edge.is_some() { Some(self.models(dim)?) } else { None };
         let edges = candidate.edge.is_some_and(|share| share > 0.0);
         let messages = if edges { self.floats("messages", clicks.len() * dim)? } else { Vec::new() };
-        let clicked = if edges { Some(self.table("clicked", clicks.len(), dim)?) } else { None };
+        let searched = edges || candidate.centroid > 0.0;
+        let clicked = if searched { Some(self.table("clicked", clicks.len(), dim)?) } else { None };
         let past =
             if candidate.memory > 0.0 { Some(self.table("past", memory.log().len(), dim)?) } else { None };
         let text = config["fingerprint"].as_str().and_then(|text| u64::from_str_radix(text, 16).ok());
@@ -190,7 +197,29 @@ impl Saved<'_> {
         let rows = config["rows"].as_u64().and_then(|rows| usize::try_from(rows).ok());
         let rows = rows.ok_or_else(|| reader.damaged("config: rows is not a number"))?;
         let (origin, report) = (Origin { rows, fingerprint }, self.report()?);
-        Ok(State { space, candidate, models, clicks, messages, clicked, memory, past, report, origin })
+        let neighbors = if candidate.smooth == 0.0 { Neighbors::default() } else { self.neighbors(dim)? };
+        Ok(State {
+            space,
+            candidate,
+            models,
+            clicks,
+            messages,
+            clicked,
+            memory,
+            past,
+            neighbors,
+            report,
+            origin,
+        })
+    }
+
+    fn neighbors(&self, dim: usize) -> Result<Neighbors> {
+        let rows: Vec<u32> = self.reader.values("neighbor_rows")?;
+        if rows.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return Err(self.reader.damaged("section \"neighbor_rows\" does not rise"));
+        }
+        let means = self.floats("neighbor_means", rows.len().saturating_mul(dim))?;
+        Ok(Neighbors { rows, means })
     }
 
     fn candidate(&self) -> Result<Candidate> {
@@ -200,9 +229,12 @@ impl Saved<'_> {
             edge,
             memory: self.number(self.config, "memory")? as f32,
             cold: self.number(self.config, "cold")? as f32,
+            centroid: self.number(self.config, "centroid")? as f32,
+            smooth: self.number(self.config, "smooth")? as f32,
         };
-        let sound = edge.is_none_or(|share| (0.0..=1.0).contains(&share));
-        if sound && candidate.memory >= 0.0 && candidate.memory.is_finite() && candidate.cold.is_finite() {
+        let share = |share: f32| (0.0..=1.0).contains(&share);
+        let shares = edge.is_none_or(share) && share(candidate.centroid) && candidate.memory >= 0.0;
+        if shares && [candidate.memory, candidate.cold, candidate.smooth].iter().all(|v| v.is_finite()) {
             return Ok(candidate);
         }
         Err(self.reader.damaged("config: impossible weights"))

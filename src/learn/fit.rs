@@ -96,6 +96,8 @@ pub struct Task<'a> {
     pub space: &'a Space,
     /// The documents, row by row.
     pub docs: &'a [f32],
+    /// The mean of each document's neighbours in the index.
+    pub neighbors: &'a [f32],
     /// The past queries, whose clicks are positions in `docs`.
     pub log: &'a Log,
     /// Which past queries may judge, because their clicks do not follow the order that was shown; `None` for all.
@@ -116,6 +118,8 @@ struct Fold {
     clicks: Clicks,
     held: Log,
     plain: Vec<f32>,
+    centroid: Vec<f32>,
+    neighbors: Vec<f32>,
     votes: Vec<BTreeMap<u32, f32>>,
 }
 
@@ -134,7 +138,7 @@ pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
         return Ok(Fitted { candidate: Candidate::PLAIN, models: None, report });
     }
     stream(task.seed, "folds", 0).shuffle(&mut order);
-    let alone = Candidate::all(false);
+    let alone = Candidate::alone();
     let left_out = guard::trace(&leave_one_out(&task, &order), &alone);
     if order.len() < FEWEST {
         let gains: Vec<Gain> = left_out.iter().map(|trace| Gain::over(&left_out[0], trace)).collect();
@@ -146,20 +150,38 @@ pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     let folds = folds(&task, &order);
     let mut stage = Stage { monitor, start: 0, end: JUDGED };
     let (steps, trials) = judge(&task, &folds, &mut stage)?;
-    let candidates = Candidate::all(true);
-    let traces = guard::trace(&trials, &candidates);
-    let gains: Vec<Gain> = traces.iter().map(|trace| Gain::over(&traces[0], trace)).collect();
+    let mut candidates = Candidate::all();
+    let mut traces = guard::trace(&trials, &candidates);
+    let mut gains: Vec<Gain> = traces.iter().map(|trace| Gain::over(&traces[0], trace)).collect();
     let mut sure: Vec<bool> = gains.iter().map(Gain::is_sure).collect();
     // The memory is not trained: leave-one-out judges it on far more queries than the folds hold back.
     for (at, trace) in left_out.iter().enumerate() {
         sure[at] = Gain::over(&left_out[0], trace).is_sure();
     }
-    let chosen = guard::choose(&gains, &sure);
+    let mut chosen = guard::choose(&gains, &sure);
+    if let Some((candidate, trace)) = smoothed(&trials, candidates[chosen], &traces[chosen]) {
+        gains.push(Gain::over(&traces[0], &trace));
+        candidates.push(candidate);
+        traces.push(trace);
+        chosen = traces.len() - 1;
+    }
     let report = report(count, steps, &candidates, &traces, &gains, chosen);
     let candidate = candidates[chosen];
     let mut stage = Stage { monitor, start: JUDGED, end: WHOLE };
     let models = if candidate.edge.is_some() { Some(train_all(&task, steps, &mut stage)?) } else { None };
     Ok(Fitted { candidate, models, report })
+}
+
+/// The best weight of the neighbours' mean over the chosen candidate, if any is sure to help it.
+fn smoothed(trials: &[Trial], chosen: Candidate, without: &Trace) -> Option<(Candidate, Trace)> {
+    let candidates = chosen.smoothed();
+    let traces = guard::trace(trials, &candidates);
+    let judged = candidates.into_iter().zip(traces).map(|(candidate, trace)| {
+        let gain = Gain::over(without, &trace);
+        (gain.own.mean, gain.is_sure_of_smooth(), candidate, trace)
+    });
+    let sure = judged.filter(|judged| judged.1);
+    sure.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, _, candidate, trace)| (candidate, trace))
 }
 
 /// The memory's trials: each query against the memory of all others.
@@ -177,7 +199,7 @@ fn leave_one_out(task: &Task<'_>, order: &[usize]) -> Vec<Trial> {
         let plain = task.space.scores(queries, task.docs);
         trials.extend(threads::map(end - start, |row| {
             let plain = &plain[row * columns..][..columns];
-            let list = shortlist(plain, None, &votes[start + row], |_| false);
+            let list = shortlist(&Scores::of(plain), &votes[start + row], |_| false);
             trial(&held, start + row, list, |_| false)
         }));
     }
@@ -199,7 +221,10 @@ fn folds(task: &Task<'_>, order: &[usize]) -> Vec<Fold> {
         let (train, held) = (task.log.subset(&learned), task.log.subset(&pick(true)));
         let plain = task.space.scores(held.queries(), task.docs);
         let votes = Memory::of(train.clone()).votes_of(held.queries(), |_| None);
-        Fold { clicks: Clicks::of(&train), train, held, plain, votes }
+        let clicks = Clicks::of(&train);
+        let centroid = task.space.scores(held.queries(), &clicks.pulled(task.space, task.docs));
+        let neighbors = task.space.scores(held.queries(), task.neighbors);
+        Fold { clicks, train, held, plain, centroid, neighbors, votes }
     };
     (0..used).map(fold).collect()
 }
@@ -294,26 +319,43 @@ impl Fold {
         let cold = |doc: u32| self.clicks.place(doc).is_none();
         threads::map(self.held.len(), |row| {
             let range = row * columns..(row + 1) * columns;
-            let (plain, adapter) = (&self.plain[range.clone()], &scored.adapter[range.clone()]);
-            let list = shortlist(plain, Some((adapter, &scored.edge[range])), &self.votes[row], cold);
+            let scores = Scores {
+                plain: &self.plain[range.clone()],
+                adapter: &scored.adapter[range.clone()],
+                edge: &scored.edge[range.clone()],
+                centroid: &self.centroid[range.clone()],
+                neighbors: &self.neighbors[range],
+            };
+            let list = shortlist(&scores, &self.votes[row], cold);
             trial(&self.held, row, list, cold)
         })
     }
 }
 
-/// The heads of all rankings of one query that candidates are made of; `models` are the adapter's and the edges' scores.
-fn shortlist(
-    plain: &[f32],
-    models: Option<(&[f32], &[f32])>,
-    votes: &BTreeMap<u32, f32>,
-    cold: impl Fn(u32) -> bool,
-) -> Shortlist {
+/// The scores of all documents for one query.
+struct Scores<'a> {
+    plain: &'a [f32],
+    adapter: &'a [f32],
+    edge: &'a [f32],
+    centroid: &'a [f32],
+    neighbors: &'a [f32],
+}
+
+impl<'a> Scores<'a> {
+    /// The plain metric alone: everything else scores like it.
+    fn of(plain: &'a [f32]) -> Self {
+        Self { plain, adapter: plain, edge: plain, centroid: plain, neighbors: plain }
+    }
+}
+
+/// The heads of all rankings of one query that candidates are made of.
+fn shortlist(scores: &Scores<'_>, votes: &BTreeMap<u32, f32>, cold: impl Fn(u32) -> bool) -> Shortlist {
     let head = |scores: &[f32]| best(scores, LISTED, None).into_iter().map(|(_, doc)| doc);
-    let mut docs: Vec<u32> = head(plain).collect();
-    if let Some((adapter, edge)) = models {
-        docs.extend(head(adapter).chain(head(edge)));
+    let mut docs: Vec<u32> = head(scores.plain).collect();
+    if !std::ptr::eq(scores.plain, scores.adapter) {
+        docs.extend(head(scores.adapter).chain(head(scores.edge)).chain(head(scores.centroid)));
         let bonus = |doc: usize| if cold(doc as u32) { LIFT } else { 0.0 };
-        let both = adapter.iter().zip(edge).enumerate();
+        let both = scores.adapter.iter().zip(scores.edge).enumerate();
         let lifted: Vec<f32> = both.map(|(doc, (adapter, edge))| adapter + edge + bonus(doc)).collect();
         docs.extend(head(&lifted));
     }
@@ -322,13 +364,14 @@ fn shortlist(
     docs.sort_unstable();
     docs.dedup();
     let of = |scores: &[f32]| -> Vec<f32> { docs.iter().map(|&doc| scores[doc as usize]).collect() };
-    let (adapter, edge) = models.unwrap_or((plain, plain));
     Shortlist {
-        plain: of(plain),
-        adapter: of(adapter),
-        edge: of(edge),
+        plain: of(scores.plain),
+        adapter: of(scores.adapter),
+        edge: of(scores.edge),
         memory: docs.iter().map(|doc| votes.get(doc).copied().unwrap_or(0.0)).collect(),
         cold: docs.iter().map(|&doc| f32::from(u8::from(cold(doc)))).collect(),
+        centroid: of(scores.centroid),
+        neighbors: of(scores.neighbors),
         docs,
     }
 }

@@ -1,12 +1,14 @@
 //! The guard: which ranking may replace the plain one, judged on queries that it did not learn from.
 //!
-//! A candidate scores documents as `F = base + w m + b [never clicked]`, where the base is the plain metric or
-//! `a e + (1 - a) n` of the two models. Per held-back query its nDCG@10 is compared with the plain one's. A candidate
+//! A candidate scores documents as `F = (1 - r) base + r u + w m + b [never clicked] + s z`, where the base is the plain
+//! metric or `a e + (1 - a) n` of the two models, `u` the untrained click edges, `m` the memory and `z` the score of the
+//! mean of a document's neighbours in the index. Per held-back query its nDCG@10 is compared with the plain one's. A candidate
 //! is *eligible* if the mean difference exceeds two standard errors, and if it still exceeds two and a half after the
 //! same difference on the clicks of other held-back queries (the mean over eight) is taken off: a gain that a query
 //! would get from any other's clicks is popularity, no evidence that clicks belong to queries (shuffled logs fail
 //! here). Of the eligible, those with at least 93% of the best gain are equals, and the one that serves never-clicked
-//! documents best is taken.
+//! documents best is taken. Smoothing (`s`, of either sign) is judged last, over the candidate so chosen, and must gain
+//! three standard errors: it hurts most collections, and helps some clearly.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +23,12 @@ const SHARES: [f32; 4] = [0.0, 0.5, 0.7, 1.0];
 /// Weights of the memory that are tried.
 pub const MEMORY: [f32; 9] = [0.0, 0.05, 0.1, 0.15, 0.2, 0.35, 0.5, 1.0, 2.0];
 const COLD: [f32; 4] = [0.0, 0.005, 0.01, 0.02];
+/// Shares of the untrained click edges that are tried.
+const CENTROID: [f32; 2] = [0.0, 0.5];
+/// Weights of the neighbours' mean that are tried.
+const SMOOTH: [f32; 4] = [-0.3, -0.15, 0.15, 0.3];
+/// Standard errors that smoothing must gain.
+const SURE_OF_SMOOTH: f64 = 3.0;
 /// Standard errors that a gain must exceed, and those that it must exceed beyond popularity.
 const SURE: f64 = 2.0;
 const SURE_OF_MATCH: f64 = 2.5;
@@ -36,21 +44,38 @@ pub struct Candidate {
     pub memory: f32,
     /// What never-clicked documents get on top.
     pub cold: f32,
+    /// The share of the untrained click edges in the base.
+    pub centroid: f32,
+    /// The weight of the neighbours' mean, of either sign.
+    pub smooth: f32,
 }
 
 impl Candidate {
     /// The plain metric alone.
-    pub const PLAIN: Self = Self { edge: None, memory: 0.0, cold: 0.0 };
+    pub const PLAIN: Self = Self { edge: None, memory: 0.0, cold: 0.0, centroid: 0.0, smooth: 0.0 };
 
-    /// All that are tried; without models only those of the memory. The first is [`PLAIN`](Self::PLAIN).
-    pub fn all(models: bool) -> Vec<Self> {
-        let plain = MEMORY.iter().map(|&memory| Self { memory, ..Self::PLAIN });
-        let shares = if models { &SHARES[..] } else { &[] };
-        let learned = shares.iter().flat_map(|&share| {
-            let weights = MEMORY.iter().flat_map(|&memory| COLD.iter().map(move |&cold| (memory, cold)));
-            weights.map(move |(memory, cold)| Self { edge: Some(share), memory, cold })
-        });
-        plain.chain(learned).collect()
+    /// Those of the memory alone. The first is [`PLAIN`](Self::PLAIN).
+    pub fn alone() -> Vec<Self> {
+        MEMORY.iter().map(|&memory| Self { memory, ..Self::PLAIN }).collect()
+    }
+
+    /// All that are tried on held-back queries but for [`smoothed`](Self::smoothed) ones; [`alone`](Self::alone) first.
+    pub fn all() -> Vec<Self> {
+        let mut all = Self::alone();
+        let bases = std::iter::once(None).chain(SHARES.map(Some));
+        for (edge, centroid) in bases.flat_map(|edge| CENTROID.map(|centroid| (edge, centroid))) {
+            if edge.is_none() && centroid == 0.0 {
+                continue;
+            }
+            let weights = MEMORY.iter().flat_map(|&memory| COLD.map(|cold| (memory, cold)));
+            all.extend(weights.map(|(memory, cold)| Self { edge, memory, cold, centroid, smooth: 0.0 }));
+        }
+        all
+    }
+
+    /// This candidate with each weight of the neighbours' mean.
+    pub fn smoothed(self) -> Vec<Self> {
+        SMOOTH.iter().map(|&smooth| Self { smooth, ..self }).collect()
     }
 
     /// What takes part, in words.
@@ -61,13 +86,23 @@ impl Candidate {
             Some(1.0) => "adapter with click edges".to_string(),
             Some(share) => format!("{share} adapter with click edges + {:.1} query adapter", 1.0 - share),
         };
+        let base = if self.centroid > 0.0 {
+            format!("{} untrained click edges + {} ({base})", self.centroid, 1.0 - self.centroid)
+        } else {
+            base
+        };
         let memory = if self.memory > 0.0 { format!(" + {} memory", self.memory) } else { String::new() };
         let cold = if self.cold > 0.0 { format!(" + {} if never clicked", self.cold) } else { String::new() };
-        base + &memory + &cold
+        let smooth =
+            if self.smooth == 0.0 { String::new() } else { format!(" {:+} neighbours", self.smooth) };
+        base + &memory + &cold + &smooth
     }
 
     /// The family that a report names.
     pub fn family(&self) -> &'static str {
+        if self.centroid > 0.0 {
+            return if self.edge.is_some() { "sum+centroid" } else { "centroid" };
+        }
         match (self.edge, self.memory > 0.0) {
             (None, false) => "plain",
             (None, true) => "memory",
@@ -96,6 +131,10 @@ pub struct Shortlist {
     pub memory: Vec<f32>,
     /// 1 for never-clicked documents.
     pub cold: Vec<f32>,
+    /// Scores of the untrained click edges.
+    pub centroid: Vec<f32>,
+    /// Scores of the neighbours' means.
+    pub neighbors: Vec<f32>,
 }
 
 impl Shortlist {
@@ -106,7 +145,11 @@ impl Shortlist {
                 None => self.plain[at],
                 Some(share) => share * self.edge[at] + (1.0 - share) * self.adapter[at],
             };
-            base + candidate.memory * self.memory[at] + candidate.cold * self.cold[at]
+            (1.0 - candidate.centroid) * base
+                + candidate.centroid * self.centroid[at]
+                + candidate.memory * self.memory[at]
+                + candidate.cold * self.cold[at]
+                + candidate.smooth * self.neighbors[at]
         };
         let scores: Vec<f32> = (0..self.docs.len()).map(score).collect();
         best(&scores, DEPTH, None).into_iter().map(|(_, at)| self.docs[at as usize]).collect()
@@ -223,6 +266,11 @@ impl Gain {
     pub fn is_sure(&self) -> bool {
         self.own.exceeds(SURE) && self.matched.exceeds(SURE_OF_MATCH)
     }
+
+    /// Whether smoothing, over the candidate without it, is beyond doubt.
+    pub fn is_sure_of_smooth(&self) -> bool {
+        self.own.exceeds(SURE_OF_SMOOTH) && self.matched.exceeds(SURE_OF_SMOOTH)
+    }
 }
 
 /// The chosen candidate's place, 0 (the plain metric) if none is sure. `sure` may overrule a gain's own verdict.
@@ -279,12 +327,18 @@ mod tests {
             edge: vec![0.1, 0.2, 0.7],
             memory: vec![0.0, 0.0, 1.0],
             cold: vec![1.0, 0.0, 0.0],
+            centroid: vec![0.0, 0.0, 2.0],
+            neighbors: vec![0.0, 1.0, 0.0],
         };
         assert_eq!(list.ranking(Candidate::PLAIN), [3, 5, 8]);
         assert_eq!(list.ranking(Candidate { memory: 1.0, ..Candidate::PLAIN }), [8, 3, 5]);
-        assert_eq!(list.ranking(Candidate { edge: Some(0.0), memory: 0.0, cold: 0.0 }), [5, 8, 3]);
-        assert_eq!(list.ranking(Candidate { edge: Some(1.0), memory: 0.0, cold: 0.9 }), [3, 8, 5]);
-        let all = Candidate::all(true);
-        assert_eq!((all[0], all.len()), (Candidate::PLAIN, 9 + 4 * 9 * 4));
+        assert_eq!(list.ranking(Candidate { edge: Some(0.0), ..Candidate::PLAIN }), [5, 8, 3]);
+        assert_eq!(list.ranking(Candidate { edge: Some(1.0), cold: 0.9, ..Candidate::PLAIN }), [3, 8, 5]);
+        assert_eq!(list.ranking(Candidate { centroid: 0.5, ..Candidate::PLAIN }), [8, 3, 5]);
+        assert_eq!(list.ranking(Candidate { smooth: 0.5, ..Candidate::PLAIN }), [5, 3, 8]);
+        assert_eq!(list.ranking(Candidate { smooth: -0.5, ..Candidate::PLAIN }), [3, 8, 5]);
+        let all = Candidate::all();
+        assert_eq!((all[0], all.len()), (Candidate::PLAIN, 9 + 9 * 9 * 4));
+        assert_eq!(all[..9], Candidate::alone());
     }
 }

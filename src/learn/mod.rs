@@ -27,7 +27,9 @@ pub use guard::Estimate;
 pub use log::{Click, Log};
 pub use serve::{Explanation, Ranked};
 
+use crate::aggregate;
 use crate::error::{Error, Result, require_finite};
+use crate::graph::Graph;
 use crate::hnsw::{Filter, HnswIndex, Metric};
 use crate::metrics::{self, Relevance};
 use crate::monitor::Monitor;
@@ -212,6 +214,7 @@ pub struct Snapshot {
     rows: Vec<i64>,
     num_rows: usize,
     vectors: Vec<f32>,
+    links: Graph,
     origin: Origin,
 }
 
@@ -228,6 +231,7 @@ impl Snapshot {
             rows: index.rows().map(|row| row as i64).collect(),
             num_rows: index.num_rows(),
             vectors: index.vectors(None)?.into_raw_vec_and_offset().0,
+            links: index.graph(0)?,
             origin: Origin::of(index),
         })
     }
@@ -279,11 +283,22 @@ impl Snapshot {
         }
         let space = Space::of(self.geometry, &self.vectors, self.dim);
         let docs = space.enter(&self.vectors);
+        let mut neighbors = vec![0.0; docs.len()];
+        aggregate::sum(&self.links, None, &docs, self.dim, &mut neighbors);
+        aggregate::divide_by_degree(&self.links, self.dim, &mut neighbors);
         let log = log.mapped(&space.enter(log.queries()), Some);
         let mut training = stage::Stage { monitor, start: 0, end: TRAINED };
-        let task = Task { space: &space, docs: &docs, log: &log, judges: judges.as_deref(), seed };
+        let task = Task {
+            space: &space,
+            docs: &docs,
+            neighbors: &neighbors,
+            log: &log,
+            judges: judges.as_deref(),
+            seed,
+        };
         let fitted = fit::fit(task, &mut training)?;
-        let served = state::Served { space, docs: &docs, rows: &self.rows, log: &log, origin: self.origin };
+        let served =
+            state::Served { space, docs: &docs, neighbors, rows: &self.rows, log: &log, origin: self.origin };
         let mut stage = stage::Stage { monitor, start: TRAINED, end: stage::WHOLE };
         let state = State::new(fitted, served, seed, &mut stage)?;
         stage.step(1, 1, &[])?;

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::guard::Candidate;
 use super::space::Geometry;
 use super::state::{State, view};
 use crate::error::Result;
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Candidates per search: this many times `k`, and at least so many.
 const WIDER: usize = 2;
-const AT_LEAST: usize = 24;
+const AT_LEAST: usize = 32;
 
 /// What a learned search found: rows from best to worst and their scores, `(queries, k)`. Missing places hold row -1
 /// and score `-inf`.
@@ -39,6 +40,10 @@ pub struct Explanation {
     pub adapter: Option<f32>,
     /// Under the adapter with click edges.
     pub edges: Option<f32>,
+    /// Under the untrained click edges.
+    pub centroid: Option<f32>,
+    /// Under the plain metric, of the mean of its neighbours in the index.
+    pub neighbors: Option<f32>,
     /// The votes of similar past queries.
     pub votes: f32,
     /// The past queries that voted for it: number in the log, cosine, vote.
@@ -82,7 +87,7 @@ impl State {
         k: usize,
         filter: Option<Filter<'_>>,
     ) -> Result<Ranked> {
-        if self.candidate == super::guard::Candidate::PLAIN {
+        if self.candidate == Candidate::PLAIN {
             return plain(index, queries, k, filter);
         }
         let count = queries.nrows();
@@ -92,7 +97,7 @@ impl State {
         // A query that training turned to nothing is asked as it came.
         let asked = if usable(index, &changed) { view(&changed, self.space.dim()) } else { queries };
         // The learned parts find most of what the plain walk would: it may end sooner.
-        let effort = (index.params().ef_search * 2 / 3).max(wide);
+        let effort = (index.params().ef_search / 2).max(wide);
         let hits = index.search(asked, wide.max(k), Some(effort.max(1)), filter)?;
         let allowed = Allowed::new(filter);
         let found = threads::map(count, |i| -> Result<Vec<(f32, i64)>> {
@@ -107,16 +112,20 @@ impl State {
                 }
             };
             if let Some(clicked) = &self.clicked {
-                let places = clicked.nearest(&self.space, one.edge, wide)?;
+                let asked = if self.messages.is_empty() { one.own } else { one.edge };
+                let places = clicked.nearest(&self.space, asked, wide)?;
                 places.into_iter().for_each(|at| add(self.clicks.docs()[at as usize]));
             }
-            votes.keys().for_each(|&row| add(row));
+            let mut strongest: Vec<(f32, u32)> = votes.iter().map(|(&row, &vote)| (vote, row)).collect();
+            strongest.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            strongest.iter().take(wide).for_each(|&(_, row)| add(row));
             rows.sort_unstable();
             rows.dedup();
-            let docs = self.enter(index, &rows)?;
-            let scored = rows.iter().zip(docs.chunks_exact(dim));
-            let mut scored: Vec<(f32, i64)> =
-                scored.map(|(&row, doc)| (self.score(&one, row, doc, &votes).score, row)).collect();
+            let (mut doc, mut scored) = (Vec::with_capacity(dim), Vec::with_capacity(rows.len()));
+            for row in rows {
+                self.space.enter_into(index.vector(row)?, &mut doc);
+                scored.push((self.score(&one, row, &doc, &votes).score, row));
+            }
             scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             scored.truncate(k);
             Ok(scored)
@@ -135,7 +144,8 @@ impl State {
 
     /// Why `row` stands where it stands for one query.
     pub fn explain(&self, index: &HnswIndex, query: ArrayView2<'_, f32>, row: i64) -> Result<Explanation> {
-        let doc = self.enter(index, &[row])?;
+        let mut doc = Vec::new();
+        self.space.enter_into(index.vector(row)?, &mut doc);
         let views = self.views(query);
         let one = views.one(0, self.space.dim());
         let neighbors = self.neighbors(one.own)?;
@@ -168,12 +178,6 @@ impl State {
         self.space.leave(&mixed)
     }
 
-    /// The vectors of rows, in the learner's space.
-    fn enter(&self, index: &HnswIndex, rows: &[i64]) -> Result<Vec<f32>> {
-        let vectors = index.vectors(Some(rows))?;
-        Ok(self.space.enter(vectors.as_slice().expect("fresh from the index")))
-    }
-
     fn score(&self, query: &One<'_>, row: i64, doc: &[f32], votes: &BTreeMap<u32, f32>) -> Explanation {
         let place = u32::try_from(row).ok().and_then(|row| self.clicks.place(row));
         let mut parts = Explanation {
@@ -192,17 +196,38 @@ impl State {
                 share * edges + (1.0 - share) * adapter
             }
         };
-        parts.score = base + self.candidate.memory * parts.votes + parts.bonus;
+        let Candidate { centroid, memory, smooth, .. } = self.candidate;
+        parts.score = base;
+        if centroid > 0.0 {
+            let pulled = place.map_or(parts.plain, |at| {
+                let sum = &self.clicks.sums()[at * doc.len()..][..doc.len()];
+                self.moved_score(query.own, doc, sum, self.clicks.pull(at))
+            });
+            parts.centroid = Some(pulled);
+            parts.score = (1.0 - centroid) * base + centroid * pulled;
+        }
+        parts.score += memory * parts.votes + parts.bonus;
+        if smooth != 0.0 {
+            let mean = u32::try_from(row).ok().and_then(|row| self.neighbors.mean(row, doc.len()));
+            // A row added later stands for its neighbours.
+            let score = mean.map_or(parts.plain, |mean| self.space.score(query.own, mean));
+            parts.neighbors = Some(score);
+            parts.score += smooth * score;
+        }
         parts
     }
 
     fn edge_score(&self, query: &[f32], place: Option<usize>, doc: &[f32]) -> f32 {
         let Some(at) = place else { return self.space.score(query, doc) };
         let message = &self.messages[at * doc.len()..][..doc.len()];
+        self.moved_score(query, doc, message, 1.0)
+    }
+
+    /// The score of `settle(doc + factor shift)`, without building it.
+    fn moved_score(&self, query: &[f32], doc: &[f32], shift: &[f32], factor: f32) -> f32 {
         let dot = simd::kernels().dot;
-        // With `h = x + m`, without building it.
-        let (product, square) = (dot(query, doc) + dot(query, message), || {
-            dot(doc, doc) + 2.0 * dot(doc, message) + dot(message, message)
+        let (product, square) = (dot(query, doc) + factor * dot(query, shift), || {
+            dot(doc, doc) + 2.0 * factor * dot(doc, shift) + factor * factor * dot(shift, shift)
         });
         match self.space.geometry {
             Geometry::Cosine => product / square().max(f32::MIN_POSITIVE).sqrt(),

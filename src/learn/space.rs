@@ -90,6 +90,18 @@ impl Space {
         rows
     }
 
+    /// One vector of the index, in this space, in the place of what `room` held.
+    pub fn enter_into(&self, vector: &[f32], room: &mut Vec<f32>) {
+        room.clear();
+        room.extend_from_slice(vector);
+        if self.geometry == Geometry::Cosine {
+            normalize(room);
+        } else {
+            let (center, factor) = (&self.center, 1.0 / self.scale);
+            room.iter_mut().zip(center).for_each(|(value, center)| *value = (*value - center) * factor);
+        }
+    }
+
     /// Vectors of this space, as the index takes them; under cosine their length says nothing.
     pub fn leave(&self, rows: &[f32]) -> Vec<f32> {
         let mut vectors = rows.to_vec();

@@ -18,7 +18,10 @@ use ndarray::ArrayView2;
 const SCAN: usize = 512;
 
 /// Candidates that walks over clicked documents and past queries keep.
-const EFFORT: usize = 24;
+const EFFORT: usize = 32;
+
+/// Links per row of their index: half the usual, since what one walk misses another part of the ranking finds.
+const LINKS: usize = 8;
 
 /// Vectors to search: scanned while they are few, an index beyond.
 #[derive(Clone, Debug)]
@@ -44,7 +47,7 @@ impl Table {
             Geometry::L2 => Metric::L2,
             Geometry::Ip => Metric::Ip,
         };
-        let params = Params { metric, ef_construction: 100, seed, ..Params::default() };
+        let params = Params { metric, m: LINKS, ef_construction: 100, seed, ..Params::default() };
         let mut index = HnswIndex::new(dim, params)?;
         index.add(view(&rows, dim), monitor)?;
         Ok(Self::Many(Box::new(index)))
@@ -85,8 +88,25 @@ pub(super) struct State {
     pub memory: Memory,
     /// The past queries, if the candidate asks for them.
     pub past: Option<Table>,
+    /// The rows that the index held and the means of their neighbours, if the candidate asks for them.
+    pub neighbors: Neighbors,
     pub report: Report,
     pub origin: Origin,
+}
+
+/// The mean of each row's neighbours in the index, as it was at the time of training.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Neighbors {
+    /// Ascending.
+    pub rows: Vec<u32>,
+    pub means: Vec<f32>,
+}
+
+impl Neighbors {
+    /// The mean of the neighbours of `row`; `None` for one that was added later.
+    pub fn mean(&self, row: u32, dim: usize) -> Option<&[f32]> {
+        self.rows.binary_search(&row).ok().map(|at| &self.means[at * dim..][..dim])
+    }
 }
 
 /// The rows of an index at the time of training: what a learner may be loaded beside.
@@ -113,6 +133,7 @@ impl Origin {
 pub(super) struct Served<'a> {
     pub space: Space,
     pub docs: &'a [f32],
+    pub neighbors: Vec<f32>,
     pub rows: &'a [i64],
     pub log: &'a Log,
     pub origin: Origin,
@@ -122,7 +143,7 @@ impl State {
     /// Of a fit; `seed` draws the levels of the tables.
     pub fn new(fitted: Fitted, served: Served<'_>, seed: u64, monitor: &mut dyn Monitor) -> Result<Self> {
         let Fitted { candidate, models, report } = fitted;
-        let Served { space, docs, rows, log, origin } = served;
+        let Served { space, docs, neighbors, rows, log, origin } = served;
         let dim = space.dim();
         let clicks = Clicks::of(log);
         let mut messages = Vec::new();
@@ -131,6 +152,10 @@ impl State {
             messages = models.edge.messages(&clicks);
             let table = models.edge.clicked(&space, docs, &clicks);
             clicked = Some(Table::new(space.geometry, table, dim, seed, monitor)?);
+        } else if candidate.centroid > 0.0 {
+            let table = clicks.pulled(&space, docs);
+            let rows = clicks.docs().iter().flat_map(|&doc| &table[doc as usize * dim..][..dim]);
+            clicked = Some(Table::new(space.geometry, rows.copied().collect(), dim, seed, monitor)?);
         }
         let row = |position: u32| rows[position as usize] as u32;
         let clicked_rows = clicks.docs().iter().map(|&position| row(position)).collect();
@@ -141,7 +166,27 @@ impl State {
         } else {
             None
         };
-        Ok(Self { space, candidate, models, clicks, messages, clicked, memory, past, report, origin })
+        let neighbors = if candidate.smooth == 0.0 {
+            Neighbors::default()
+        } else {
+            Neighbors {
+                rows: (0..rows.len()).map(|position| row(position as u32)).collect(),
+                means: neighbors,
+            }
+        };
+        Ok(Self {
+            space,
+            candidate,
+            models,
+            clicks,
+            messages,
+            clicked,
+            memory,
+            past,
+            neighbors,
+            report,
+            origin,
+        })
     }
 
     /// The past queries nearest to one of the learner's space, with their cosines.

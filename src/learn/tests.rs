@@ -195,3 +195,87 @@ fn bad_arguments_change_nothing() {
     assert!(matches!(learner.fit(&index, wrong.view(), &past.clicks, &mut Silent), Err(Error::Shape(_))));
     assert!(learner.report().is_none() && learner.rollback().is_err());
 }
+
+#[test]
+fn untrained_edges_and_neighbours_enter_the_score_as_written_and_survive_a_file() {
+    for metric in [Metric::Cosine, Metric::L2, Metric::Ip] {
+        let (index, mut learner) = trained(metric);
+        let state = learner.state.as_mut().unwrap();
+        let graph = index.graph(0).unwrap();
+        let docs = state.space.enter(index.vectors(None).unwrap().as_slice().unwrap());
+        let mut means = vec![0.0f32; docs.len()];
+        for node in 0..index.len() {
+            let neighbors = graph.neighbors(node);
+            for &other in neighbors {
+                for column in 0..DIM {
+                    means[node * DIM + column] +=
+                        docs[other as usize * DIM + column] / neighbors.len() as f32;
+                }
+            }
+        }
+        (state.candidate.centroid, state.candidate.smooth) = (0.5, -0.2);
+        let sums = state.clicks.sums().to_vec();
+        state.clicked.get_or_insert(state::Table::Few(sums));
+        state.neighbors = state::Neighbors { rows: (0..index.len() as u32).collect(), means: means.clone() };
+        let state = state.clone();
+        let query = world(1, 9).queries;
+        let own = state.space.enter(query.as_slice().unwrap());
+        for row in 0..index.len() {
+            let mut moved = docs[row * DIM..][..DIM].to_vec();
+            if let Some(at) = state.clicks.place(row as u32) {
+                for (value, sum) in moved.iter_mut().zip(&state.clicks.sums()[at * DIM..]) {
+                    *value += 0.75 * sum / (state.clicks.counts()[at] + 1.0);
+                }
+                state.space.settle(&mut moved);
+            }
+            let parts = learner.explain(&index, query.view(), row as i64).unwrap();
+            let (centroid, neighbors) =
+                (state.space.score(&own, &moved), state.space.score(&own, &means[row * DIM..][..DIM]));
+            let close = |a: f32, b: f32| (a - b).abs() < 1e-4 * b.abs().max(1.0);
+            assert!(close(parts.centroid.unwrap(), centroid), "{metric:?} {row}");
+            assert!(close(parts.neighbors.unwrap(), neighbors), "{metric:?} {row}");
+            let share = state.candidate.edge.unwrap();
+            let base = share * parts.edges.unwrap_or(0.0) + (1.0 - share) * parts.adapter.unwrap();
+            let rest = state.candidate.memory * parts.votes + parts.bonus - 0.2 * neighbors;
+            assert!(close(parts.score, 0.5 * base + 0.5 * centroid + rest), "{metric:?} {row}");
+        }
+        let loaded = SearchLearner::from_bytes(learner.to_bytes(), &index).unwrap();
+        let rank =
+            |learner: &SearchLearner| learner.search(&index, query.view(), 20, None, Order::Learned).unwrap();
+        assert_eq!(rank(&loaded), rank(&learner));
+    }
+}
+
+#[test]
+fn untrained_edges_alone_serve_without_models() {
+    let past = world(600, 2);
+    let index = index(&past.docs, Metric::Cosine);
+    let candidate = guard::Candidate { centroid: 0.5, ..guard::Candidate::PLAIN };
+    let snapshot = Snapshot::of(&index).unwrap();
+    let space = Space::of(snapshot.geometry, &snapshot.vectors, DIM);
+    let docs = space.enter(&snapshot.vectors);
+    let clicks = past.clicks.iter().map(|&(query, row, grade)| (query, row as u32, grade)).collect();
+    let log = Log::new(past.queries.as_slice().unwrap(), DIM, clicks).unwrap();
+    let log = log.mapped(&space.enter(log.queries()), Some);
+    let fitted =
+        fit::Fitted { candidate, models: None, report: Report { promoted: true, ..Report::default() } };
+    let served = state::Served {
+        space,
+        docs: &docs,
+        neighbors: Vec::new(),
+        rows: &snapshot.rows,
+        log: &log,
+        origin: snapshot.origin,
+    };
+    let mut learner = SearchLearner::new(0);
+    learner.install(Learned(Box::new(State::new(fitted, served, 0, &mut Silent).unwrap())));
+    let future = world(200, 3);
+    let quality =
+        |order| learner.evaluate(&index, future.queries.view(), &future.clicks, order).unwrap().ndcg_10;
+    assert!(quality(Order::Learned) > quality(Order::Plain) + 0.1);
+    let loaded = SearchLearner::from_bytes(learner.to_bytes(), &index).unwrap();
+    let rank = |learner: &SearchLearner| {
+        learner.search(&index, future.queries.view(), 10, None, Order::Learned).unwrap()
+    };
+    assert_eq!(rank(&loaded), rank(&learner));
+}

@@ -131,6 +131,8 @@ impl PyLearner {
         dict.set_item("plain", parts.plain)?;
         dict.set_item("adapter", parts.adapter)?;
         dict.set_item("edges", parts.edges)?;
+        dict.set_item("centroid", parts.centroid)?;
+        dict.set_item("neighbors", parts.neighbors)?;
         dict.set_item("votes", parts.votes)?;
         dict.set_item("voters", PyList::new(py, parts.voters)?)?;
         dict.set_item("clicks", parts.clicks)?;
