@@ -37,3 +37,8 @@ pub mod threads;
 pub mod weights;
 
 pub use error::{Error, Result};
+
+/// The Rust blocks of the README are doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

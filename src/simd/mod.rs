@@ -1,6 +1,6 @@
 //! Vector kernels, chosen once at run time.
 //!
-//! Each kernel is one generic body over [`lanes::Lanes`] (see `kernels.rs`); thin wrappers compile it for scalar,
+//! Each kernel is one generic body over `lanes::Lanes` (see `kernels.rs`); thin wrappers compile it for scalar,
 //! AVX2+FMA, AVX-512 and NEON, and [`kernels`] returns the table of the best set that this processor has, or of
 //! the one that `RUVECTOR_ISA=scalar|avx2|avx512|neon` names. Sums run in a fixed order per set, so results are
 //! the same on any number of threads, and differ between sets only by rounding.

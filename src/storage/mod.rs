@@ -14,7 +14,7 @@
 //! each, so that a mapped part can be checked on first touch; the list of block CRCs follows the section and the
 //! entry's CRC covers that list. Numbers are little-endian. Files are untrusted: every length is checked, with
 //! overflow in mind, before anything is allocated or read, and each way a file can be wrong is an
-//! [`Error::Format`] with a text of its own. Later versions may lengthen header and entries and add sections;
+//! [`Error::Format`](crate::Error::Format) with a text of its own. Later versions may lengthen header and entries and add sections;
 //! readers step over what they do not know.
 //!
 //! A file is written beside its name, flushed to the disk and renamed, so that a crash at any instant leaves the
