@@ -63,7 +63,9 @@ def test_what_was_added_is_found_and_read_back(filled):
     assert hits.ids[0] == 7 and hits.scores[0] == pytest.approx(1, abs=1e-5)
     assert hits.metadata[0] == {"n": 7, "even": False}
     assert list(hits.scores) == sorted(hits.scores, reverse=True)
-    assert [hit.id for hit in hits] == hits.ids and len(hits) == 3
+    assert [hit.id for hit in hits.hits] == hits.ids and len(hits) == 3
+    ids, scores, metadata = hits
+    assert ids == hits.ids and scores is hits.scores and metadata == hits.metadata
     records = filled.get([9, 3])
     assert records.ids == [9, 3]
     np.testing.assert_array_equal(records.vectors, given[[9, 3]])
@@ -489,7 +491,7 @@ def test_searching_while_adding_from_several_threads(db):
 
     def read():
         for _ in range(60):
-            for hit in db.search(vectors(1, seed=1)[0], k=5, where={"start": {"$in": [0, 1000]}}):
+            for hit in db.search(vectors(1, seed=1)[0], k=5, where={"start": {"$in": [0, 1000]}}).hits:
                 assert hit.metadata["start"] in (0, 1000)
 
     threads = [

@@ -109,7 +109,7 @@ def _answer(number: int, result: SearchResult, options: Options) -> None:
         )
         return
     print(f"query {number}" + (" (shuffled)" if result.explored else ""))
-    for place, hit in enumerate(result, 1):
+    for place, hit in enumerate(result.hits, 1):
         metadata = json.dumps(hit.metadata, ensure_ascii=False) if hit.metadata else ""
         print(f"  {place:>3}  {hit.score:>9.4f}  {hit.id}  {metadata}".rstrip())
 

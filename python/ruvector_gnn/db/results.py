@@ -26,12 +26,14 @@ class SearchResult:
     """The answer to one query, best first (unless `explored`): `ids`, `scores` (higher is better),
     `metadata`.
 
-    It is a sequence of `Hit`s. `explored` says that the order was shuffled to learn without position bias;
-    pass the result itself as `shown` to `VectorDB.record`, and the log knows.
+    `ids, scores, metadata = result` works too; `hits` are the same, entry by entry. `explored` says that the
+    order was shuffled to learn without position bias; pass the result itself as `shown` to `VectorDB.record`,
+    and the log knows.
 
     >>> result = SearchResult(["a"], np.array([0.5], dtype=np.float32), [{"lang": "en"}])
-    >>> result[0].id, len(result), [hit.score for hit in result]
-    ('a', 1, [0.5])
+    >>> ids, scores, metadata = result
+    >>> ids, len(result), [hit.score for hit in result.hits]
+    (['a'], 1, [0.5])
     """
 
     ids: list[Id]
@@ -43,13 +45,14 @@ class SearchResult:
         """The number of hits, at most k."""
         return len(self.ids)
 
-    def __getitem__(self, place: int) -> Hit:
-        """The hit at a place of the shown order."""
-        return Hit(self.ids[place], float(self.scores[place]), self.metadata[place])
+    def __iter__(self) -> Iterator[Any]:
+        """`ids`, `scores`, `metadata`."""
+        return iter((self.ids, self.scores, self.metadata))
 
-    def __iter__(self) -> Iterator[Hit]:
-        """Hits in the shown order."""
-        return (self[place] for place in range(len(self)))
+    @property
+    def hits(self) -> list[Hit]:
+        """The entries in the shown order."""
+        return [Hit(*entry) for entry in zip(self.ids, self.scores.tolist(), self.metadata, strict=True)]
 
 
 class Record(NamedTuple):
