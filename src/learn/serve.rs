@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Candidates per search: this many times `k`, and at least so many.
 const WIDER: usize = 2;
-const AT_LEAST: usize = 32;
+const AT_LEAST: usize = 24;
 
 /// What a learned search found: rows from best to worst and their scores, `(queries, k)`. Missing places hold row -1
 /// and score `-inf`.

@@ -18,7 +18,7 @@ use ndarray::ArrayView2;
 const SCAN: usize = 512;
 
 /// Candidates that walks over clicked documents and past queries keep.
-const EFFORT: usize = 32;
+const EFFORT: usize = 20;
 
 /// Links per row of their index: half the usual, since what one walk misses another part of the ranking finds.
 const LINKS: usize = 8;
