@@ -119,10 +119,10 @@ def test_recall_of_100_000_clustered_vectors(metric, order):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("order", ["as given", "sorted", "shuffled"])
 def test_recall_of_retrieval_sets(metric, order):
-    folder = Path(os.environ.get("RUVECTOR_DATA", "data"))
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data"
     names = [path for path in sorted(folder.glob("*.npz")) if "docs" in np.load(path).files]
     if not names:
-        pytest.skip("RUVECTOR_DATA names no folder with retrieval sets")
+        pytest.skip("the data sets are not beside the checkout")
     for path in names:
         docs, queries = (np.load(path)[name].astype(np.float32) for name in ("docs", "queries"))
         if order == "sorted":
