@@ -158,11 +158,20 @@ pub(super) fn damaged(file: &str, how: impl std::fmt::Display) -> Error {
     Error::Format(format!("{file}: {how}"))
 }
 
-fn head_crc(head: &[u8]) -> u32 {
+/// The checksum of parts that follow each other.
+pub(super) fn crc_of(parts: &[&[u8]]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&head[..CRC_AT]);
-    hasher.update(&head[CRC_AT + 4..]);
+    parts.iter().for_each(|part| hasher.update(part));
     hasher.finalize()
+}
+
+/// A section's length, which its checksum begins with: within a line, padding could pass for content and back.
+pub(super) fn length(bytes: &[u8]) -> [u8; 8] {
+    (bytes.len() as u64).to_le_bytes()
+}
+
+fn head_crc(head: &[u8]) -> u32 {
+    crc_of(&[&head[..CRC_AT], &head[CRC_AT + 4..]])
 }
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {

@@ -10,12 +10,12 @@
 //! entry: name, 24 ASCII bytes; offset u64; length u64; bytes per block u32; CRC-32 u32
 //! ```
 //!
-//! A section's CRC covers its bytes and their padding. A *blocked* section is cut into blocks of 64 KiB with a CRC
-//! each, so that a mapped part can be checked on first touch; the list of block CRCs follows the section and the
-//! entry's CRC covers that list. Numbers are little-endian. Files are untrusted: every length is checked, with
-//! overflow in mind, before anything is allocated or read, and each way a file can be wrong is an
-//! [`Error::Format`](crate::Error::Format) with a text of its own. Later versions may lengthen header and entries and add sections;
-//! readers step over what they do not know.
+//! A section's CRC covers its length (8 bytes), its bytes and their padding. A *blocked* section is cut into blocks of
+//! 64 KiB with a CRC each, so that a mapped part can be checked on first touch; the list of block CRCs follows the
+//! section and the entry's CRC covers the section's length and that list. Numbers are little-endian. Files are
+//! untrusted: every length is checked, with overflow in mind, before anything is allocated or read, and each way a
+//! file can be wrong is an [`Error::Format`](crate::Error::Format) with a text of its own. Later versions may
+//! lengthen header and entries and add sections; readers step over what they do not know.
 //!
 //! A file is written beside its name, flushed to the disk and renamed, so that a crash at any instant leaves the
 //! old file or the new one ([`replace`]). In memory, large tables stand in [`Lines`].

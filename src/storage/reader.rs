@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::layout::{Entry, HEADER, Header, damaged};
+use super::layout::{Entry, HEADER, Header, crc_of, damaged, length};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io;
@@ -162,7 +162,7 @@ impl Reader {
         let mut pad = vec![0; (padded - entry.len) as usize];
         self.fill(&mut pad, entry.offset + entry.len)?;
         if entry.block == 0 {
-            return if crc_of(bytes, &pad) == entry.crc {
+            return if crc_of(&[&length(bytes), bytes, &pad]) == entry.crc {
                 Ok(())
             } else {
                 Err(self.damaged(format!("section {name:?} is damaged: its checksum does not match")))
@@ -172,14 +172,14 @@ impl Reader {
         let end = entry.end().expect("the table was checked");
         let mut list = vec![0; (end - list_at) as usize];
         self.fill(&mut list, list_at)?;
-        if crc32fast::hash(&list) != entry.crc {
+        if crc_of(&[&length(bytes), &list]) != entry.crc {
             return Err(self.damaged(format!("section {name:?}: its list of checksums is damaged")));
         }
         let count = entry.blocks().expect("the table was checked") as usize;
         let blocks = bytes.chunks(entry.block as usize);
         for (i, (block, crc)) in blocks.zip(list.chunks_exact(4)).enumerate() {
             let tail = if i + 1 == count { &pad[..] } else { &[] };
-            if crc_of(block, tail).to_le_bytes() != crc {
+            if crc_of(&[block, tail]).to_le_bytes() != crc {
                 return Err(self.damaged(format!("section {name:?}: block {i} of {count} is damaged")));
             }
         }
@@ -193,11 +193,4 @@ impl Reader {
             _ => Error::io(format!("read {}", self.name))(source),
         })
     }
-}
-
-fn crc_of(bytes: &[u8], pad: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(bytes);
-    hasher.update(pad);
-    hasher.finalize()
 }

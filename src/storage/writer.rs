@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::layout::{self, BLOCK, Entry, LINE};
+use super::layout::{self, BLOCK, Entry, LINE, crc_of, length};
 use super::replace::replace;
 use crate::error::Result;
 use std::borrow::Cow;
@@ -112,27 +112,20 @@ impl Section<'_> {
     fn checksums(&self) -> (u32, Vec<u8>) {
         let (bytes, pad) = (&self.bytes[..], padding(self.bytes.len()));
         if self.block == 0 {
-            return (crc_of(bytes, pad), Vec::new());
+            return (crc_of(&[&length(bytes), bytes, pad]), Vec::new());
         }
         // The block length is a multiple of a line, so that padding only ever lengthens the last block.
         let mut list = Vec::new();
         let mut blocks = bytes.chunks(self.block as usize).peekable();
         while let Some(block) = blocks.next() {
-            let crc = crc_of(block, if blocks.peek().is_none() { pad } else { &[] });
+            let crc = crc_of(&[block, if blocks.peek().is_none() { pad } else { &[] }]);
             list.extend_from_slice(&crc.to_le_bytes());
         }
         list.extend_from_slice(padding(list.len()));
-        (crc32fast::hash(&list), list)
+        (crc_of(&[&length(bytes), &list]), list)
     }
 }
 
 fn padding(len: usize) -> &'static [u8] {
     &ZEROS[..len.next_multiple_of(LINE as usize) - len]
-}
-
-fn crc_of(bytes: &[u8], pad: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(bytes);
-    hasher.update(pad);
-    hasher.finalize()
 }
