@@ -227,7 +227,6 @@ macro_rules! kernel_set {
     ($name:ident, $isa:expr, $lanes:ty $(, $features:literal)?) => {
         pub(super) mod $name {
             use super::super::{Isa, Kernels};
-            #[allow(unused_imports)]
             use super::super::lanes;
 
             type L = $lanes;

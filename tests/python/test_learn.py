@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from pathlib import Path
 
+import learning
 import numpy as np
 import pytest
 import ruvector_gnn as rg
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benches"))
-import learning  # noqa: E402
 
 DIM = 16
 

@@ -256,7 +256,7 @@ def test_settings_are_checked() -> None:
         lambda: nn.Linear(0, 1),
         lambda: nn.RuvectorLayer(4, 6, num_heads=4),
         lambda: nn.GCNLayer(1, 1, activation="swish"),
-        lambda: nn.SAGELayer(1, 1, aggregator="median"),  # type: ignore[arg-type]
+        lambda: nn.SAGELayer(1, 1, aggregator="median"),  # type: ignore[arg-type] # the wrong value is the test
         lambda: rg.optim.AdamW([]),
         lambda: rg.optim.AdamW([rg.tensor([1.0], requires_grad=True)], lr=-1),
     ):

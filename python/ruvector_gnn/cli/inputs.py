@@ -29,6 +29,7 @@ def json_lines(path: str) -> Iterator[tuple[str, Any]]:
     """(place, value) of each line that is not blank; "-" is standard input."""
     name = "standard input" if path == "-" else path
     try:
+        # The with statement below closes either.
         file = sys.stdin if path == "-" else open(path, encoding="utf-8")  # noqa: SIM115
         with file:
             for number, line in enumerate(file, 1):

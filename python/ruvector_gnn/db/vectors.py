@@ -80,6 +80,7 @@ class VectorFile:
         """Open an existing file and check its header; raises `FormatError` if it is not ours or torn."""
         self.path = path
         try:
+            # Open for as long as the object lives; close() closes it.
             self._file = open(path, "r+b" if writable else "rb", buffering=0)  # noqa: SIM115
         except FileNotFoundError:
             raise FormatError(f"{path}: the vectors file is missing") from None

@@ -1,5 +1,6 @@
 """Quality against the number of past queries, as a PNG."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from ruvector_gnn.demo.experiment import Outcome
@@ -15,11 +16,7 @@ def available() -> bool:
     >>> isinstance(available(), bool)
     True
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return find_spec("matplotlib") is not None
 
 
 def draw(outcome: Outcome, path: Path) -> None:

@@ -1,17 +1,12 @@
 """Layers: modules of parameters whose forward passes run in the Rust core."""
 
-from ruvector_gnn.nn.layers import (
-    Activation,
-    Dropout,
-    GCNLayer,
-    GRUCell,
-    LayerNorm,
-    Linear,
-    MultiheadAttention,
-    RuvectorLayer,
-    SAGELayer,
-)
+from ruvector_gnn.nn.attention import MultiheadAttention
+from ruvector_gnn.nn.dense import Activation, Dropout, LayerNorm, Linear
+from ruvector_gnn.nn.gcn import GCNLayer
 from ruvector_gnn.nn.module import Module, Parameter
+from ruvector_gnn.nn.recurrent import GRUCell
+from ruvector_gnn.nn.ruvector import RuvectorLayer
+from ruvector_gnn.nn.sage import SAGELayer
 
 __all__ = [
     "Activation",
