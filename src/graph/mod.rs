@@ -7,11 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod loops;
 mod normalize;
 
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+
+pub use loops::Looped;
 
 /// A directed graph in compressed rows, with optional edge weights.
 ///
@@ -36,6 +39,7 @@ struct Inner {
     node_ids: Option<Arc<[i64]>>,
     transpose: OnceLock<Transposed>,
     normalized: [OnceLock<Graph>; 3],
+    looped: OnceLock<Looped>,
 }
 
 /// The transpose of a graph and, per edge of it, the position of that edge in the graph.
@@ -59,6 +63,7 @@ impl Graph {
             node_ids: None,
             transpose: OnceLock::new(),
             normalized: [const { OnceLock::new() }; 3],
+            looped: OnceLock::new(),
         }))
     }
 
@@ -132,6 +137,7 @@ impl Graph {
             node_ids: self.0.node_ids.clone(),
             transpose: OnceLock::new(),
             normalized: [const { OnceLock::new() }; 3],
+            looped: OnceLock::new(),
         };
         change(&mut inner);
         Self(Arc::new(inner))
