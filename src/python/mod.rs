@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod array;
+mod attention;
 mod call;
 mod error;
 mod graph;
@@ -42,6 +43,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<graph::PyGraph>()?;
     ops::register(module)?;
     nn::register(module)?;
+    attention::register(module)?;
     training::register(module)?;
     // The stub is the list of names.
     module.delattr("__all__")?;

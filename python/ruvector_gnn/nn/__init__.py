@@ -2,6 +2,7 @@
 
 from ruvector_gnn.nn.attention import MultiheadAttention
 from ruvector_gnn.nn.dense import Activation, Dropout, LayerNorm, Linear
+from ruvector_gnn.nn.gat import GATLayer, GATv2Layer
 from ruvector_gnn.nn.gcn import GCNLayer
 from ruvector_gnn.nn.module import Module, Parameter
 from ruvector_gnn.nn.recurrent import GRUCell
@@ -11,6 +12,8 @@ from ruvector_gnn.nn.sage import SAGELayer
 __all__ = [
     "Activation",
     "Dropout",
+    "GATLayer",
+    "GATv2Layer",
     "GCNLayer",
     "GRUCell",
     "LayerNorm",
