@@ -58,7 +58,7 @@ fn gathers(c: &mut Criterion) {
             group.bench_function(set.isa.name(), |bench| {
                 bench.iter(|| {
                     for rows in rows.chunks(degree) {
-                        (set.gather_sum)(&table, rows, &mut out);
+                        (set.gather_sum)(&table, rows.into(), &mut out);
                         black_box(&mut out);
                     }
                 });

@@ -8,6 +8,7 @@
 
 use crate::graph::Graph;
 use crate::real::Real;
+use crate::simd::Rows;
 use crate::threads;
 
 /// Rows per task: small, because degrees differ.
@@ -56,7 +57,7 @@ pub fn onto<T: Real>(
         for (row, out) in out.chunks_exact_mut(columns).enumerate() {
             let node = band * BAND + row;
             let edges = graph.edges(node);
-            let (neighbors, degree) = (&graph.indices()[edges.clone()], edges.len());
+            let (neighbors, degree) = (Rows::of(graph.indices(), edges.clone()), edges.len());
             match weights {
                 None => T::gather_sum(x, neighbors, out),
                 Some(weights) => T::gather_weighted_sum(x, neighbors, &weights[edges], out),

@@ -2,20 +2,20 @@
 //! operating system cost as much as the arithmetic done in them.
 //!
 //! A large [`Buffer`] returns to its type's [`Pool`] when it is dropped, and the next request of that size (or a
-//! little less) takes it from there. The pool holds at most [`CAPACITY`] bytes; the oldest buffers leave first.
+//! little less) takes it from there. The pool holds at most as much as was ever in use at once, so that a training step
+//! finds all it needs after the first, and [`CAPACITY`] bytes in any case; the oldest buffers leave first.
 
 #![forbid(unsafe_code)]
 
 use crate::lines::Lines;
 use crate::real::Real;
-use crate::simd::vectorized;
 use crate::threads;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes that wait for reuse, per number type.
+/// Bytes that may wait for reuse, per number type, even where less was ever in use.
 pub const CAPACITY: usize = 256 << 20;
 
 /// Smaller buffers are left to the allocator, which serves them without asking the operating system.
@@ -29,7 +29,7 @@ pub fn all_finite<T: Real>(values: &[T]) -> bool {
     let pieces = threads::map(values.len().div_ceil(COPY), |piece| {
         let values = &values[piece * COPY..values.len().min((piece + 1) * COPY)];
         // Without an early end, which would keep the loop from vector instructions.
-        vectorized(|| values.iter().fold(true, |all, value| all & value.is_finite()))
+        values.iter().fold(true, |all, value| all & value.is_finite())
     });
     pieces.into_iter().all(|finite| finite)
 }
@@ -136,48 +136,64 @@ impl<T: Real> Drop for Buffer<T> {
 
 /// Buffers of one number type that wait for reuse, oldest first.
 #[derive(Debug)]
-pub struct Pool<T> {
-    waiting: Mutex<VecDeque<Lines<T>>>,
+pub struct Pool<T>(Mutex<State<T>>);
+
+#[derive(Debug)]
+struct State<T> {
+    waiting: VecDeque<Lines<T>>,
+    /// Bytes in use, and the most that ever were.
+    used: usize,
+    peak: usize,
 }
 
 impl<T: Real> Pool<T> {
     /// An empty pool.
     #[allow(clippy::new_without_default)] // const: it lives in a static
     pub const fn new() -> Self {
-        Self { waiting: Mutex::new(VecDeque::new()) }
+        Self(Mutex::new(State { waiting: VecDeque::new(), used: 0, peak: 0 }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self, len: usize) -> Option<Lines<T>> {
-        if len * size_of::<T>() < POOLED {
+        let bytes = len * size_of::<T>();
+        if bytes < POOLED {
             return None;
         }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        state.used += bytes;
+        state.peak = state.peak.max(state.used);
         // The most recently dropped one is the likeliest to be in the cache.
+        let waiting = &state.waiting;
         let exact = waiting.iter().rposition(|buffer| buffer.len() == len);
         let at =
             exact.or_else(|| waiting.iter().rposition(|b| b.len() >= len && b.len() <= len + len / 4))?;
-        let mut buffer = waiting.remove(at)?;
-        drop(waiting);
+        let mut buffer = state.waiting.remove(at)?;
+        drop(state);
         buffer.truncate(len);
         Some(buffer)
     }
 
     fn give(&self, buffer: Lines<T>) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push_back(buffer);
-        let mut bytes: usize = waiting.iter().map(Lines::bytes).sum();
+        let mut state = self.state();
+        state.used = state.used.saturating_sub(size_of_val(&*buffer));
+        state.waiting.push_back(buffer);
+        let room = state.peak.max(CAPACITY);
+        let mut bytes: usize = state.waiting.iter().map(Lines::bytes).sum();
         let mut evicted = Vec::new();
-        while bytes > CAPACITY {
-            let Some(oldest) = waiting.pop_front() else { break };
+        while bytes > room {
+            let Some(oldest) = state.waiting.pop_front() else { break };
             bytes -= oldest.bytes();
             evicted.push(oldest);
         }
-        drop(waiting);
+        drop(state);
     }
 
     /// Hands all waiting buffers back to the allocator.
     pub fn clear(&self) {
-        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let waiting = std::mem::take(&mut self.state().waiting);
         drop(waiting);
     }
 }
@@ -198,10 +214,14 @@ mod tests {
     #[test]
     fn the_pool_is_bounded() {
         let pool: Pool<f64> = Pool::new();
-        (0..6).for_each(|_| pool.give(Lines::zeros(CAPACITY / 4 / 8)));
-        assert_eq!(pool.waiting.lock().unwrap().len(), 4);
+        let quarter = CAPACITY / 4 / 8;
+        (0..6).for_each(|_| pool.give(Lines::zeros(quarter)));
+        assert_eq!(pool.state().waiting.len(), 4);
         pool.clear();
-        assert!(pool.take(CAPACITY / 4 / 8).is_none());
+        // What was in use at once may wait at once.
+        (0..6).for_each(|_| assert!(pool.take(quarter).is_none()));
+        (0..8).for_each(|_| pool.give(Lines::zeros(quarter)));
+        assert_eq!(pool.state().waiting.len(), 6);
     }
 
     #[test]

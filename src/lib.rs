@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! error, rng, threads, monitor, lines  the floor everything stands on
-//! simd -> linalg -> real, buffer    kernels, matrix products; numbers and reused memory
+//! simd -> linalg -> real, loops      kernels, matrix products; numbers and loops over them
+//! buffer                             reused memory
 //! storage                           section files with checksums, atomic replace
 //! graph -> aggregate                CSR graphs, neighbour sums and their adjoints
 //! hnsw                              the index, whose links are a graph
@@ -23,6 +24,7 @@ pub mod hnsw;
 pub mod learn;
 pub mod linalg;
 pub mod lines;
+pub mod loops;
 pub mod losses;
 pub mod metrics;
 pub mod monitor;

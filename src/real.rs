@@ -5,7 +5,7 @@
 use crate::buffer::Pool;
 use crate::elementary;
 use crate::linalg::Element;
-use crate::simd;
+use crate::simd::{self, Rows};
 use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
@@ -59,25 +59,25 @@ pub trait Real:
     /// `y_i += alpha * x_i`.
     fn axpy(alpha: Self, x: &[Self], y: &mut [Self]);
     /// `out = sum_j table[rows_j]`.
-    fn gather_sum(table: &[Self], rows: &[u32], out: &mut [Self]);
+    fn gather_sum(table: &[Self], rows: Rows<'_>, out: &mut [Self]);
     /// `out = sum_j weights_j table[rows_j]`.
-    fn gather_weighted_sum(table: &[Self], rows: &[u32], weights: &[Self], out: &mut [Self]);
+    fn gather_weighted_sum(table: &[Self], rows: Rows<'_>, weights: &[Self], out: &mut [Self]);
     /// `out_j = dot(query, table[rows_j])`.
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]);
     /// `out_jh = <query_h, table[rows_j]_h>`, the columns divided among the heads.
-    fn head_dots(query: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]);
+    fn head_dots(query: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]);
     /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided among the heads; the weights of row `j` stand at
     /// `j`, or at `positions_j`.
     fn head_sums(
         table: &[Self],
-        rows: &[u32],
+        rows: Rows<'_>,
         weights: &[Self],
-        positions: Option<&[u32]>,
+        positions: Option<Rows<'_>>,
         heads: usize,
         out: &mut [Self],
     );
     /// `out_jh = <queries_h, table[rows_j]>`, every head seeing the whole row.
-    fn row_dots(queries: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]);
+    fn row_dots(queries: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]);
     /// `out_h = sum_j weights_jh table[rows_j]`, every head seeing the whole row.
     fn row_sums(table: &[Self], rows: &[u32], weights: &[Self], heads: usize, out: &mut [Self]);
     /// `f32` weights (those of a graph) in this type; free for `f32`.
@@ -151,29 +151,29 @@ impl Real for f32 {
     fn axpy(alpha: Self, x: &[Self], y: &mut [Self]) {
         (simd::kernels().axpy)(alpha, x, y);
     }
-    fn gather_sum(table: &[Self], rows: &[u32], out: &mut [Self]) {
+    fn gather_sum(table: &[Self], rows: Rows<'_>, out: &mut [Self]) {
         (simd::kernels().gather_sum)(table, rows, out);
     }
-    fn gather_weighted_sum(table: &[Self], rows: &[u32], weights: &[Self], out: &mut [Self]) {
+    fn gather_weighted_sum(table: &[Self], rows: Rows<'_>, weights: &[Self], out: &mut [Self]) {
         (simd::kernels().gather_weighted_sum)(table, rows, weights, out);
     }
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {
         (simd::kernels().dot_rows)(query, table, rows, out);
     }
-    fn head_dots(query: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]) {
+    fn head_dots(query: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
         (simd::kernels().head_dots)(query, table, rows, heads, out);
     }
     fn head_sums(
         table: &[Self],
-        rows: &[u32],
+        rows: Rows<'_>,
         weights: &[Self],
-        positions: Option<&[u32]>,
+        positions: Option<Rows<'_>>,
         heads: usize,
         out: &mut [Self],
     ) {
         (simd::kernels().head_sums)(table, rows, weights, positions, heads, out);
     }
-    fn row_dots(queries: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]) {
+    fn row_dots(queries: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
         (simd::kernels().row_dots)(queries, table, rows, heads, out);
     }
     fn row_sums(table: &[Self], rows: &[u32], weights: &[Self], heads: usize, out: &mut [Self]) {
@@ -195,14 +195,14 @@ impl Real for f64 {
         assert_eq!(x.len(), y.len());
         y.iter_mut().zip(x).for_each(|(y, x)| *y += alpha * x);
     }
-    fn gather_sum(table: &[Self], rows: &[u32], out: &mut [Self]) {
+    fn gather_sum(table: &[Self], rows: Rows<'_>, out: &mut [Self]) {
         out.fill(0.0);
-        rows.iter().for_each(|&row| Self::axpy(1.0, row_of(table, row, out.len()), out));
+        rows.now.iter().for_each(|&row| Self::axpy(1.0, row_of(table, row, out.len()), out));
     }
-    fn gather_weighted_sum(table: &[Self], rows: &[u32], weights: &[Self], out: &mut [Self]) {
-        assert_eq!(rows.len(), weights.len());
+    fn gather_weighted_sum(table: &[Self], rows: Rows<'_>, weights: &[Self], out: &mut [Self]) {
+        assert_eq!(rows.now.len(), weights.len());
         out.fill(0.0);
-        for (&row, &weight) in rows.iter().zip(weights) {
+        for (&row, &weight) in rows.now.iter().zip(weights) {
             Self::axpy(weight, row_of(table, row, out.len()), out);
         }
     }
@@ -212,9 +212,9 @@ impl Real for f64 {
             *value = Self::dot(query, row_of(table, row, query.len()));
         }
     }
-    fn head_dots(query: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]) {
+    fn head_dots(query: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
         let width = query.len() / heads;
-        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(heads)) {
+        for (&row, out) in rows.now.iter().zip(out.chunks_exact_mut(heads)) {
             let row = row_of(table, row, query.len());
             for (head, out) in out.iter_mut().enumerate() {
                 *out = Self::dot(&query[head * width..][..width], &row[head * width..][..width]);
@@ -223,25 +223,25 @@ impl Real for f64 {
     }
     fn head_sums(
         table: &[Self],
-        rows: &[u32],
+        rows: Rows<'_>,
         weights: &[Self],
-        positions: Option<&[u32]>,
+        positions: Option<Rows<'_>>,
         heads: usize,
         out: &mut [Self],
     ) {
         let (columns, width) = (out.len(), out.len() / heads);
         out.fill(0.0);
-        for (j, &row) in rows.iter().enumerate() {
-            let position = positions.map_or(j, |positions| positions[j] as usize);
+        for (j, &row) in rows.now.iter().enumerate() {
+            let position = positions.map_or(j, |positions| positions.now[j] as usize);
             let row = row_of(table, row, columns);
             for (head, out) in out.chunks_exact_mut(width).enumerate() {
                 Self::axpy(weights[position * heads + head], &row[head * width..][..width], out);
             }
         }
     }
-    fn row_dots(queries: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]) {
+    fn row_dots(queries: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
         let columns = queries.len() / heads;
-        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(heads)) {
+        for (&row, out) in rows.now.iter().zip(out.chunks_exact_mut(heads)) {
             let row = row_of(table, row, columns);
             for (out, query) in out.iter_mut().zip(queries.chunks_exact(columns)) {
                 *out = Self::dot(query, row);

@@ -164,7 +164,7 @@ impl Space {
             let numbers: Vec<u32> = (0..dim as u32).collect();
             let mut turned = vec![0.0; dim];
             for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
-                (simd::kernels().gather_weighted_sum)(adapter, &numbers, query, &mut turned);
+                (simd::kernels().gather_weighted_sum)(adapter, numbers[..].into(), query, &mut turned);
                 (simd::kernels().axpy)(1.0, &turned, out);
             }
         } else {

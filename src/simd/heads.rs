@@ -3,7 +3,8 @@
 //! In `head_dots` and `head_sums` the columns of a row are divided among the heads; in `row_dots` and `row_sums` every
 //! head sees the whole row. Per edge, heads stand side by side: `weights[j * heads + h]`.
 
-use super::kernels::{AHEAD, dot_raw, prefetch_row, require_rows};
+use super::Rows;
+use super::kernels::{dot_raw, prefetch_row, require_rows, rows_ahead};
 use super::lanes::{Lanes, MOST_LANES};
 
 /// Registers of the output that `head_sums` holds over all rows.
@@ -20,21 +21,19 @@ const GROUP: usize = 4;
 pub(super) unsafe fn head_dots<L: Lanes>(
     query: &[f32],
     table: &[f32],
-    rows: &[u32],
+    rows: Rows<'_>,
     heads: usize,
     out: &mut [f32],
 ) {
     let columns = query.len();
     assert!(heads > 0 && columns.is_multiple_of(heads), "{heads} heads, {columns} columns");
-    assert_eq!(out.len(), rows.len() * heads, "{} rows of {heads} heads", rows.len());
-    require_rows(table, rows, columns);
+    assert_eq!(out.len(), rows.now.len() * heads, "{} rows of {heads} heads", rows.now.len());
+    require_rows(table, rows.now, columns);
     let width = columns / heads;
-    for &row in rows.iter().take(AHEAD) {
-        prefetch_row::<L>(table, row, columns);
-    }
-    for (j, (&row, out)) in rows.iter().zip(out.chunks_exact_mut(heads)).enumerate() {
-        if let Some(&ahead) = rows.get(j + AHEAD) {
-            prefetch_row::<L>(table, ahead, columns);
+    let ahead = rows_ahead(columns);
+    for (j, (&row, out)) in rows.now.iter().zip(out.chunks_exact_mut(heads)).enumerate() {
+        if let Some(row) = rows.ahead(j + ahead) {
+            prefetch_row::<L>(table, row, columns);
         }
         for (head, out) in out.iter_mut().enumerate() {
             // SAFETY: row and query hold `heads * width` values, the row as asserted.
@@ -54,20 +53,20 @@ pub(super) unsafe fn head_dots<L: Lanes>(
 #[inline(always)]
 pub(super) unsafe fn head_sums<L: Lanes>(
     table: &[f32],
-    rows: &[u32],
+    rows: Rows<'_>,
     weights: &[f32],
-    positions: Option<&[u32]>,
+    positions: Option<Rows<'_>>,
     heads: usize,
     out: &mut [f32],
 ) {
     let columns = out.len();
     assert!(heads > 0 && columns.is_multiple_of(heads), "{heads} heads, {columns} columns");
-    require_rows(table, rows, columns);
+    require_rows(table, rows.now, columns);
     match positions {
-        None => assert_eq!(weights.len(), rows.len() * heads, "{} rows of {heads} heads", rows.len()),
+        None => assert_eq!(weights.len(), rows.now.len() * heads, "{} rows of {heads} heads", rows.now.len()),
         Some(positions) => {
-            assert_eq!(positions.len(), rows.len(), "{} rows but other positions", rows.len());
-            require_rows(weights, positions, heads);
+            assert_eq!(positions.now.len(), rows.now.len(), "{} rows but other positions", rows.now.len());
+            require_rows(weights, positions.now, heads);
         }
     }
     let sums = HeadSums { table, rows, weights, positions, heads, columns };
@@ -88,9 +87,9 @@ pub(super) unsafe fn head_sums<L: Lanes>(
 
 struct HeadSums<'a> {
     table: &'a [f32],
-    rows: &'a [u32],
+    rows: Rows<'a>,
     weights: &'a [f32],
-    positions: Option<&'a [u32]>,
+    positions: Option<Rows<'a>>,
     heads: usize,
     columns: usize,
 }
@@ -108,22 +107,39 @@ impl HeadSums<'_> {
         let mut spans = [(0, 0, [0u32; MOST_LANES]); WIDTH];
         for (register, span) in spans.iter_mut().enumerate() {
             let start = at + register * L::N;
-            let (first, last) = (start / width, (start + L::N - 1).min(self.columns - 1) / width);
-            let lanes = std::array::from_fn(|lane| (((start + lane) / width).min(last) - first) as u32);
-            *span = (first, last + 1 - first, lanes);
+            // Counted rather than divided: this runs once per node.
+            let (first, mut column) = (start / width, start % width);
+            let (mut head, mut lanes) = (first, [0; MOST_LANES]);
+            for lane in &mut lanes[..L::N] {
+                if column == width {
+                    (column, head) = (0, (head + 1).min(self.heads - 1));
+                }
+                *lane = (head - first) as u32;
+                column += 1;
+            }
+            *span = (first, head + 1 - first, lanes);
         }
         // SAFETY: the caller's contract; weights hold `heads` values at each position, and a span ends within them.
         unsafe {
             let mut sums = [L::splat(0.0); WIDTH];
-            for (j, &row) in self.rows.iter().enumerate() {
-                if let Some(&ahead) = self.rows.get(j + AHEAD) {
-                    prefetch_row::<L>(self.table, ahead, self.columns);
+            let ahead = rows_ahead(self.columns);
+            for (j, &row) in self.rows.now.iter().enumerate() {
+                // The first tile fetches whole rows for those after it.
+                if at == 0
+                    && let Some(row) = self.rows.ahead(j + ahead)
+                {
+                    prefetch_row::<L>(self.table, row, self.columns);
                 }
                 let values = self.table.as_ptr().add(row as usize * self.columns + at);
-                let position = self.positions.map_or(j, |positions| *positions.get_unchecked(j) as usize);
-                if let Some(ahead) = self.positions.and_then(|positions| positions.get(j + 2 * AHEAD)) {
-                    L::prefetch(self.weights.as_ptr().wrapping_add(*ahead as usize * self.heads));
-                }
+                let position = match self.positions {
+                    None => j,
+                    Some(positions) => {
+                        if let Some(position) = positions.ahead(j + ahead) {
+                            L::prefetch(self.weights.as_ptr().wrapping_add(position as usize * self.heads));
+                        }
+                        *positions.now.get_unchecked(j) as usize
+                    }
+                };
                 let weights = self.weights.as_ptr().add(position * self.heads);
                 for (register, (sum, &(first, count, picks))) in sums.iter_mut().zip(&spans).enumerate() {
                     let from = values.add(register * L::N);
@@ -152,20 +168,18 @@ impl HeadSums<'_> {
 pub(super) unsafe fn row_dots<L: Lanes>(
     queries: &[f32],
     table: &[f32],
-    rows: &[u32],
+    rows: Rows<'_>,
     heads: usize,
     out: &mut [f32],
 ) {
     assert!(heads > 0 && queries.len().is_multiple_of(heads), "{heads} heads, {} values", queries.len());
-    assert_eq!(out.len(), rows.len() * heads, "{} rows of {heads} heads", rows.len());
+    assert_eq!(out.len(), rows.now.len() * heads, "{} rows of {heads} heads", rows.now.len());
     let columns = queries.len() / heads;
-    require_rows(table, rows, columns);
-    for &row in rows.iter().take(AHEAD) {
-        prefetch_row::<L>(table, row, columns);
-    }
-    for (j, (&row, out)) in rows.iter().zip(out.chunks_exact_mut(heads)).enumerate() {
-        if let Some(&ahead) = rows.get(j + AHEAD) {
-            prefetch_row::<L>(table, ahead, columns);
+    require_rows(table, rows.now, columns);
+    let ahead = rows_ahead(columns);
+    for (j, (&row, out)) in rows.now.iter().zip(out.chunks_exact_mut(heads)).enumerate() {
+        if let Some(row) = rows.ahead(j + ahead) {
+            prefetch_row::<L>(table, row, columns);
         }
         // SAFETY: the row lies within the table as asserted, the group's queries within theirs.
         unsafe {

@@ -4,10 +4,20 @@
 //! The row kernels prefetch [`AHEAD`] rows ahead; the gathers keep a tile of the output in registers while they
 //! run over all rows.
 
+use super::Rows;
 use super::lanes::Lanes;
 
-/// How many rows ahead the row kernels prefetch.
-pub(super) const AHEAD: usize = 3;
+/// How many rows ahead the row kernels of searches prefetch.
+const AHEAD: usize = 3;
+
+/// How many cache lines ahead the kernels over neighbours prefetch: enough to bridge the arithmetic between two nodes.
+const LINES_AHEAD: usize = 64;
+
+/// How many rows of `columns` values ahead.
+#[inline(always)]
+pub(super) fn rows_ahead(columns: usize) -> usize {
+    (LINES_AHEAD / columns.div_ceil(LINE).max(1)).clamp(2, 16)
+}
 
 /// Values per cache line.
 const LINE: usize = 16;
@@ -149,12 +159,12 @@ unsafe fn over_rows<L: Lanes, const L2: bool>(query: &[f32], table: &[f32], rows
 /// # Safety
 /// The processor has the instruction set of `L`.
 #[inline(always)]
-unsafe fn gather<L: Lanes>(table: &[f32], rows: &[u32], weights: Option<&[f32]>, out: &mut [f32]) {
+unsafe fn gather<L: Lanes>(table: &[f32], rows: Rows<'_>, weights: Option<&[f32]>, out: &mut [f32]) {
     let dim = out.len();
     if let Some(weights) = weights {
-        assert_eq!(weights.len(), rows.len(), "{} rows but {} weights", rows.len(), weights.len());
+        assert_eq!(weights.len(), rows.now.len(), "{} rows but {} weights", rows.now.len(), weights.len());
     }
-    require_rows(table, rows, dim);
+    require_rows(table, rows.now, dim);
     let mut at = 0;
     // SAFETY: each tile lies within the row (`at + width <= dim`), and each row within the table, as asserted.
     unsafe {
@@ -173,7 +183,11 @@ unsafe fn gather<L: Lanes>(table: &[f32], rows: &[u32], weights: Option<&[f32]>,
         if at < dim {
             let rest = dim - at;
             let mut sum = L::splat(0.0);
-            for (j, &row) in rows.iter().enumerate() {
+            let ahead = rows_ahead(dim);
+            for (j, &row) in rows.now.iter().enumerate() {
+                if let Some(row) = rows.ahead(j + ahead) {
+                    L::prefetch(table.as_ptr().wrapping_add(row as usize * dim + at));
+                }
                 let weight = L::splat(weights.map_or(1.0, |w| w[j]));
                 sum = sum
                     .add_product(weight, L::load_partial(table.as_ptr().add(row as usize * dim + at), rest));
@@ -192,7 +206,7 @@ unsafe fn gather<L: Lanes>(table: &[f32], rows: &[u32], weights: Option<&[f32]>,
 unsafe fn gather_tile<L: Lanes, const WIDTH: usize>(
     table: *const f32,
     dim: usize,
-    rows: &[u32],
+    rows: Rows<'_>,
     weights: Option<&[f32]>,
     at: usize,
     out: *mut f32,
@@ -200,9 +214,10 @@ unsafe fn gather_tile<L: Lanes, const WIDTH: usize>(
     // SAFETY: the caller's contract.
     unsafe {
         let mut sums = [L::splat(0.0); WIDTH];
-        for (j, &row) in rows.iter().enumerate() {
-            if let Some(&ahead) = rows.get(j + AHEAD) {
-                let start = table.wrapping_add(ahead as usize * dim + at);
+        let ahead = rows_ahead(dim);
+        for (j, &row) in rows.now.iter().enumerate() {
+            if let Some(row) = rows.ahead(j + ahead) {
+                let start = table.wrapping_add(row as usize * dim + at);
                 for line in 0..(WIDTH * L::N).div_ceil(LINE) {
                     L::prefetch(start.wrapping_add(line * LINE));
                 }
@@ -233,7 +248,7 @@ unsafe fn gather_tile<L: Lanes, const WIDTH: usize>(
 macro_rules! kernel_set {
     ($name:ident, $isa:expr, $lanes:ty $(, $features:literal)?) => {
         pub(super) mod $name {
-            use super::super::{Isa, Kernels};
+            use super::super::{Isa, Kernels, Rows};
             use super::super::lanes;
 
             type L = $lanes;
@@ -281,18 +296,18 @@ macro_rules! kernel_set {
             kernel_set!(@wrap squared_l2_rows(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32])
                 => super::over_rows::<L, true> $(, $features)?);
 
-            kernel_set!(@wrap head_dots(query: &[f32], table: &[f32], rows: &[u32], heads: usize, out: &mut [f32])
+            kernel_set!(@wrap head_dots(query: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32])
                 => super::super::heads::head_dots::<L> $(, $features)?);
-            kernel_set!(@wrap head_sums(table: &[f32], rows: &[u32], weights: &[f32], positions: Option<&[u32]>,
+            kernel_set!(@wrap head_sums(table: &[f32], rows: Rows<'_>, weights: &[f32], positions: Option<Rows<'_>>,
                 heads: usize, out: &mut [f32]) => super::super::heads::head_sums::<L> $(, $features)?);
-            kernel_set!(@wrap row_dots(queries: &[f32], table: &[f32], rows: &[u32], heads: usize, out: &mut [f32])
+            kernel_set!(@wrap row_dots(queries: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32])
                 => super::super::heads::row_dots::<L> $(, $features)?);
             kernel_set!(@wrap row_sums(table: &[f32], rows: &[u32], weights: &[f32], heads: usize, out: &mut [f32])
                 => super::super::heads::row_sums::<L> $(, $features)?);
 
-            fn gather_sum(table: &[f32], rows: &[u32], out: &mut [f32]) {
+            fn gather_sum(table: &[f32], rows: Rows<'_>, out: &mut [f32]) {
                 $(#[target_feature(enable = $features)])?
-                unsafe fn featured(table: &[f32], rows: &[u32], out: &mut [f32]) {
+                unsafe fn featured(table: &[f32], rows: Rows<'_>, out: &mut [f32]) {
                     // SAFETY: the set is enabled here.
                     unsafe { super::gather::<L>(table, rows, None, out) }
                 }
@@ -300,9 +315,9 @@ macro_rules! kernel_set {
                 unsafe { featured(table, rows, out) }
             }
 
-            fn gather_weighted_sum(table: &[f32], rows: &[u32], weights: &[f32], out: &mut [f32]) {
+            fn gather_weighted_sum(table: &[f32], rows: Rows<'_>, weights: &[f32], out: &mut [f32]) {
                 $(#[target_feature(enable = $features)])?
-                unsafe fn featured(table: &[f32], rows: &[u32], weights: &[f32], out: &mut [f32]) {
+                unsafe fn featured(table: &[f32], rows: Rows<'_>, weights: &[f32], out: &mut [f32]) {
                     // SAFETY: the set is enabled here.
                     unsafe { super::gather::<L>(table, rows, Some(weights), out) }
                 }

@@ -40,21 +40,53 @@ impl Isa {
     }
 }
 
+/// Rows of a table, and those that will be asked for after them: they are fetched ahead, so that many short lists
+/// of scattered rows run at memory bandwidth as one long list would.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// The rows.
+    pub now: &'a [u32],
+    /// What will follow; any number, none if unknown.
+    pub next: &'a [u32],
+}
+
+impl<'a> Rows<'a> {
+    /// `all[range]`, with what follows it.
+    pub fn of(all: &'a [u32], range: std::ops::Range<usize>) -> Self {
+        Self { now: &all[range.clone()], next: &all[range.end..] }
+    }
+
+    /// Row `j`, counted on beyond the last into what follows.
+    #[inline(always)]
+    pub fn ahead(&self, j: usize) -> Option<u32> {
+        match self.now.get(j) {
+            Some(&row) => Some(row),
+            None => self.next.get(j - self.now.len()).copied(),
+        }
+    }
+}
+
+impl<'a> From<&'a [u32]> for Rows<'a> {
+    fn from(now: &'a [u32]) -> Self {
+        Self { now, next: &[] }
+    }
+}
+
 /// One query against many rows of a row-major table.
 pub type RowsKernel = fn(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32]);
 
 /// The weighted sum of many rows of a row-major table.
-pub type WeightedGather = fn(table: &[f32], rows: &[u32], weights: &[f32], out: &mut [f32]);
+pub type WeightedGather = fn(table: &[f32], rows: Rows<'_>, weights: &[f32], out: &mut [f32]);
 
 /// Queries of several heads against many rows of a row-major table.
-pub type HeadDots = fn(query: &[f32], table: &[f32], rows: &[u32], heads: usize, out: &mut [f32]);
+pub type HeadDots = fn(query: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32]);
 
 /// Weighted sums of many rows, each head with weights and columns of its own.
 pub type HeadSums = fn(
     table: &[f32],
-    rows: &[u32],
+    rows: Rows<'_>,
     weights: &[f32],
-    positions: Option<&[u32]>,
+    positions: Option<Rows<'_>>,
     heads: usize,
     out: &mut [f32],
 );
@@ -80,7 +112,7 @@ pub struct Kernels {
     /// `out_j = squared_l2(query, table[rows_j])`, as `dot_rows`.
     pub squared_l2_rows: RowsKernel,
     /// `out = sum_j table[rows_j]`; `table` is row-major with `out.len()` columns.
-    pub gather_sum: fn(table: &[f32], rows: &[u32], out: &mut [f32]),
+    pub gather_sum: fn(table: &[f32], rows: Rows<'_>, out: &mut [f32]),
     /// `out = sum_j weights_j table[rows_j]`, as `gather_sum`.
     pub gather_weighted_sum: WeightedGather,
     /// `out_jh = <query_h, table[rows_j]_h>`, the columns divided among the heads.
@@ -119,31 +151,6 @@ pub fn prefetch<T>(table: &[T], at: usize) {
     }
     #[cfg(not(all(feature = "simd", any(target_arch = "x86_64", target_arch = "aarch64"))))]
     let _ = address;
-}
-
-/// Runs plain Rust compiled for the set in use: loops over slices inside `f` become its vector instructions. `f` must
-/// be inlined to profit; results do not change, as nothing is reordered or fused.
-#[inline]
-pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
-    #[cfg(all(feature = "simd", target_arch = "x86_64"))]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2<R>(f: impl FnOnce() -> R) -> R {
-            f()
-        }
-        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-        unsafe fn avx512<R>(f: impl FnOnce() -> R) -> R {
-            f()
-        }
-        match kernels().isa {
-            // SAFETY: kernels() has seen that the processor has the set.
-            Isa::Avx2 => return unsafe { avx2(f) },
-            // SAFETY: as above.
-            Isa::Avx512 => return unsafe { avx512(f) },
-            Isa::Scalar | Isa::Neon => {}
-        }
-    }
-    f()
 }
 
 /// The kernels of `isa`, if this build and this processor have them.

@@ -88,8 +88,8 @@ proptest! {
         let ones = vec![1.0; rows.len()];
         for set in sets() {
             let (mut plain, mut weighted) = (vec![f32::NAN; dim], vec![f32::NAN; dim]);
-            (set.gather_sum)(&table, &rows, &mut plain);
-            (set.gather_weighted_sum)(&table, &rows, &weights, &mut weighted);
+            (set.gather_sum)(&table, rows[..].into(), &mut plain);
+            (set.gather_weighted_sum)(&table, rows[..].into(), &weights, &mut weighted);
             for column in 0..dim {
                 let values: Vec<f32> = rows.iter().map(|&r| table[r as usize * dim + column]).collect();
                 for (got, weights) in [(&plain, &ones), (&weighted, &weights)] {
@@ -165,13 +165,13 @@ proptest! {
         let positions: Vec<u32> = (0..rows.len() as u32).rev().collect();
         for set in sets() {
             let mut got = vec![f32::NAN; dots.len()];
-            (set.head_dots)(query, &table, &rows, heads, &mut got);
+            (set.head_dots)(query, &table, Rows::of(&rows, 0..rows.len()), heads, &mut got);
             prop_assert!(close(&got, &dots, width), "{:?} head_dots", set.isa);
             let mut got = vec![f32::NAN; columns];
-            (set.head_sums)(&table, &rows, &weights, None, heads, &mut got);
+            (set.head_sums)(&table, rows[..].into(), &weights, None, heads, &mut got);
             prop_assert!(close(&got, &sums, rows.len()), "{:?} head_sums", set.isa);
             let mut again = vec![f32::NAN; columns];
-            (set.head_sums)(&table, &rows, &turned, Some(&positions), heads, &mut again);
+            (set.head_sums)(&table, rows[..].into(), &turned, Some(positions[..].into()), heads, &mut again);
             prop_assert_eq!(got, again);
         }
     }
@@ -193,7 +193,7 @@ proptest! {
         }
         for set in sets() {
             let mut got = vec![f32::NAN; dots.len()];
-            (set.row_dots)(queries, &table, &rows, heads, &mut got);
+            (set.row_dots)(queries, &table, rows[..].into(), heads, &mut got);
             prop_assert!(close(&got, &dots, columns), "{:?} row_dots", set.isa);
             let mut got = vec![f32::NAN; heads * columns];
             (set.row_sums)(&table, &rows, &weights, heads, &mut got);

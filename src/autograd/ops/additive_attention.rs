@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::broadcast::{sum, tree};
+use super::broadcast::tree;
 use super::edge_attention::{BAND, Heads, sum_by_source, sum_by_target};
 use crate::aggregate::per_row;
 use crate::autograd::tape::{record_many, tracked};
@@ -15,21 +15,12 @@ use crate::autograd::{Shape, Tensor, Values};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::loops::{self, EdgeTerms};
 use crate::real::Real;
-use crate::simd::vectorized;
+use crate::simd::Rows;
 use crate::threads;
 use std::ops::Range;
 use std::sync::Arc;
-
-#[inline(always)]
-fn leaky<T: Real>(x: T, slope: T) -> T {
-    if x > T::ZERO { x } else { x * slope }
-}
-
-#[inline(always)]
-fn slope_at<T: Real>(x: T, slope: T) -> T {
-    if x > T::ZERO { T::ONE } else { slope }
-}
 
 /// Where the terms of an edge's score come from: of its source, its target and, if there is one, of itself in row
 /// order, `width` values each.
@@ -65,47 +56,16 @@ impl<T: Real> Terms<T> {
         Ok(Self { source, target, edge: edge.map(Tensor::values), graph: graph.clone(), width, slope })
     }
 
-    fn row(&self, values: &'_ Values<T>, row: usize) -> Range<usize> {
-        debug_assert!((row + 1) * self.width <= values.len());
-        row * self.width..(row + 1) * self.width
-    }
-
-    /// The terms of the source and, if there is one, of the edge itself.
-    #[inline(always)]
-    fn of(&self, edge: usize) -> (&[T], Option<&[T]>) {
-        let source = self.graph.indices()[edge] as usize;
-        let own = self.edge.as_ref().map(|values| &values[self.row(values, edge)]);
-        (&self.source[self.row(&self.source, source)], own)
-    }
-
-    /// `f(score, term, edge's term)` for all of a node's edges; `values` holds `width` a piece.
-    #[inline(always)]
-    fn each(&self, row: usize, edges: Range<usize>, values: &mut [T], f: impl Fn(&mut T, T) + Copy) {
-        let target = &self.target[self.row(&self.target, row)];
-        vectorized(|| {
-            for (edge, values) in edges.zip(values.chunks_exact_mut(self.width)) {
-                let (source, own) = self.of(edge);
-                match own {
-                    None => {
-                        for ((value, &a), &b) in values.iter_mut().zip(source).zip(target) {
-                            f(value, a + b);
-                        }
-                    }
-                    Some(own) => {
-                        for (((value, &a), &b), &c) in values.iter_mut().zip(source).zip(target).zip(own) {
-                            f(value, a + b + c);
-                        }
-                    }
-                }
-            }
-        });
-    }
-
-    /// GAT's scores of a node's edges.
-    #[inline(always)]
-    fn scores(&self, row: usize, edges: Range<usize>, scores: &mut [T]) {
-        let slope = self.slope;
-        self.each(row, edges, scores, |score, term| *score = leaky(term, slope));
+    /// The terms of a node's edges.
+    fn of(&self, row: usize, edges: Range<usize>) -> EdgeTerms<'_, T> {
+        let width = self.width;
+        EdgeTerms {
+            source: &self.source,
+            target: &self.target[row * width..(row + 1) * width],
+            own: self.edge.as_ref().map(|values| &values[edges.start * width..edges.end * width]),
+            rows: Rows::of(self.graph.indices(), edges),
+            slope: self.slope,
+        }
     }
 }
 
@@ -126,15 +86,15 @@ impl<T: Real> Tensor<T> {
     pub fn additive_weights(terms: [&Self; 2], edge: Option<&Self>, graph: &Graph, slope: T) -> Result<Self> {
         let held = Terms::new(terms, edge, graph, slope)?;
         let split = Heads::new(held.width, held.width)?;
-        let alpha = Arc::new(split.weights(graph, |row, edges, out| held.scores(row, edges, out)));
+        let alpha = Arc::new(split.weights(graph, |row, edges, out| loops::leaky(held.of(row, edges), out)));
         let shape = Shape::new(&[graph.num_edges(), held.width])?;
         let parents = terms.into_iter().chain(edge).cloned().collect();
         let y = Arc::clone(&alpha);
         Ok(record_many("attention", alpha, shape, parents, move |mut grad, wanted| {
             per_row(&held.graph, held.width, &mut grad, |row, edges, grad| {
                 let y = &y[edges.start * held.width..][..grad.len()];
-                super::edge_softmax::adjoint_rows(grad, y, held.width);
-                held.each(row, edges, grad, |grad, term| *grad *= slope_at(term, held.slope));
+                loops::softmax_adjoint(grad, y, held.width);
+                loops::leaky_adjoint(held.of(row, edges), grad);
             });
             spread(&held.graph, grad, held.width, wanted)
         }))
@@ -159,7 +119,7 @@ impl<T: Real> Tensor<T> {
             return bias.map_or(Ok(out.clone()), |bias| out.add(bias));
         }
         let held = Terms::new(terms, edge, graph, slope)?;
-        self.attended(graph, held.width, bias, |row, edges, out| held.scores(row, edges, out))
+        self.attended(graph, held.width, bias, |row, edges, out| loops::leaky(held.of(row, edges), out))
     }
 
     /// The untracked mix of rows by the softmax of scores.
@@ -259,105 +219,61 @@ impl<T: Real> Dynamic<T> {
         Ok(Self { terms, weight: weight.values(), split })
     }
 
-    /// The sum of an edge's terms, written to `room`.
-    #[inline(always)]
-    fn sum(&self, edge: usize, target: &[T], room: &mut [T]) {
-        let (source, own) = self.terms.of(edge);
-        room.iter_mut().zip(source).zip(target).for_each(|((room, &a), &b)| *room = a + b);
-        if let Some(own) = own {
-            room.iter_mut().zip(own).for_each(|(room, &c)| *room += c);
-        }
-    }
-
-    fn target(&self, row: usize) -> &[T] {
-        &self.terms.target[self.terms.row(&self.terms.target, row)]
-    }
-
     fn scores(&self, row: usize, edges: Range<usize>, scores: &mut [T]) {
-        let (target, slope, width) = (self.target(row), self.terms.slope, self.split.width());
         let mut room = vec![T::ZERO; self.terms.width];
-        vectorized(|| {
-            for (edge, scores) in edges.zip(scores.chunks_exact_mut(self.split.heads)) {
-                self.sum(edge, target, &mut room);
-                room.iter_mut().zip(&self.weight[..]).for_each(|(x, &w)| *x = leaky(*x, slope) * w);
-                for (score, part) in scores.iter_mut().zip(room.chunks_exact(width)) {
-                    *score = sum(part);
-                }
-            }
-        });
+        let terms = self.terms.of(row, edges);
+        loops::weighed_leaky(terms, &self.weight, self.split.heads, &mut room, scores);
     }
 
     /// `dw_c = sum over the edges of ds l_c`, by bands of rows.
     fn weight_gradient(&self, ds: &[T]) -> Buffer<T> {
-        let (nodes, width) = (self.terms.graph.num_nodes(), self.split.width());
+        let (graph, heads) = (&self.terms.graph, self.split.heads);
+        let nodes = graph.num_nodes();
         let sums = tree(threads::map(nodes.div_ceil(BAND), |band| {
             let mut sums = vec![T::ZERO; self.terms.width];
             let mut room = sums.clone();
             for row in band * BAND..((band + 1) * BAND).min(nodes) {
-                let target = self.target(row);
-                vectorized(|| {
-                    for edge in self.terms.graph.edges(row) {
-                        self.sum(edge, target, &mut room);
-                        let ds = &ds[edge * self.split.heads..][..self.split.heads];
-                        let parts = sums.chunks_exact_mut(width).zip(room.chunks_exact(width));
-                        for ((sums, room), &ds) in parts.zip(ds) {
-                            let slope = self.terms.slope;
-                            sums.iter_mut().zip(room).for_each(|(sum, &x)| *sum += ds * leaky(x, slope));
-                        }
-                    }
-                });
+                let edges = graph.edges(row);
+                let ds = &ds[edges.start * heads..edges.end * heads];
+                loops::weighed_leaky_to_weight(self.terms.of(row, edges), ds, heads, &mut room, &mut sums);
             }
             sums
         }));
         if sums.is_empty() { Buffer::zeros(self.terms.width) } else { sums.into() }
     }
 
-    /// Adds the gradient of an edge's sum of terms to `out`.
-    #[inline(always)]
-    fn add_gradient(&self, edge: usize, target: &[T], ds: &[T], room: &mut [T], out: &mut [T]) {
-        self.sum(edge, target, room);
-        let width = self.split.width();
-        let parts = out.chunks_exact_mut(width).zip(room.chunks_exact(width));
-        for (((out, room), weight), &ds) in parts.zip(self.weight.chunks_exact(width)).zip(ds) {
-            for ((out, &x), &w) in out.iter_mut().zip(room).zip(weight) {
-                *out += ds * w * slope_at(x, self.terms.slope);
-            }
-        }
+    /// Adds the gradient of the terms of an edge of `row` to `out`.
+    fn add_gradient(&self, row: usize, edge: usize, ds: &[T], room: &mut [T], out: &mut [T]) {
+        let (terms, heads) = (self.terms.of(row, edge..edge + 1), self.split.heads);
+        loops::weighed_leaky_to_terms(terms, 0, &self.weight, &ds[edge * heads..][..heads], room, out);
     }
 
+    /// The gradients of the terms of source, target and edge.
     fn term_gradients(&self, ds: &[T], wanted: &[bool]) -> Vec<Option<Buffer<T>>> {
-        let (graph, columns, heads) = (&self.terms.graph, self.terms.width, self.split.heads);
-        let scores = |edge: usize| &ds[edge * heads..][..heads];
-        let banded = |nodes: usize, row: &(dyn Fn(usize, &mut [T], &mut [T]) + Sync)| {
+        let (graph, columns) = (&self.terms.graph, self.terms.width);
+        // Rows of `out`, each the sum of the gradients of some edges, given with their rows.
+        let summed = |nodes: usize, edges: &(dyn Fn(usize, &mut dyn FnMut(usize, usize)) + Sync)| {
             let mut out = Buffer::zeros(nodes * columns);
             threads::for_each_chunk(&mut out, BAND * columns, |band, out| {
                 let mut room = vec![T::ZERO; columns];
-                for (at, out) in out.chunks_exact_mut(columns).enumerate() {
-                    row(band * BAND + at, &mut room, out);
+                for (node, out) in out.chunks_exact_mut(columns).enumerate() {
+                    edges(band * BAND + node, &mut |row, edge| {
+                        self.add_gradient(row, edge, ds, &mut room, out)
+                    });
                 }
             });
             out
         };
         let to_source = wanted[0].then(|| {
             let back = graph.transposed();
-            banded(graph.num_sources(), &|source, room, out| {
-                vectorized(|| {
-                    for at in back.graph.edges(source) {
-                        let (edge, row) = (back.order[at] as usize, back.graph.indices()[at] as usize);
-                        self.add_gradient(edge, self.target(row), scores(edge), room, out);
-                    }
-                });
+            summed(graph.num_sources(), &|source, add| {
+                for at in back.graph.edges(source) {
+                    add(back.graph.indices()[at] as usize, back.order[at] as usize);
+                }
             })
         });
-        let to_target = wanted[1].then(|| {
-            banded(graph.num_nodes(), &|row, room, out| {
-                vectorized(|| {
-                    for edge in graph.edges(row) {
-                        self.add_gradient(edge, self.target(row), scores(edge), room, out);
-                    }
-                });
-            })
-        });
+        let to_target = wanted[1]
+            .then(|| summed(graph.num_nodes(), &|row, add| graph.edges(row).for_each(|edge| add(row, edge))));
         let mut grads = vec![to_source, to_target];
         grads.extend(wanted.get(2).map(|&wanted| {
             wanted.then(|| {
@@ -365,7 +281,7 @@ impl<T: Real> Dynamic<T> {
                 per_row(graph, columns, &mut out, |row, edges, out| {
                     let mut room = vec![T::ZERO; columns];
                     for (edge, out) in edges.zip(out.chunks_exact_mut(columns)) {
-                        self.add_gradient(edge, self.target(row), scores(edge), &mut room, out);
+                        self.add_gradient(row, edge, ds, &mut room, out);
                     }
                 });
                 out

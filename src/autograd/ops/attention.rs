@@ -13,6 +13,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::real::Real;
+use crate::simd::Rows;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -44,7 +45,7 @@ impl<T: Real> Tensor<T> {
         let scale = T::of((split.width() as f64).sqrt().recip());
         let (q, k, v) = (self.values(), keys.values(), values.values());
         let score = |row: usize, edges: Range<usize>, scores: &mut [T]| {
-            T::head_dots(split.row(&q, row), &k, &graph.indices()[edges], heads, scores);
+            T::head_dots(split.row(&q, row), &k, Rows::of(graph.indices(), edges), heads, scores);
             scores.iter_mut().for_each(|score| *score *= scale);
         };
         let parents = [self, keys, values];

@@ -7,14 +7,15 @@
 
 #![forbid(unsafe_code)]
 
-use super::edge_softmax::{adjoint_rows, softmax_rows};
 use crate::aggregate::per_row;
 use crate::autograd::tape::record;
 use crate::autograd::{Shape, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::loops;
 use crate::real::Real;
+use crate::simd::Rows;
 use crate::threads;
 use std::ops::Range;
 use std::sync::Arc;
@@ -59,9 +60,11 @@ impl Heads {
         threads::for_each_chunk(&mut out, BAND * self.columns, |band, out| {
             for (row, out) in out.chunks_exact_mut(self.columns).enumerate() {
                 let edges = graph.edges(band * BAND + row);
-                let rows = &graph.indices()[edges.clone()];
+                let rows = Rows::of(graph.indices(), edges.clone());
                 match order {
-                    Some(order) => T::head_sums(x, rows, weights, Some(&order[edges]), self.heads, out),
+                    Some(order) => {
+                        T::head_sums(x, rows, weights, Some(Rows::of(order, edges)), self.heads, out)
+                    }
                     None => {
                         let own = edges.start * self.heads..edges.end * self.heads;
                         T::head_sums(x, rows, &weights[own], None, self.heads, out);
@@ -76,7 +79,7 @@ impl Heads {
     pub(super) fn dots<T: Real>(self, graph: &Graph, grad: &[T], x: &[T]) -> Buffer<T> {
         let mut out = Buffer::stale(graph.num_edges() * self.heads);
         per_row(graph, self.heads, &mut out, |row, edges, out| {
-            T::head_dots(self.row(grad, row), x, &graph.indices()[edges], self.heads, out);
+            T::head_dots(self.row(grad, row), x, Rows::of(graph.indices(), edges), self.heads, out);
         });
         out
     }
@@ -90,7 +93,7 @@ impl Heads {
         let mut alpha = Buffer::stale(graph.num_edges() * self.heads);
         per_row(graph, self.heads, &mut alpha, |row, edges, alpha| {
             score(row, edges, alpha);
-            softmax_rows(alpha, self.heads);
+            loops::softmax(alpha, self.heads);
         });
         alpha
     }
@@ -110,8 +113,8 @@ impl Heads {
                 let edges = graph.edges(band * BAND + row);
                 alpha.resize(edges.len() * self.heads, T::ZERO);
                 score(band * BAND + row, edges.clone(), &mut alpha);
-                softmax_rows(&mut alpha, self.heads);
-                T::head_sums(x, &graph.indices()[edges], &alpha, None, self.heads, out);
+                loops::softmax(&mut alpha, self.heads);
+                T::head_sums(x, Rows::of(graph.indices(), edges), &alpha, None, self.heads, out);
                 if let Some(bias) = bias {
                     T::axpy(T::ONE, bias, out);
                 }
@@ -123,7 +126,7 @@ impl Heads {
     /// Turns the gradients of the weights into those of the scores.
     pub(super) fn score_gradients<T: Real>(self, graph: &Graph, alpha: &[T], grad: &mut [T]) {
         per_row(graph, self.heads, grad, |_, edges, grad| {
-            adjoint_rows(grad, &alpha[edges.start * self.heads..][..grad.len()], self.heads);
+            loops::softmax_adjoint(grad, &alpha[edges.start * self.heads..][..grad.len()], self.heads);
         });
     }
 }
@@ -134,7 +137,7 @@ pub(super) fn sum_by_source<T: Real>(graph: &Graph, values: &[T], width: usize) 
     let mut out = Buffer::stale(graph.num_sources() * width);
     threads::for_each_chunk(&mut out, BAND * width, |band, out| {
         for (row, out) in out.chunks_exact_mut(width).enumerate() {
-            T::gather_sum(values, &back.order[back.graph.edges(band * BAND + row)], out);
+            T::gather_sum(values, Rows::of(&back.order, back.graph.edges(band * BAND + row)), out);
         }
     });
     out

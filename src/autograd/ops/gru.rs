@@ -4,13 +4,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::unary::{sigmoid, zip_in_place};
 use crate::autograd::tape::record;
 use crate::autograd::{CHUNK, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::loops;
 use crate::real::Real;
-use crate::simd::vectorized;
 use crate::threads;
 use std::sync::Arc;
 
@@ -21,23 +20,20 @@ impl<T: Real> Tensor<T> {
             return Err(Error::Shape(format!("gate: shapes {} and {}", self.shape(), other.shape())));
         }
         let (a, h) = (self.values(), other.values());
-        let mut out = a.as_ref().clone();
-        zip_in_place(&mut out, &h, |a, h| sigmoid(a) * h);
+        let mut out = Buffer::stale(a.len());
+        chunks([&a, &h], [&mut out], |[a, h], [out]| loops::gate(a, h, out));
         Ok(record("gate", Arc::new(out), self.shape(), [self, other], move |grad, wanted| {
-            let pull = |f: fn(T, T) -> T, by: &[T]| {
-                let mut out = grad.clone();
-                zip_in_place(&mut out, by, f);
-                out
-            };
             let to_gate = wanted[0].then(|| {
-                let mut out = pull(|g, h| g * h, &h);
-                zip_in_place(&mut out, &a, |g, a| {
-                    let r = sigmoid(a);
-                    g * r * (T::ONE - r)
-                });
-                out
+                let mut grad = grad.clone();
+                chunks([&a, &h], [&mut grad], |[a, h], [grad]| loops::gate_to_gate(a, h, grad));
+                grad
             });
-            [to_gate, wanted[1].then(|| pull(|g, a| g * sigmoid(a), &a))]
+            let to_state = wanted[1].then(|| {
+                let mut grad = grad;
+                chunks([&a], [&mut grad], |[a], [grad]| loops::gate_to_state(a, grad));
+                grad
+            });
+            [to_gate, to_state]
         }))
     }
 
@@ -49,43 +45,32 @@ impl<T: Real> Tensor<T> {
         }
         let (a, b, h) = (self.values(), candidate.values(), state.values());
         let mut out = Buffer::stale(a.len());
-        zip4(&mut out, [&a, &b, &h], |_, a, b, h| h + sigmoid(a) * (b.tanh() - h));
+        chunks([&a, &b, &h], [&mut out], |[a, b, h], [out]| loops::blend(a, b, h, out));
         let parents = [self, candidate, state];
-        Ok(record("gru_blend", Arc::new(out), self.shape(), parents, move |grad, wanted| {
-            let pull = |f: fn(T, T, T, T) -> T| {
-                let mut out = grad.clone();
-                zip4(&mut out, [&a, &b, &h], f);
-                out
-            };
-            [
-                wanted[0].then(|| {
-                    pull(|g, a, b, h| {
-                        let z = sigmoid(a);
-                        g * (b.tanh() - h) * z * (T::ONE - z)
-                    })
-                }),
-                wanted[1].then(|| {
-                    pull(|g, a, b, _| {
-                        let c = b.tanh();
-                        g * sigmoid(a) * (T::ONE - c * c)
-                    })
-                }),
-                wanted[2].then(|| pull(|g, a, _, _| g * (T::ONE - sigmoid(a)))),
-            ]
+        Ok(record("gru_blend", Arc::new(out), self.shape(), parents, move |mut grad, wanted| {
+            let (mut to_a, mut to_b) = (Buffer::stale(grad.len()), Buffer::stale(grad.len()));
+            chunks([&a, &b, &h], [&mut to_a, &mut to_b, &mut grad], |[a, b, h], [to_a, to_b, grad]| {
+                loops::blend_adjoint(a, b, h, to_a, to_b, grad);
+            });
+            [wanted[0].then_some(to_a), wanted[1].then_some(to_b), wanted[2].then_some(grad)]
         }))
     }
 }
 
-/// `f(out, x, y, z)` per place, in place.
-fn zip4<T: Real>(out: &mut [T], [x, y, z]: [&[T]; 3], f: impl Fn(T, T, T, T) -> T + Sync) {
-    threads::for_each_chunk(out, CHUNK, |chunk, out| {
-        let part = |values: &'_ [T]| chunk * CHUNK..(chunk * CHUNK + out.len()).min(values.len());
-        let (x, y, z) = (&x[part(x)], &y[part(y)], &z[part(z)]);
-        vectorized(|| {
-            for (((out, &x), &y), &z) in out.iter_mut().zip(x).zip(y).zip(z) {
-                *out = f(*out, x, y, z);
-            }
-        });
+/// `f(inputs, outputs)` by chunks of equally long slices.
+fn chunks<T: Real, const INS: usize, const OUTS: usize>(
+    inputs: [&[T]; INS],
+    outputs: [&mut [T]; OUTS],
+    f: impl Fn([&[T]; INS], [&mut [T]; OUTS]) + Sync,
+) {
+    let mut rest = outputs.map(|values| values.chunks_mut(CHUNK));
+    let count = inputs[0].len().div_ceil(CHUNK);
+    let mut pieces: Vec<_> =
+        (0..count).map(|_| rest.each_mut().map(|chunks| chunks.next().unwrap_or_default())).collect();
+    threads::for_each_chunk(&mut pieces, 1, |chunk, piece| {
+        let piece = piece[0].each_mut().map(|values| &mut **values);
+        let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(inputs[0].len());
+        f(inputs.map(|values| &values[range.clone()]), piece);
     });
 }
 

@@ -21,7 +21,5 @@ mod softmax;
 mod unary;
 
 pub use aggregate::{Reduce, segment_sum};
-pub(crate) use edge_softmax::softmax_rows;
-pub(crate) use layer_norm::normalize_row;
 pub(in crate::autograd) use movement::transposed;
 pub(crate) use softmax::exponentials;

@@ -8,14 +8,15 @@
 #![forbid(unsafe_code)]
 
 use super::RuvectorLayer;
-use crate::autograd::{Tensor, softmax_rows};
+use crate::autograd::Tensor;
 use crate::buffer::Buffer;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::linalg::{MatRef, matmul_here};
+use crate::loops;
 use crate::nn::Linear;
 use crate::real::Real;
-use crate::simd::vectorized;
+use crate::simd::Rows;
 use crate::threads;
 
 /// Nodes per block: what is between the steps fits the second-level cache.
@@ -139,21 +140,21 @@ impl<T: Real> Folded<T> {
         &self,
         m: &[T],
         query: &[T],
-        rows: &[u32],
+        rows: Rows<'_>,
         weights: Option<&[T]>,
         alpha: &mut Vec<T>,
         out: &mut [T],
     ) {
-        alpha.resize(rows.len() * self.heads, T::ZERO);
+        alpha.resize(rows.now.len() * self.heads, T::ZERO);
         T::row_dots(query, m, rows, self.heads, alpha);
-        softmax_rows(alpha, self.heads);
+        loops::softmax(alpha, self.heads);
         let (mixed, mean) = out.split_at_mut(self.heads * self.dim);
-        T::row_sums(m, rows, alpha, self.heads, mixed);
+        T::row_sums(m, rows.now, alpha, self.heads, mixed);
         match weights {
-            Some(weights) => T::gather_weighted_sum(m, rows, weights, mean),
+            Some(weights) => T::gather_weighted_sum(m, rows.now.into(), weights, mean),
             None => {
-                T::gather_sum(m, rows, mean);
-                let scale = T::ONE / T::of(rows.len() as f64);
+                T::gather_sum(m, rows.now.into(), mean);
+                let scale = T::ONE / T::of(rows.now.len() as f64);
                 mean.iter_mut().for_each(|value| *value *= scale);
             }
         }
@@ -175,38 +176,30 @@ impl<T: Real> Folded<T> {
                 continue;
             }
             let weights = weights.map(|weights| &weights[edges.clone()]);
-            self.gather(m, query, &graph.indices()[edges], weights, &mut alpha, mixed);
+            self.gather(m, query, Rows::of(graph.indices(), edges), weights, &mut alpha, mixed);
         }
         let mut input = Buffer::stale(rows * dim);
         self.mix.apply(&mixed, rows, &mut input, false);
         let mut gates = Buffer::stale(rows * 2 * dim);
         self.gates.apply(&input, rows, &mut gates, false);
         self.gates_of_state.apply(state, rows, &mut gates, true);
-        self.candidate.apply(&input, rows, out, false);
+        let mut candidate = Buffer::stale(rows * dim);
+        self.candidate.apply(&input, rows, &mut candidate, false);
         // The input is spent: its room takes the reset state.
-        vectorized(|| {
-            let states = state.chunks_exact(dim).zip(gates.chunks_exact(2 * dim));
-            for (reset, (state, gates)) in input.chunks_exact_mut(dim).zip(states) {
-                for ((reset, &h), &gate) in reset.iter_mut().zip(state).zip(&gates[dim..]) {
-                    *reset = h / (T::ONE + (-gate).exp());
-                }
-            }
-        });
-        self.candidate_of_state.apply(&input, rows, out, true);
-        vectorized(|| {
-            let states = state.chunks_exact(dim).zip(gates.chunks_exact(2 * dim));
-            for (out, (state, gates)) in out.chunks_exact_mut(dim).zip(states) {
-                for ((out, &h), &gate) in out.iter_mut().zip(state).zip(&gates[..dim]) {
-                    *out = h + (out.tanh() - h) / (T::ONE + (-gate).exp());
-                }
-            }
-        });
+        let states = state.chunks_exact(dim).zip(gates.chunks_exact(2 * dim));
+        for (reset, (state, gates)) in input.chunks_exact_mut(dim).zip(states) {
+            loops::gate(&gates[dim..], state, reset);
+        }
+        self.candidate_of_state.apply(&input, rows, &mut candidate, true);
         for (row, out) in out.chunks_exact_mut(dim).enumerate() {
+            let own = row * dim..(row + 1) * dim;
             if graph.edges(first + row).is_empty() {
-                out.copy_from_slice(&state[row * dim..][..dim]);
+                out.copy_from_slice(&state[own]);
+            } else {
+                loops::blend(&gates[2 * row * dim..][..dim], &candidate[own.clone()], &state[own], out);
             }
             let (weight, bias, eps) = &self.norm;
-            vectorized(|| crate::autograd::normalize_row(out, weight, bias, *eps));
+            loops::normalize(out, weight, bias, *eps);
         }
     }
 }
