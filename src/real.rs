@@ -61,6 +61,8 @@ pub trait Real:
     fn gather_sum(table: &[Self], rows: &[u32], out: &mut [Self]);
     /// `out = sum_j weights_j table[rows_j]`.
     fn gather_weighted_sum(table: &[Self], rows: &[u32], weights: &[Self], out: &mut [Self]);
+    /// `out = max_j table[rows_j]` column by column, 0 without rows; NaN wins.
+    fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]);
     /// `out_j = dot(query, table[rows_j])`.
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]);
     /// `f32` weights (those of a graph) in this type; free for `f32`.
@@ -73,6 +75,11 @@ pub trait Real:
 /// The larger of two values (the first when they are equal).
 pub fn larger<T: Real>(a: T, b: T) -> T {
     if b > a { b } else { a }
+}
+
+/// The larger of two values, or the one that is NaN.
+pub fn largest<T: Real>(a: T, b: T) -> T {
+    if a >= b || a.is_nan() { a } else { b }
 }
 
 macro_rules! elementary {
@@ -140,6 +147,9 @@ impl Real for f32 {
     fn gather_weighted_sum(table: &[Self], rows: &[u32], weights: &[Self], out: &mut [Self]) {
         (simd::kernels().gather_weighted_sum)(table, rows, weights, out);
     }
+    fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]) {
+        (simd::kernels().gather_max)(table, rows, out);
+    }
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {
         (simd::kernels().dot_rows)(query, table, rows, out);
     }
@@ -168,6 +178,13 @@ impl Real for f64 {
         out.fill(0.0);
         for (&row, &weight) in rows.iter().zip(weights) {
             Self::axpy(weight, row_of(table, row, out.len()), out);
+        }
+    }
+    fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]) {
+        out.fill(if rows.is_empty() { 0.0 } else { f64::NEG_INFINITY });
+        for &row in rows {
+            let values = row_of(table, row, out.len());
+            out.iter_mut().zip(values).for_each(|(best, &value)| *best = largest(*best, value));
         }
     }
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {

@@ -108,6 +108,16 @@ impl Graph {
         Self::assemble(rows, groups.len(), None)
     }
 
+    /// Row `i` lists the positions of row `i`'s edges: what aggregates one value per edge.
+    pub(crate) fn by_edge(&self) -> Self {
+        let rows = build::Rows {
+            indptr: self.0.indptr.clone(),
+            indices: (0..self.num_edges() as u32).collect(),
+            order: None,
+        };
+        Self::assemble(rows, self.num_edges(), None)
+    }
+
     /// The same graph with other edge weights, in row order.
     pub fn with_weights(&self, weights: Option<Vec<f32>>) -> Result<Self> {
         build::check_weights(weights.as_deref(), self.num_edges())?;

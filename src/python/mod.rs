@@ -10,6 +10,7 @@ mod index;
 mod learn;
 mod nn;
 mod ops;
+mod subscript;
 mod tensor;
 mod training;
 

@@ -1,21 +1,18 @@
 //! Functions of several tensors, of tensors over graphs, and the switches of the tape.
 
 use crate::autograd::{self, Reduce, Tensor};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::python::array;
 use crate::python::call::detached;
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
 use crate::python::tensor::{PyTensor, tensor_of};
+use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
 /// The aggregations by name.
 pub fn reduce_of(name: &str) -> PyResult<Reduce> {
-    match name {
-        "sum" => Ok(Reduce::Sum),
-        "mean" => Ok(Reduce::Mean),
-        _ => Err(Raise(Error::Config(format!("reduce must be \"sum\" or \"mean\", got {name:?}"))).into()),
-    }
+    Ok(name.parse().map_err(Raise)?)
 }
 
 fn tensors_of(values: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Tensor<f32>>> {
@@ -43,9 +40,10 @@ fn choose(
     x: &Bound<'_, PyAny>,
     y: &Bound<'_, PyAny>,
 ) -> PyResult<PyTensor> {
-    let mask = array::boolean("mask", mask)?.as_slice()?.to_vec();
+    let mask = array::boolean("mask", mask)?;
+    let (flags, dims) = (mask.as_slice()?.to_vec(), mask.shape().to_vec());
     let (x, y) = (tensor_of("x", x, false)?, tensor_of("y", y, false)?);
-    detached(py, || x.select(&mask, &y)).map(PyTensor)
+    detached(py, || Tensor::choose(&flags, &dims, &x, &y)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -80,7 +78,7 @@ fn by_segment(
     reduce: Reduce,
 ) -> PyResult<PyTensor> {
     let (x, segments) = (tensor_of("x", x, true)?, array::nodes("segments", segments)?);
-    detached(py, || autograd::segment_sum(&x, &segments, count, reduce)).map(PyTensor)
+    detached(py, || autograd::segment_reduce(&x, &segments, count, reduce)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -101,6 +99,28 @@ fn segment_mean(
     num_segments: usize,
 ) -> PyResult<PyTensor> {
     by_segment(py, x, segments, num_segments, Reduce::Mean)
+}
+
+#[pyfunction]
+fn segment_max(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    segments: &Bound<'_, PyAny>,
+    num_segments: usize,
+) -> PyResult<PyTensor> {
+    by_segment(py, x, segments, num_segments, Reduce::Max)
+}
+
+/// One row per edge in row order to one row per node.
+#[pyfunction]
+fn aggregate_edges(
+    py: Python<'_>,
+    messages: &Bound<'_, PyAny>,
+    graph: &PyGraph,
+    reduce: &str,
+) -> PyResult<PyTensor> {
+    let (messages, reduce) = (tensor_of("messages", messages, true)?, reduce_of(reduce)?);
+    detached(py, || messages.aggregate_edges(&graph.0, reduce)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -141,6 +161,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(edge_softmax, module)?)?;
     module.add_function(wrap_pyfunction!(segment_sum, module)?)?;
     module.add_function(wrap_pyfunction!(segment_mean, module)?)?;
+    module.add_function(wrap_pyfunction!(segment_max, module)?)?;
+    module.add_function(wrap_pyfunction!(aggregate_edges, module)?)?;
     module.add_function(wrap_pyfunction!(grad, module)?)?;
     module.add_function(wrap_pyfunction!(set_recording, module)?)?;
     module.add_function(wrap_pyfunction!(is_recording, module)?)

@@ -5,6 +5,7 @@ use crate::error::{Error, Result, require_finite};
 use crate::python::array;
 use crate::python::call::detached;
 use crate::python::error::Raise;
+use crate::python::subscript;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -204,6 +205,11 @@ impl PyTensor {
         detached(py, || self.0.update(|values| values.copy_from_slice(&source.values())))
     }
 
+    fn __getitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let parts = subscript::parts(key)?;
+        self.map(py, |x| x.index(&parts))
+    }
+
     fn __add__<'py>(&self, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.pair(other, |x, y| x.add(y))
     }
@@ -328,6 +334,7 @@ impl PyTensor {
         let other = tensor_of("other", other, false)?;
         self.map(py, |x| x.cosine_similarity(&other))
     }
+    #[pyo3(signature = (weight, bias, eps = 1e-5))]
     fn layer_norm(
         &self,
         py: Python<'_>,
@@ -368,8 +375,9 @@ impl PyTensor {
         self.map(py, |x| x.slice(axis, start..stop))
     }
     fn masked_fill(&self, py: Python<'_>, mask: &Bound<'_, PyAny>, value: f32) -> PyResult<Self> {
-        let mask = array::boolean("mask", mask)?.as_slice()?.to_vec();
-        self.map(py, |x| x.masked_fill(&mask, value))
+        let mask = array::boolean("mask", mask)?;
+        let (flags, dims) = (mask.as_slice()?.to_vec(), mask.shape().to_vec());
+        self.map(py, |x| x.masked_fill(&flags, &dims, value))
     }
     #[pyo3(signature = (rate, seed = None))]
     fn dropout(&self, py: Python<'_>, rate: f64, seed: Option<u64>) -> PyResult<Self> {

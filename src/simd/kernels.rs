@@ -240,6 +240,7 @@ macro_rules! kernel_set {
                 squared_l2_rows,
                 gather_sum,
                 gather_weighted_sum,
+                gather_max,
             };
 
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -269,6 +270,8 @@ macro_rules! kernel_set {
                 => super::over_rows::<L, false> $(, $features)?);
             kernel_set!(@wrap squared_l2_rows(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32])
                 => super::over_rows::<L, true> $(, $features)?);
+            kernel_set!(@wrap gather_max(table: &[f32], rows: &[u32], out: &mut [f32])
+                => super::super::gather_max::gather_max::<L> $(, $features)?);
 
             fn gather_sum(table: &[f32], rows: &[u32], out: &mut [f32]) {
                 $(#[target_feature(enable = $features)])?

@@ -18,6 +18,8 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn sub(self, other: Self) -> Self;
     /// `self + a * b`, fused where the set has it.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// The larger of each pair of lanes; NaN on either side wins.
+    unsafe fn max(self, other: Self) -> Self;
     /// The sum of all lanes.
     unsafe fn sum(self) -> f32;
     /// Asks for the cache line at `address`, which need not be valid.
@@ -68,6 +70,11 @@ unsafe impl Lanes for Scalar {
     #[inline(always)]
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        let larger = |a: f32, b: f32| if a >= b || a.is_nan() { a } else { b };
+        Self(std::array::from_fn(|i| larger(self.0[i], other.0[i])))
     }
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
@@ -139,6 +146,14 @@ pub(super) mod x86 {
             Self(unsafe { _mm256_fmadd_ps(a.0, b.0, self.0) })
         }
         #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            // SAFETY: the trait's contract. Of a pair with NaN the instruction gives the second.
+            unsafe {
+                let larger = _mm256_max_ps(self.0, other.0);
+                Self(_mm256_blendv_ps(larger, self.0, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0)))
+            }
+        }
+        #[inline(always)]
         unsafe fn sum(self) -> f32 {
             // SAFETY: the trait's contract.
             unsafe {
@@ -201,6 +216,14 @@ pub(super) mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the trait's contract.
             Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            // SAFETY: the trait's contract. Of a pair with NaN the instruction gives the second.
+            unsafe {
+                let ordered = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(self.0, self.0);
+                Self(_mm512_mask_max_ps(self.0, ordered, self.0, other.0))
+            }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
@@ -273,6 +296,11 @@ pub(super) mod arm {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the trait's contract.
             Self(unsafe { vfmaq_f32(self.0, a.0, b.0) })
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            // SAFETY: the trait's contract; the instruction lets NaN win.
+            Self(unsafe { vmaxq_f32(self.0, other.0) })
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {

@@ -5,6 +5,7 @@
 //! the one that `RUVECTOR_ISA=scalar|avx2|avx512|neon` names. Sums run in a fixed order per set, so results are
 //! the same on any number of threads, and differ between sets only by rounding.
 
+mod gather_max;
 mod kernels;
 mod lanes;
 
@@ -66,6 +67,8 @@ pub struct Kernels {
     pub gather_sum: fn(table: &[f32], rows: &[u32], out: &mut [f32]),
     /// `out = sum_j weights_j table[rows_j]`, as `gather_sum`.
     pub gather_weighted_sum: WeightedGather,
+    /// `out = max_j table[rows_j]` column by column, 0 without rows; NaN wins.
+    pub gather_max: fn(table: &[f32], rows: &[u32], out: &mut [f32]),
 }
 
 /// The kernels in use in this process.

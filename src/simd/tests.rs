@@ -100,6 +100,29 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn the_largest_of_rows_is_exact_and_shows_nan(
+        dim in 0usize..300, rows in prop::collection::vec(0u32..7, 0..20), nan in 0usize..2000, seed in any::<u64>(),
+    ) {
+        let mut rng = crate::rng::stream(seed, "simd-test", 2);
+        let mut table: Vec<f32> = (0..7 * dim).map(|_| rng.normal() as f32).collect();
+        if let Some(value) = table.get_mut(nan) {
+            *value = f32::NAN;
+        }
+        for set in sets() {
+            let mut out = vec![f32::NAN; dim];
+            (set.gather_max)(&table, &rows, &mut out);
+            for (column, &got) in out.iter().enumerate() {
+                let values = || rows.iter().map(|&r| table[r as usize * dim + column]);
+                if values().any(f32::is_nan) {
+                    prop_assert!(got.is_nan(), "{:?}", set.isa);
+                } else {
+                    prop_assert_eq!(got, values().reduce(f32::max).unwrap_or(0.0), "{:?}", set.isa);
+                }
+            }
+        }
+    }
 }
 
 #[test]
