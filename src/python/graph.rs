@@ -92,6 +92,16 @@ impl PyGraph {
         Self::from_csr(py, &indptr, &indices, weights, Some(sources))
     }
 
+    #[staticmethod]
+    fn batch<'py>(
+        py: Python<'py>,
+        graphs: Vec<PyRef<'py, Self>>,
+    ) -> PyResult<(Self, Bound<'py, PyArray1<i64>>)> {
+        let graphs: Vec<Graph> = graphs.iter().map(|graph| graph.0.clone()).collect();
+        let (graph, batch) = detached(py, || Graph::batch(&graphs))?;
+        Ok((Self(graph), int64(py, batch.into_iter().map(i64::from))))
+    }
+
     fn to_scipy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let ones = vec![1.0; self.0.num_edges()];
         let data = PyArray1::from_slice(py, self.0.weights().unwrap_or(&ones));
