@@ -3,23 +3,35 @@
 
 mod activation;
 mod attention;
+mod attention_pool;
 mod gcn;
+mod gin;
+mod graph_conv;
 mod gru;
 pub mod init;
 mod linear;
+mod lstm;
+mod message_passing;
 mod norm;
 mod ruvector;
 mod ruvector_json;
 mod sage;
+mod sequential;
 
 pub use activation::Activation;
 pub use attention::MultiheadAttention;
+pub use attention_pool::attention_pool;
 pub use gcn::GcnLayer;
+pub use gin::{GinLayer, gin_sum};
+pub use graph_conv::GraphConv;
 pub use gru::GruCell;
 pub use linear::Linear;
+pub use lstm::{Lstm, LstmRun};
+pub use message_passing::{Edges, MessagePassing};
 pub use norm::LayerNorm;
 pub use ruvector::{NeighborAttention, RuvectorLayer};
-pub use sage::SageLayer;
+pub use sage::{SageLayer, SageLstm};
+pub use sequential::{Sequential, Step};
 
 use crate::autograd::Tensor;
 use crate::real::Real;

@@ -10,6 +10,7 @@ mod gru;
 mod index;
 mod layer_norm;
 mod linear;
+mod lstm;
 mod masked;
 mod matmul;
 mod messages;
@@ -22,5 +23,6 @@ mod unary;
 
 pub use aggregate::{Reduce, segment_reduce};
 pub use index::Index;
+pub use lstm::Sequences;
 pub(in crate::autograd) use movement::transposed;
 pub(crate) use softmax::exponentials;

@@ -51,6 +51,21 @@ fn permuted<T: Real>(values: &[T], dims: [usize; 3], axes: [usize; 3]) -> Buffer
     out
 }
 
+/// Blocks of `(b, c, d)` values, each as `(c, b, d)`.
+fn exchanged<T: Real>(values: &[T], [b, c, d]: [usize; 3]) -> Buffer<T> {
+    let mut out = Buffer::stale(values.len());
+    if values.is_empty() {
+        return out;
+    }
+    threads::for_each_chunk(&mut out, b * c * d, |block, out| {
+        let block = &values[block * b * c * d..][..b * c * d];
+        for (place, out) in out.chunks_exact_mut(d).enumerate() {
+            out.copy_from_slice(&block[(place % b * c + place / b) * d..][..d]);
+        }
+    });
+    out
+}
+
 impl<T: Real> Tensor<T> {
     /// The same values in another shape of the same size; nothing is copied.
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
@@ -94,6 +109,37 @@ impl<T: Real> Tensor<T> {
         }))
     }
 
+    /// `(B, L, heads d)` to `(B heads, L, d)`: the heads of every row side by side become stacks of their own.
+    pub fn split_heads(&self, heads: usize) -> Result<Self> {
+        match *self.dims() {
+            [batch, length, columns] if heads > 0 && columns.is_multiple_of(heads) => self
+                .exchange([batch, length, heads, columns / heads], &[batch * heads, length, columns / heads]),
+            _ => {
+                Err(Error::Shape(format!("split_heads: {heads} heads of a tensor of shape {}", self.shape())))
+            }
+        }
+    }
+
+    /// `(B heads, L, d)` to `(B, L, heads d)`: the inverse of [`split_heads`](Self::split_heads).
+    pub fn join_heads(&self, heads: usize) -> Result<Self> {
+        match *self.dims() {
+            [stacks, length, width] if heads > 0 && stacks.is_multiple_of(heads) => self
+                .exchange([stacks / heads, heads, length, width], &[stacks / heads, length, heads * width]),
+            _ => {
+                Err(Error::Shape(format!("join_heads: {heads} heads of a tensor of shape {}", self.shape())))
+            }
+        }
+    }
+
+    /// Exchanges the middle two of four axes; the result has shape `dims`.
+    fn exchange(&self, [a, b, c, d]: [usize; 4], dims: &[usize]) -> Result<Self> {
+        let out = exchanged(&self.values(), [b, c, d]);
+        Ok(record("exchange", Arc::new(out), Shape::new(dims)?, [self], move |grad, _| {
+            debug_assert_eq!(grad.len(), a * b * c * d);
+            [Some(exchanged(&grad, [c, b, d]))]
+        }))
+    }
+
     /// Exchanges two axes.
     pub fn swap_axes(&self, first: isize, second: isize) -> Result<Self> {
         let (i, j) = (self.shape().axis("transpose", first)?, self.shape().axis("transpose", second)?);
@@ -120,6 +166,19 @@ mod tests {
         for axes in [[0, 2, 1], [2, 0, 1], [1, 2, 0], [2, 1, 0]] {
             gradcheck(&[random(&[2, 3, 4], 0)], |x| x[0].permute(axes)?.pow(2.0)).unwrap();
         }
+    }
+
+    #[test]
+    fn heads_split_and_join() {
+        let x = random(&[2, 3, 4], 0);
+        gradcheck(std::slice::from_ref(&x), |x| x[0].split_heads(2)?.pow(2.0)).unwrap();
+        gradcheck(std::slice::from_ref(&x), |x| x[0].join_heads(2)?.pow(2.0)).unwrap();
+        let split = x.split_heads(2).unwrap();
+        let (values, own) = (x.values(), split.values());
+        // Batch 1, head 1, row 2, column 0.
+        assert_eq!((split.dims(), own[(3 * 3 + 2) * 2]), (&[4, 3, 2][..], values[(3 + 2) * 4 + 2]));
+        assert_eq!(split.join_heads(2).unwrap().to_vec(), x.to_vec());
+        assert!(x.split_heads(3).is_err() && random(&[3, 4], 0).join_heads(1).is_err());
     }
 
     #[test]
