@@ -63,6 +63,14 @@ pub trait Real:
     fn gather_weighted_sum(table: &[Self], rows: &[u32], weights: &[Self], out: &mut [Self]);
     /// `out = max_j table[rows_j]` column by column, 0 without rows; NaN wins.
     fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]);
+    /// `out = sum_j values[rows_j]` where `keys[rows_j]` equals `key`, column by column; counts without `values`.
+    fn gather_where_equal(
+        keys: &[Self],
+        values: Option<&[Self]>,
+        rows: &[u32],
+        key: &[Self],
+        out: &mut [Self],
+    );
     /// `out_j = dot(query, table[rows_j])`.
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]);
     /// `f32` weights (those of a graph) in this type; free for `f32`.
@@ -150,6 +158,15 @@ impl Real for f32 {
     fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]) {
         (simd::kernels().gather_max)(table, rows, out);
     }
+    fn gather_where_equal(
+        keys: &[Self],
+        values: Option<&[Self]>,
+        rows: &[u32],
+        key: &[Self],
+        out: &mut [Self],
+    ) {
+        (simd::kernels().gather_where_equal)(keys, values, rows, key, out);
+    }
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {
         (simd::kernels().dot_rows)(query, table, rows, out);
     }
@@ -185,6 +202,23 @@ impl Real for f64 {
         for &row in rows {
             let values = row_of(table, row, out.len());
             out.iter_mut().zip(values).for_each(|(best, &value)| *best = largest(*best, value));
+        }
+    }
+    fn gather_where_equal(
+        keys: &[Self],
+        values: Option<&[Self]>,
+        rows: &[u32],
+        key: &[Self],
+        out: &mut [Self],
+    ) {
+        out.fill(0.0);
+        for start in rows.iter().map(|&row| row as usize * key.len()) {
+            for (column, (out, &key)) in out.iter_mut().zip(key).enumerate() {
+                let at = start + column;
+                if keys[at] == key {
+                    *out += values.map_or(1.0, |values| values[at]);
+                }
+            }
         }
     }
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {

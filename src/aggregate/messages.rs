@@ -7,7 +7,7 @@
 
 use super::{BAND, per_row};
 use crate::graph::Graph;
-use crate::real::{Real, largest};
+use crate::real::{Real, larger, largest};
 use crate::threads;
 
 /// `out_i = max_j w_ij x_j`, 0 without neighbours; weights in row order, 1 when `None`.
@@ -43,16 +43,32 @@ pub fn share_among_largest<T: Real>(
         for (row, grad) in grad.chunks_exact_mut(columns).enumerate() {
             let node = band * BAND + row;
             let best = &best[node * columns..][..columns];
-            ties.fill(T::ZERO);
-            for edge in graph.edges(node) {
-                let x = &x[graph.indices()[edge] as usize * columns..][..columns];
-                let weight = weights.map_or(T::ONE, |weights| weights[edge]);
-                for ((ties, &x), &best) in ties.iter_mut().zip(x).zip(best) {
-                    *ties += if weight * x == best { T::ONE } else { T::ZERO };
-                }
+            match weights {
+                None => T::gather_where_equal(x, None, graph.neighbors(node), best, &mut ties),
+                Some(weights) => count_largest(graph, weights, x, node, best, &mut ties),
             }
-            grad.iter_mut().zip(&ties).filter(|(_, ties)| **ties > T::ONE).for_each(|(g, &t)| *g = *g / t);
+            grad.iter_mut().zip(&ties).for_each(|(g, &ties)| *g = *g / larger(ties, T::ONE));
         }
+    });
+}
+
+/// Per column, how many weighted messages of `node` equal `best`.
+fn count_largest<T: Real>(graph: &Graph, weights: &[T], x: &[T], node: usize, best: &[T], ties: &mut [T]) {
+    ties.fill(T::ZERO);
+    for edge in graph.edges(node) {
+        let x = &x[graph.indices()[edge] as usize * best.len()..];
+        for ((ties, &x), &best) in ties.iter_mut().zip(x).zip(best) {
+            *ties += if weights[edge] * x == best { T::ONE } else { T::ZERO };
+        }
+    }
+}
+
+/// The gradient of `x` in an unweighted [`max`] with result `best`: the shares of the nodes that it is the largest of.
+pub fn max_adjoint<T: Real>(graph: &Graph, x: &[T], best: &[T], shares: &[T], columns: usize, out: &mut [T]) {
+    let back = &graph.transposed().graph;
+    each_node(back, columns, out, |source, out| {
+        let own = &x[source * columns..][..columns];
+        T::gather_where_equal(best, Some(shares), back.neighbors(source), own, out);
     });
 }
 

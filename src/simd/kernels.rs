@@ -241,6 +241,7 @@ macro_rules! kernel_set {
                 gather_sum,
                 gather_weighted_sum,
                 gather_max,
+                gather_where_equal,
             };
 
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -271,7 +272,10 @@ macro_rules! kernel_set {
             kernel_set!(@wrap squared_l2_rows(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32])
                 => super::over_rows::<L, true> $(, $features)?);
             kernel_set!(@wrap gather_max(table: &[f32], rows: &[u32], out: &mut [f32])
-                => super::super::gather_max::gather_max::<L> $(, $features)?);
+                => super::super::extremes::gather_max::<L> $(, $features)?);
+            kernel_set!(@wrap gather_where_equal(
+                keys: &[f32], values: Option<&[f32]>, rows: &[u32], key: &[f32], out: &mut [f32]
+            ) => super::super::extremes::gather_where_equal::<L> $(, $features)?);
 
             fn gather_sum(table: &[f32], rows: &[u32], out: &mut [f32]) {
                 $(#[target_feature(enable = $features)])?

@@ -5,7 +5,7 @@
 //! the one that `RUVECTOR_ISA=scalar|avx2|avx512|neon` names. Sums run in a fixed order per set, so results are
 //! the same on any number of threads, and differ between sets only by rounding.
 
-mod gather_max;
+mod extremes;
 mod kernels;
 mod lanes;
 
@@ -46,6 +46,10 @@ pub type RowsKernel = fn(query: &[f32], table: &[f32], rows: &[u32], out: &mut [
 /// The weighted sum of many rows of a row-major table.
 pub type WeightedGather = fn(table: &[f32], rows: &[u32], weights: &[f32], out: &mut [f32]);
 
+/// The sum of those values of many rows whose keys match.
+pub type MatchingGather =
+    fn(keys: &[f32], values: Option<&[f32]>, rows: &[u32], key: &[f32], out: &mut [f32]);
+
 /// The kernels of one instruction set. All slices may have any length, zero included; the functions panic when
 /// lengths disagree (callers check shapes first).
 #[derive(Debug)]
@@ -69,6 +73,9 @@ pub struct Kernels {
     pub gather_weighted_sum: WeightedGather,
     /// `out = max_j table[rows_j]` column by column, 0 without rows; NaN wins.
     pub gather_max: fn(table: &[f32], rows: &[u32], out: &mut [f32]),
+    /// `out = sum_j values[rows_j]` where `keys[rows_j]` equals `key`, column by column: how a maximum's gradient
+    /// comes back. Without `values` the equal ones are counted.
+    pub gather_where_equal: MatchingGather,
 }
 
 /// The kernels in use in this process.

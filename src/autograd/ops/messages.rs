@@ -57,7 +57,11 @@ impl<T: Real> Tensor<T> {
             let (inputs, slope) = ((&x[..], &grad[..]), |m, y, log| slope(reduce, m, y, log));
             let to_x = wanted[0].then(|| {
                 let mut out = Buffer::stale(x.len());
-                messages::adjoint(&graph, w, inputs, kept, columns, slope, &mut out);
+                if reduce == Reduce::Max && w.is_none() {
+                    messages::max_adjoint(&graph, &x, &y, &grad, columns, &mut out);
+                } else {
+                    messages::adjoint(&graph, w, inputs, kept, columns, slope, &mut out);
+                }
                 out
             });
             let to_weights = w.map(|w| {
