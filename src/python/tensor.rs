@@ -351,11 +351,7 @@ impl PyTensor {
             1 => shape.get_item(0)?.extract().or_else(|_| shape.extract())?,
             _ => shape.extract()?,
         };
-        let known: isize = dims.iter().filter(|&&dim| dim >= 0).product();
-        let rest = if known > 0 { self.0.count() as isize / known } else { 0 };
-        let dims: Vec<usize> =
-            dims.into_iter().map(|dim| if dim == -1 { rest } else { dim } as usize).collect();
-        self.map(py, |x| x.reshape(&dims))
+        self.map(py, |x| x.reshape_to(&dims))
     }
     #[getter]
     #[pyo3(name = "T")]

@@ -86,152 +86,36 @@ def test_products_and_transposes(m: int, k: int, n: int) -> None:
     close(rg.tensor(a).reshape(-1) if m * k else rg.tensor(a), a.reshape(-1) if m * k else a)
 
 
+@settings(deadline=None)
+@given(st.data())
+def test_shapes_change_as_in_numpy(data: st.DataObject) -> None:
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4))
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    x = rg.tensor(array)
+    lengths = data.draw(st.lists(st.integers(-1, 6), max_size=3))
+    try:
+        expected = array.reshape(lengths)
+    except ValueError:
+        with pytest.raises(rg.ShapeError, match="reshape"):
+            x.reshape(*lengths) if lengths else x.reshape(())
+    else:
+        close(x.reshape(*lengths) if lengths else x.reshape(()), expected, 0)
+    first, second = (data.draw(st.integers(-array.ndim, array.ndim - 1)) for _ in range(2))
+    close(x.transpose(first, second), array.swapaxes(first, second), 0)
+    close(rg.concat([x, array, x], first), np.concatenate([array] * 3, first), 0)
+    if array.ndim < 3:
+        close(rg.stack([x, array], first), np.stack([array] * 2, first), 0)
+    length = array.shape[first]
+    start = data.draw(st.integers(0, length))
+    close(x.slice(start, length, first), array.take(range(start, length), first), 0)
+
+
 def test_three_dimensional_products() -> None:
     rng = np.random.default_rng(1)
     a, b, c = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 4, 5)), rng.normal(size=(4, 2))
     close(rg.tensor(a) @ b, a @ b)
     close(rg.tensor(a) @ c, a @ c)
     close(rg.tensor(a).transpose(0, 2), a.transpose(2, 1, 0))
-
-
-PARTS = st.one_of(
-    st.integers(-6, 6),
-    st.none(),
-    st.builds(slice, *[st.none() | st.integers(-7, 7)] * 2, st.sampled_from([-3, -2, -1, 1, 2, None])),
-)
-
-
-@settings(deadline=None, max_examples=300)
-@given(
-    array=hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=5), elements=VALUES),
-    parts=st.lists(PARTS, max_size=4),
-    dots=st.none() | st.integers(0, 4),
-)
-def test_brackets_choose_as_numpy(array: np.ndarray, parts: list[Any], dots: int | None) -> None:
-    if dots is not None:
-        parts.insert(dots, Ellipsis)
-    key = tuple(parts)
-    try:
-        expected = array[key]
-    except IndexError:
-        with pytest.raises(rg.RowError):
-            rg.tensor(array)[key]
-        return
-    if expected.ndim > 3:
-        with pytest.raises(rg.ShapeError, match="at most 3"):
-            rg.tensor(array)[key]
-        return
-    close(rg.tensor(array)[key], expected, 0)
-    x = rg.tensor(array, requires_grad=True)
-    x[key].sum().backward()
-    counts = np.zeros_like(array)
-    counts[key] += 1
-    close(x.grad, counts, 0)
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_rows_and_masks_choose_as_numpy(data: st.DataObject) -> None:
-    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=5))
-    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    rows = data.draw(hnp.arrays(np.int64, st.integers(0, 7), elements=st.integers(-shape[0], shape[0] - 1)))
-    mask = data.draw(hnp.arrays(bool, shape[: data.draw(st.integers(1, len(shape)))]))
-    for key in (rows, mask, (rows, Ellipsis), (mask, ..., None) if array.ndim - mask.ndim < 2 else mask):
-        close(rg.tensor(array)[key], array[key], 0)
-    x = rg.tensor(array, requires_grad=True)
-    x[rows].sum().backward()
-    counts = np.zeros_like(array)
-    np.add.at(counts, rows, 1)
-    close(x.grad, counts, 0)
-
-
-def test_what_cannot_be_an_index_is_refused() -> None:
-    x = rg.tensor(np.ones((3, 2)))
-    for key in (3, (0, 2), (0, 0, 0), [0, 5], [True, False], (..., ...)):
-        with pytest.raises(rg.RowError):
-            x[key]
-    for key in (True, (slice(None), [0, 1]), slice(None, None, 0)):
-        with pytest.raises(rg.ConfigError):
-            x[key]
-    with pytest.raises(rg.ShapeError):
-        x[1.5]
-    assert [row.shape for row in x] == [(2,)] * 3, "a loop ends after the last row"
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_where_broadcasts_as_numpy(data: st.DataObject) -> None:
-    shapes = data.draw(hnp.mutually_broadcastable_shapes(num_shapes=3, max_dims=3, max_side=4)).input_shapes
-    mask = data.draw(hnp.arrays(bool, shapes[0]))
-    a, b = (data.draw(hnp.arrays(np.float32, shape, elements=VALUES)) for shape in shapes[1:])
-    close(rg.where(mask, rg.tensor(a), b), np.where(mask, a, b), 0)
-    x, y = rg.tensor(a, requires_grad=True), rg.tensor(b, requires_grad=True)
-    rg.where(mask, x, y).sum().backward()
-    chosen = np.broadcast_to(mask, np.broadcast_shapes(*shapes)).sum()
-    assert float(x.grad.sum()) == chosen
-    assert float(y.grad.sum()) == np.prod(np.broadcast_shapes(*shapes)) - chosen
-    if np.broadcast_shapes(mask.shape, a.shape) == a.shape:
-        close(rg.tensor(a).masked_fill(mask, 7.0), np.where(mask, np.float32(7), a), 0)
-
-
-def test_masks_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(rg.ShapeError, match="where"):
-        rg.where([True, False], np.ones(3), np.ones(3))
-    with pytest.raises(rg.ShapeError, match="masked_fill"):
-        rg.tensor(np.ones((2, 3))).masked_fill(np.ones((3, 2), bool), 0.0)
-
-
-def by_node(array: np.ndarray, groups: np.ndarray, count: int, reduce: str) -> np.ndarray:
-    """The definition of an aggregation, row by row."""
-    out = np.zeros((count, array.shape[1]))
-    for group in range(count):
-        rows = array[groups == group].astype(np.float64)
-        if len(rows):
-            shares = np.exp(rows - rows.max(0))
-            softmax = (shares / shares.sum(0) * rows).sum(0)
-            plain = {"sum": rows.sum, "mean": rows.mean, "max": rows.max}
-            out[group] = softmax if reduce == "softmax" else plain[reduce](0)
-    return out
-
-
-@settings(deadline=None)
-@given(
-    array=hnp.arrays(np.float32, st.tuples(st.integers(0, 12), st.integers(0, 20)), elements=VALUES),
-    count=st.integers(1, 5),
-    seed=st.integers(0, 99),
-)
-def test_aggregations_match_their_definitions(array: np.ndarray, count: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    groups = rng.integers(0, count, len(array))
-    for name in ("sum", "mean", "max"):
-        close(getattr(rg, f"segment_{name}")(array, groups, count), by_node(array, groups, count, name), 5e-6)
-    sources = rng.integers(0, max(len(array), 1), len(array))
-    nodes = max(len(array), count)
-    features = np.zeros((nodes, array.shape[1]), np.float32)
-    features[: len(array)] = array
-    weights = rng.uniform(-2, 2, len(array)).astype(np.float32)
-    for given_weights in (None, weights):
-        graph = rg.Graph.from_edge_index([sources, groups], nodes, given_weights)
-        messages = features[sources] * (1 if given_weights is None else weights[:, None])
-        for name in ("sum", "mean", "max", "softmax"):
-            expected = by_node(messages, groups, nodes, name)
-            close(rg.aggregate(features, graph, reduce=name), expected, 5e-6)
-            if given_weights is not None:
-                bare = rg.Graph.from_edge_index([sources, groups], nodes)
-                ordered = weights[bare.edge_order]
-                close(rg.aggregate(features, bare, reduce=name, weights=ordered), expected, 5e-6)
-
-
-def test_wrong_aggregations_name_themselves() -> None:
-    graph = rg.Graph.from_adjacency([[1], [0]])
-    with pytest.raises(rg.ShapeError, match=r"aggregate: x of shape \(3, 1\) over a graph of 2 nodes"):
-        rg.aggregate(np.ones((3, 1)), graph, "max")
-    with pytest.raises(rg.ConfigError, match="sum, mean, max or softmax"):
-        rg.aggregate(np.ones((2, 1)), graph, "median")  # type: ignore[arg-type] # the wrong value is the test
-    with pytest.raises(rg.ShapeError, match="segment_max"):
-        rg.segment_max(np.ones((2, 1)), [0], 1)
-    with pytest.raises(rg.RowError, match="segment_max: segment 1 of 1"):
-        rg.segment_max(np.ones((1, 1)), [1], 1)
 
 
 @settings(deadline=None, max_examples=30)

@@ -187,12 +187,19 @@ impl<T: Real> Pass<'_, T> {
     }
 }
 
-/// The unit itself, for one sequence.
-fn cell<T: Real>(gates: &mut [T], h: &mut [T], c: &mut [T]) {
-    let width = h.len();
+/// The four gates of one sequence.
+fn parts<T>(gates: &mut [T], width: usize) -> [&mut [T]; 4] {
     let (i, rest) = gates.split_at_mut(width);
     let (f, rest) = rest.split_at_mut(width);
     let (g, o) = rest.split_at_mut(width);
+    [i, f, g, &mut o[..width]]
+}
+
+/// The unit itself, for one sequence.
+fn cell<T: Real>(gates: &mut [T], h: &mut [T], c: &mut [T]) {
+    let width = h.len();
+    // Lengths that the compiler can see are equal let it use vector registers.
+    let ([i, f, g, o], c) = (parts(gates, width), &mut c[..width]);
     for k in 0..width {
         (i[k], f[k], g[k], o[k]) = (sigmoid(i[k]), sigmoid(f[k]), g[k].tanh(), sigmoid(o[k]));
         c[k] = f[k] * c[k] + i[k] * g[k];
@@ -203,18 +210,16 @@ fn cell<T: Real>(gates: &mut [T], h: &mut [T], c: &mut [T]) {
 /// Turns the gates into their gradients, and `dc` into that of the state before.
 fn cell_adjoint<T: Real>(gates: &mut [T], dh: &[T], dc: &mut [T], c: &[T], before: &[T]) {
     let width = c.len();
-    let (i, rest) = gates.split_at_mut(width);
-    let (f, rest) = rest.split_at_mut(width);
-    let (g, o) = rest.split_at_mut(width);
+    let ([i, f, g, o], dc) = (parts(gates, width), &mut dc[..width]);
+    let (dh, before) = (&dh[..width], &before[..width]);
     for k in 0..width {
-        let tanh = c[k].tanh();
-        let d = dc[k] + dh[k] * o[k] * (T::ONE - tanh * tanh);
-        o[k] = dh[k] * tanh * o[k] * (T::ONE - o[k]);
-        dc[k] = d * f[k];
-        f[k] = d * before[k] * f[k] * (T::ONE - f[k]);
-        let input = i[k];
+        let (input, forget, output, tanh) = (i[k], f[k], o[k], c[k].tanh());
+        let d = dc[k] + dh[k] * output * (T::ONE - tanh * tanh);
         i[k] = d * g[k] * input * (T::ONE - input);
+        f[k] = d * before[k] * forget * (T::ONE - forget);
         g[k] = d * input * (T::ONE - g[k] * g[k]);
+        o[k] = dh[k] * tanh * output * (T::ONE - output);
+        dc[k] = d * forget;
     }
 }
 

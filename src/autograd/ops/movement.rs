@@ -76,6 +76,21 @@ impl<T: Real> Tensor<T> {
         Ok(record("reshape", self.values(), shape, [self], |grad, _| [Some(grad)]))
     }
 
+    /// As [`reshape`](Self::reshape); one length may be -1, and follows from the others.
+    pub fn reshape_to(&self, lengths: &[isize]) -> Result<Self> {
+        let refuse = || Err(Error::Shape(format!("reshape: shape {} to {lengths:?}", self.shape())));
+        let known = lengths.iter().filter(|&&length| length != -1).try_fold(1usize, |product, &length| {
+            usize::try_from(length).ok().and_then(|length| product.checked_mul(length))
+        });
+        let Some(known) = known else { return refuse() };
+        let open = lengths.iter().filter(|&&length| length == -1).count();
+        if open > 1 || open == 1 && (known == 0 || !self.count().is_multiple_of(known)) {
+            return refuse();
+        }
+        let length = |&length: &isize| usize::try_from(length).unwrap_or_else(|_| self.count() / known);
+        self.reshape(&lengths.iter().map(length).collect::<Vec<_>>())
+    }
+
     /// The transpose of a matrix, carried out only when its values are read outside of a product.
     pub fn transpose(&self) -> Result<Self> {
         let (rows, columns) = self.shape().matrix("transpose", "the tensor")?;
@@ -157,6 +172,7 @@ impl<T: Real> Tensor<T> {
 
 #[cfg(test)]
 mod tests {
+    use crate::Error;
     use crate::autograd::gradcheck::{gradcheck, random};
 
     #[test]
@@ -194,6 +210,10 @@ mod tests {
     fn bad_shapes_and_orders_are_refused() {
         let x = random(&[2, 3, 4], 0);
         assert!(x.reshape(&[5]).is_err() && x.transpose().is_err());
+        assert_eq!(x.reshape_to(&[4, -1]).unwrap().dims(), [4, 6]);
+        for lengths in [&[-1, -1][..], &[-1, 5], &[0, -1], &[-2, -12], &[isize::MAX, isize::MAX]] {
+            assert!(matches!(x.reshape_to(lengths), Err(Error::Shape(_))), "{lengths:?}");
+        }
         assert!(x.permute([0, 0, 1]).is_err() && x.permute([0, 1, 3]).is_err());
     }
 }
