@@ -8,6 +8,14 @@ use crate::error::{Error, Result};
 impl Graph {
     /// The graphs side by side, no edge between them, and for each node the number of its graph. Nodes and edges as
     /// given keep their order, graph after graph; an unweighted graph beside a weighted one counts with weights 1.
+    ///
+    /// ```
+    /// use ruvector_gnn::graph::Graph;
+    /// let pair = Graph::from_edges(&[0, 1], &[1, 0], 2, 2, None)?;
+    /// let (graph, batch) = Graph::batch(&[pair.clone(), pair])?;
+    /// assert_eq!((graph.indices(), &batch[..]), (&[1, 0, 3, 2][..], &[0, 0, 1, 1][..]));
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
     pub fn batch(graphs: &[Self]) -> Result<(Self, Vec<u32>)> {
         if graphs.is_empty() {
             return Err(Error::Shape("batch: at least one graph is needed, got none".into()));

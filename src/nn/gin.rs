@@ -11,6 +11,16 @@ use crate::graph::Graph;
 use crate::real::Real;
 
 /// A layer of the graph isomorphism network.
+///
+/// ```
+/// use ruvector_gnn::autograd::Tensor;
+/// use ruvector_gnn::graph::Graph;
+/// use ruvector_gnn::nn::{Activation, GinLayer, Sequential};
+/// let layer = GinLayer::<f32>::new(Sequential::mlp(&[3, 8, 2], Activation::Relu, 0)?, 0.0, false)?;
+/// let graph = Graph::from_edges(&[0, 1], &[1, 0], 2, 2, None)?;
+/// assert_eq!(layer.forward(&Tensor::zeros(&[2, 3])?, &graph)?.dims(), [2, 2]);
+/// # Ok::<(), ruvector_gnn::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GinLayer<T: Real> {
     /// The map of the sums.

@@ -12,6 +12,16 @@ use crate::graph::Graph;
 use crate::real::Real;
 
 /// A weighted graph convolution with a map of its own for the node itself.
+///
+/// ```
+/// use ruvector_gnn::autograd::Tensor;
+/// use ruvector_gnn::graph::Graph;
+/// use ruvector_gnn::nn::GraphConv;
+/// let graph = Graph::from_edges(&[0, 1], &[1, 0], 2, 2, Some(&[0.5, 2.0]))?;
+/// let layer = GraphConv::<f32>::new(3, 2, true, 0)?;
+/// assert_eq!(layer.forward(&Tensor::zeros(&[2, 3])?, &graph)?.dims(), [2, 2]);
+/// # Ok::<(), ruvector_gnn::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GraphConv<T: Real> {
     /// The map of the neighbours, with bias unless the layer has none.

@@ -13,6 +13,14 @@ use crate::real::Real;
 use std::sync::Arc;
 
 /// A layer of long short-term memory.
+///
+/// ```
+/// use ruvector_gnn::autograd::Tensor;
+/// use ruvector_gnn::nn::Lstm;
+/// let run = Lstm::<f32>::new(3, 4, 0)?.forward(&Tensor::zeros(&[2, 5, 3])?, None)?;
+/// assert_eq!((run.states.dims(), run.h.dims()), (&[2, 5, 4][..], &[2, 4][..]));
+/// # Ok::<(), ruvector_gnn::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Lstm<T: Real> {
     /// `(4 hidden, in)`, gates in the order input, forget, candidate, output.

@@ -92,6 +92,14 @@ impl PyGraph {
         Self::from_csr(py, &indptr, &indices, weights, Some(sources))
     }
 
+    /// Put graphs side by side: the block-diagonal graph and, per node, the number of its graph.
+    ///
+    /// Nodes, and edges as given, keep their order, graph after graph. An unweighted graph beside a weighted one
+    /// counts with weights 1. Raises `ShapeError` without graphs, or where sources and nodes differ.
+    ///
+    /// >>> graph, batch = rg.Graph.batch([rg.Graph.from_adjacency([[1], [0]]), rg.Graph.from_adjacency([[]])])
+    /// >>> graph, batch
+    /// (Graph(num_nodes=3, num_edges=2), array([0, 0, 1]))
     #[staticmethod]
     fn batch<'py>(
         py: Python<'py>,

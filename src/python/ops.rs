@@ -19,6 +19,10 @@ fn tensors_of(values: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Tensor<f32>>> {
     values.iter().map(|value| tensor_of("tensors", value, false)).collect()
 }
 
+/// Join tensors along `axis`; the other axes must agree (`ShapeError`).
+///
+/// >>> rg.concat([[[1.0, 2.0]], [[3.0, 4.0]]], axis=1).numpy()
+/// array([[1., 2., 3., 4.]], dtype=float32)
 #[pyfunction]
 #[pyo3(signature = (tensors, axis = 0))]
 fn concat(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResult<PyTensor> {
@@ -26,6 +30,11 @@ fn concat(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResu
     detached(py, || Tensor::concat(&tensors, axis)).map(PyTensor)
 }
 
+/// Join tensors of one shape along a new axis.
+///
+/// >>> rg.stack([[1.0, 2.0], [3.0, 4.0]], axis=1).numpy()
+/// array([[1., 3.],
+///        [2., 4.]], dtype=float32)
 #[pyfunction]
 #[pyo3(signature = (tensors, axis = 0))]
 fn stack(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResult<PyTensor> {
@@ -33,6 +42,10 @@ fn stack(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResul
     detached(py, || Tensor::stack(&tensors, axis)).map(PyTensor)
 }
 
+/// Take `x` where the boolean `mask` is set, else `y`; all three broadcast as in NumPy.
+///
+/// >>> rg.where([True, False], [1.0, 2.0], 0.0).numpy()
+/// array([1., 0.], dtype=float32)
 #[pyfunction(name = "where")]
 fn choose(
     py: Python<'_>,
@@ -46,6 +59,18 @@ fn choose(
     detached(py, || Tensor::choose(&flags, &dims, &x, &y)).map(PyTensor)
 }
 
+/// Aggregate `x (num_sources, d)` over the neighbours of each node: `(num_nodes, d)`, 0 without neighbours.
+///
+/// The message of an edge is `m_ij = w_ij x_j`, with the graph's weights, or `weights (E,)` in row order (which get a
+/// gradient), or 1. `reduce` is their "sum", "mean" (by the number of edges), "max" (equal largest ones share the
+/// gradient evenly) or "softmax": `sum_j a_ij m_ij` with `a = softmax_j(m_ij)`, column by column (Li et al. 2020).
+/// Raises `ShapeError` where the rows of `x` or the weights do not fit, `ConfigError` for another `reduce`.
+///
+/// >>> graph = rg.Graph.from_adjacency([[1, 2], [0], []])
+/// >>> rg.aggregate([[1.0], [2.0], [5.0]], graph, reduce="max").numpy()
+/// array([[5.],
+///        [1.],
+///        [0.]], dtype=float32)
 #[pyfunction]
 #[pyo3(signature = (x, graph, reduce = "sum", weights = None))]
 fn aggregate(
@@ -64,6 +89,13 @@ fn aggregate(
     .map(PyTensor)
 }
 
+/// Softmax over the edges of each node: `scores (E,)` or `(E, heads)` in row order, the same shape back.
+///
+/// `y_e = e^s_e / sum of e^s over the edges of the node`; each node's weights sum to 1.
+///
+/// >>> graph = rg.Graph.from_adjacency([[1, 2], [0], []])
+/// >>> rg.edge_softmax([3.0, 3.0, 7.0], graph).numpy()
+/// array([0.5, 0.5, 1. ], dtype=float32)
 #[pyfunction]
 fn edge_softmax(py: Python<'_>, scores: &Bound<'_, PyAny>, graph: &PyGraph) -> PyResult<PyTensor> {
     let scores = tensor_of("scores", scores, true)?;
@@ -81,6 +113,13 @@ fn by_segment(
     detached(py, || autograd::segment_reduce(&x, &segments, count, reduce)).map(PyTensor)
 }
 
+/// Sum the rows of `x (N, d)` by segment: row `e` goes to row `segments[e]` of `(num_segments, d)`.
+///
+/// Raises `RowError` for a segment out of range, `ShapeError` where the counts differ.
+///
+/// >>> rg.segment_sum([[1.0], [2.0], [5.0]], [1, 0, 1], 2).numpy()
+/// array([[2.],
+///        [6.]], dtype=float32)
 #[pyfunction]
 fn segment_sum(
     py: Python<'_>,
@@ -91,6 +130,12 @@ fn segment_sum(
     by_segment(py, x, segments, num_segments, Reduce::Sum)
 }
 
+/// Average the rows of `x (N, d)` by segment, as `segment_sum`; an empty segment gives 0.
+///
+/// >>> rg.segment_mean([[1.0], [2.0], [5.0]], [1, 0, 1], 3).numpy()
+/// array([[2.],
+///        [3.],
+///        [0.]], dtype=float32)
 #[pyfunction]
 fn segment_mean(
     py: Python<'_>,
@@ -101,6 +146,13 @@ fn segment_mean(
     by_segment(py, x, segments, num_segments, Reduce::Mean)
 }
 
+/// Take the largest value of each column by segment, as `segment_sum`; an empty segment gives 0.
+///
+/// Equal largest values share the gradient evenly, as PyTorch's `scatter_reduce("amax")`.
+///
+/// >>> rg.segment_max([[1.0], [2.0], [-5.0]], [1, 1, 0], 2).numpy()
+/// array([[-5.],
+///        [ 2.]], dtype=float32)
 #[pyfunction]
 fn segment_max(
     py: Python<'_>,
@@ -123,6 +175,13 @@ fn aggregate_edges(
     detached(py, || messages.aggregate_edges(&graph.0, reduce)).map(PyTensor)
 }
 
+/// Give the gradients of the single number `loss` with respect to `tensors`, leaving their `grad` alone.
+///
+/// `None` stands where the loss does not depend on a tensor.
+///
+/// >>> x = rg.tensor([1.0, 2.0], requires_grad=True)
+/// >>> rg.grad((x * x).sum(), [x])[0].numpy()
+/// array([2., 4.], dtype=float32)
 #[pyfunction]
 #[pyo3(signature = (loss, tensors, retain_graph = false))]
 fn grad(

@@ -205,6 +205,11 @@ impl PyTensor {
         detached(py, || self.0.update(|values| values.copy_from_slice(&source.values())))
     }
 
+    /// The part that NumPy's `array[key]` gives: integers, slices, `...`, `None`, and one array of integers or
+    /// booleans at the first axis.
+    ///
+    /// >>> rg.tensor([[1.0, 2.0], [3.0, 4.0]])[-1, ::-1].numpy()
+    /// array([4., 3.], dtype=float32)
     fn __getitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Self> {
         let parts = subscript::parts(key)?;
         self.map(py, |x| x.index(&parts))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ruvector_gnn as rg
-from assert_layer import assert_state, problem, within
+from assert_layer import assert_same_bits_on_any_threads, assert_state, problem, within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruvector_gnn import nn
@@ -138,6 +138,25 @@ def test_containers_number_their_modules() -> None:
     attention = nn.Sequential(nn.MultiheadAttention(5, 1, seed=0))
     assert attention(x).shape == x.shape, "the graph is optional there"
     assert (attention(x, graph).numpy() != attention(x).numpy()).any()
+
+
+class Everything(nn.Module):
+    """What the layers over graphs alone do not reach."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.lstm, self.attention = nn.LSTM(5, 5, seed=seed), nn.MultiheadAttention(5, 5, seed=seed)
+        self.pool, self.messages = nn.AttentionPool(5, seed=seed), nn.MessagePassing("softmax")
+
+    def forward(self, x: rg.Tensor, graph: rg.Graph) -> rg.Tensor:
+        y, (_, c) = self.lstm(x.reshape(100, 30, 5))
+        rows = self.attention(y).reshape(-1, 5) + self.messages.propagate(graph, x=x)
+        batch = np.arange(graph.num_nodes) % 7
+        return rg.concat([self.pool(rows, batch), nn.global_max_pool(rows, batch), c[0]])
+
+
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+    assert_same_bits_on_any_threads(Everything)
 
 
 def test_wrong_sequences_are_named() -> None:

@@ -85,6 +85,14 @@ impl Walk {
 
 impl<T: Real> Tensor<T> {
     /// The part of the tensor that `key` names, as NumPy's `x[key]`. Arrays are taken along the first axis only.
+    ///
+    /// ```
+    /// use ruvector_gnn::autograd::{Index, Tensor};
+    /// let x = Tensor::new(vec![1.0f32, 2.0, 3.0, 4.0], &[2, 2])?;
+    /// let last = [Index::At(-1), Index::Range { start: None, stop: None, step: -1 }];
+    /// assert_eq!(x.index(&last)?.to_vec(), [4.0, 3.0]);
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
     pub fn index(&self, key: &[Index]) -> Result<Self> {
         let named: usize = key.iter().map(Index::axes).sum();
         let dots = key.iter().filter(|part| matches!(part, Index::Ellipsis)).count();
