@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod messages;
+
 use crate::graph::Graph;
 use crate::real::Real;
 use crate::simd::Rows;

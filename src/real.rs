@@ -62,6 +62,16 @@ pub trait Real:
     fn gather_sum(table: &[Self], rows: Rows<'_>, out: &mut [Self]);
     /// `out = sum_j weights_j table[rows_j]`.
     fn gather_weighted_sum(table: &[Self], rows: Rows<'_>, weights: &[Self], out: &mut [Self]);
+    /// `out = max_j table[rows_j]` column by column, 0 without rows; NaN wins.
+    fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]);
+    /// `out = sum_j values[rows_j]` where `keys[rows_j]` equals `key`, column by column; counts without `values`.
+    fn gather_where_equal(
+        keys: &[Self],
+        values: Option<&[Self]>,
+        rows: &[u32],
+        key: &[Self],
+        out: &mut [Self],
+    );
     /// `out_j = dot(query, table[rows_j])`.
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]);
     /// `out_jh = <query_h, table[rows_j]_h>`, the columns divided among the heads.
@@ -90,6 +100,11 @@ pub trait Real:
 /// The larger of two values (the first when they are equal).
 pub fn larger<T: Real>(a: T, b: T) -> T {
     if b > a { b } else { a }
+}
+
+/// The larger of two values, or the one that is NaN.
+pub fn largest<T: Real>(a: T, b: T) -> T {
+    if a >= b || a.is_nan() { a } else { b }
 }
 
 macro_rules! elementary {
@@ -157,6 +172,18 @@ impl Real for f32 {
     fn gather_weighted_sum(table: &[Self], rows: Rows<'_>, weights: &[Self], out: &mut [Self]) {
         (simd::kernels().gather_weighted_sum)(table, rows, weights, out);
     }
+    fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]) {
+        (simd::kernels().gather_max)(table, rows, out);
+    }
+    fn gather_where_equal(
+        keys: &[Self],
+        values: Option<&[Self]>,
+        rows: &[u32],
+        key: &[Self],
+        out: &mut [Self],
+    ) {
+        (simd::kernels().gather_where_equal)(keys, values, rows, key, out);
+    }
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {
         (simd::kernels().dot_rows)(query, table, rows, out);
     }
@@ -204,6 +231,30 @@ impl Real for f64 {
         out.fill(0.0);
         for (&row, &weight) in rows.now.iter().zip(weights) {
             Self::axpy(weight, row_of(table, row, out.len()), out);
+        }
+    }
+    fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]) {
+        out.fill(if rows.is_empty() { 0.0 } else { f64::NEG_INFINITY });
+        for &row in rows {
+            let values = row_of(table, row, out.len());
+            out.iter_mut().zip(values).for_each(|(best, &value)| *best = largest(*best, value));
+        }
+    }
+    fn gather_where_equal(
+        keys: &[Self],
+        values: Option<&[Self]>,
+        rows: &[u32],
+        key: &[Self],
+        out: &mut [Self],
+    ) {
+        out.fill(0.0);
+        for start in rows.iter().map(|&row| row as usize * key.len()) {
+            for (column, (out, &key)) in out.iter_mut().zip(key).enumerate() {
+                let at = start + column;
+                if keys[at] == key {
+                    *out += values.map_or(1.0, |values| values[at]);
+                }
+            }
         }
     }
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {

@@ -12,7 +12,7 @@ mod tape;
 mod tensor;
 
 pub(crate) use ops::exponentials;
-pub use ops::{Reduce, segment_sum};
+pub use ops::{Index, Reduce, Sequences, segment_reduce};
 pub use shape::Shape;
 pub use tape::{NoGrad, gradients, is_recording, no_grad, set_recording};
 pub(crate) use tape::{record as custom, tracked};

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod build;
 mod loops;
 mod normalize;
@@ -111,6 +112,16 @@ impl Graph {
     pub(crate) fn grouping(groups: &[u32], count: usize) -> Self {
         let rows = build::grouped(groups, count);
         Self::assemble(rows, groups.len(), None)
+    }
+
+    /// Row `i` lists the positions of row `i`'s edges: what aggregates one value per edge.
+    pub(crate) fn by_edge(&self) -> Self {
+        let rows = build::Rows {
+            indptr: self.0.indptr.clone(),
+            indices: (0..self.num_edges() as u32).collect(),
+            order: None,
+        };
+        Self::assemble(rows, self.num_edges(), None)
     }
 
     /// The same graph with other edge weights, in row order.

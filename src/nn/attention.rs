@@ -1,4 +1,4 @@
-//! Multi-head attention over neighbours, with the parameters of `torch.nn.MultiheadAttention`.
+//! Multi-head attention over neighbours or over whole sequences, with the parameters of `torch.nn.MultiheadAttention`.
 
 #![forbid(unsafe_code)]
 
@@ -40,12 +40,44 @@ impl<T: Real> MultiheadAttention<T> {
     /// `x (N, dim) -> (N, dim)`; a node without neighbours gives the bias of the last map.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
         graph.require_square("MultiheadAttention")?;
+        let [query, key, value] = [0, 1, 2].map(|part| self.project(part, x));
+        self.out_proj.forward(&query?.neighbor_attention(&key?, &value?, graph, self.heads)?)
+    }
+
+    /// Every row of `query (B, L, dim)` attends over all rows of `key` and `value (B, S, dim)` of the same batch:
+    /// `(B, L, dim)`, and the weights per head, `(B heads, L, S)`.
+    pub fn attend(
+        &self,
+        query: &Tensor<T>,
+        key: &Tensor<T>,
+        value: &Tensor<T>,
+    ) -> Result<(Tensor<T>, Tensor<T>)> {
         let dim = self.in_proj_weight.shape().columns();
-        let part = |number: usize| {
-            let range = number * dim..(number + 1) * dim;
-            x.linear(&self.in_proj_weight.slice(0, range.clone())?, Some(&self.in_proj_bias.slice(0, range)?))
+        let fits = match (query.dims(), key.dims()) {
+            (&[a, _, c], &[b, length, d]) => a == b && c == dim && d == dim && length > 0,
+            _ => false,
         };
-        self.out_proj.forward(&part(0)?.neighbor_attention(&part(1)?, &part(2)?, graph, self.heads)?)
+        if !fits || key.shape() != value.shape() {
+            return Err(Error::Shape(format!(
+                "MultiheadAttention: query {}, key {} and value {} for dimension {dim}",
+                query.shape(),
+                key.shape(),
+                value.shape()
+            )));
+        }
+        let heads = |part: usize, x: &Tensor<T>| self.project(part, x)?.split_heads(self.heads);
+        let scale = T::of(((dim / self.heads) as f64).sqrt().recip());
+        let scores = heads(0, query)?.affine(scale, T::ZERO)?.matmul(&heads(1, key)?.swap_axes(1, 2)?)?;
+        let weights = scores.softmax(-1)?;
+        let joined = weights.matmul(&heads(2, value)?)?.join_heads(self.heads)?;
+        Ok((self.out_proj.forward(&joined)?, weights))
+    }
+
+    /// The queries (part 0), keys (1) or values (2) of the rows of `x`.
+    fn project(&self, part: usize, x: &Tensor<T>) -> Result<Tensor<T>> {
+        let dim = self.in_proj_weight.shape().columns();
+        let range = part * dim..(part + 1) * dim;
+        x.linear(&self.in_proj_weight.slice(0, range.clone())?, Some(&self.in_proj_bias.slice(0, range)?))
     }
 }
 
@@ -70,5 +102,22 @@ mod tests {
         let inputs = [random(&[3, 4], 0), layer.in_proj_weight.clone(), layer.in_proj_bias.clone()];
         gradcheck(&inputs, |x| layer.forward(&x[0], &graph)).unwrap();
         assert!(MultiheadAttention::<f64>::new(4, 3, 1).is_err());
+    }
+
+    #[test]
+    fn gradients_over_sequences_which_agree_with_the_complete_graph() {
+        let layer = MultiheadAttention::<f64>::new(4, 2, 1).unwrap();
+        let inputs = [random(&[2, 3, 4], 0), random(&[2, 5, 4], 1), random(&[2, 5, 4], 2)];
+        gradcheck(&inputs, |x| Ok(layer.attend(&x[0], &x[1], &x[2])?.0)).unwrap();
+        gradcheck(&inputs[..2], |x| Ok(layer.attend(&x[0], &x[1], &inputs[2])?.1)).unwrap();
+        let x = random(&[3, 4], 3);
+        let all: Vec<u32> = (0..9).collect();
+        let (targets, sources): (Vec<u32>, Vec<u32>) = all.iter().map(|edge| (edge / 3, edge % 3)).unzip();
+        let graph = Graph::from_edges(&targets, &sources, 3, 3, None).unwrap();
+        let batch = x.reshape(&[1, 3, 4]).unwrap();
+        let (dense, sparse) =
+            (layer.attend(&batch, &batch, &batch).unwrap().0, layer.forward(&x, &graph).unwrap());
+        assert!(dense.values().iter().zip(sparse.values().iter()).all(|(a, b)| (a - b).abs() < 1e-14));
+        assert!(layer.attend(&inputs[0], &inputs[1], &inputs[0]).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::autograd::{Reduce, Tensor, segment_sum};
+use crate::autograd::{Reduce, Tensor, segment_reduce};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Looped};
 use crate::real::Real;
@@ -57,7 +57,7 @@ impl AttentionEdges {
         }
         let Looped { kept, targets, order, .. } = self.given.replace_self_loops()?;
         let kept = rows.index_select(kept)?;
-        let means = segment_sum(&kept, targets, self.given.num_nodes(), Reduce::Mean)?;
+        let means = segment_reduce(&kept, targets, self.given.num_nodes(), Reduce::Mean)?;
         Tensor::concat(&[kept, means], 0)?.index_select(order)
     }
 }

@@ -23,8 +23,8 @@ pub fn int64<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<PyReadonlyA
 }
 
 /// Whether `value` is, or converts to, a boolean array.
-pub fn is_boolean(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    Ok(as_array("filter", value)?.dtype().kind() == b'b')
+pub fn is_boolean(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(as_array(name, value)?.dtype().kind() == b'b')
 }
 
 /// `value` as a C-contiguous `bool` array.

@@ -98,6 +98,24 @@ impl PyGraph {
         Self::from_csr(py, &indptr, &indices, weights, Some(sources))
     }
 
+    /// Put graphs side by side: the block-diagonal graph and, per node, the number of its graph.
+    ///
+    /// Nodes, and edges as given, keep their order, graph after graph. An unweighted graph beside a weighted one
+    /// counts with weights 1. Raises `ShapeError` without graphs, or where sources and nodes differ.
+    ///
+    /// >>> graph, batch = rg.Graph.batch([rg.Graph.from_adjacency([[1], [0]]), rg.Graph.from_adjacency([[]])])
+    /// >>> graph, batch
+    /// (Graph(num_nodes=3, num_edges=2), array([0, 0, 1]))
+    #[staticmethod]
+    fn batch<'py>(
+        py: Python<'py>,
+        graphs: Vec<PyRef<'py, Self>>,
+    ) -> PyResult<(Self, Bound<'py, PyArray1<i64>>)> {
+        let graphs: Vec<Graph> = graphs.iter().map(|graph| graph.0.clone()).collect();
+        let (graph, batch) = detached(py, || Graph::batch(&graphs))?;
+        Ok((Self(graph), int64(py, batch.into_iter().map(i64::from))))
+    }
+
     fn to_scipy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let ones = vec![1.0; self.0.num_edges()];
         let data = PyArray1::from_slice(py, self.0.weights().unwrap_or(&ones));

@@ -411,7 +411,7 @@ pub(super) enum Chosen<'py> {
 
 impl<'py> Chosen<'py> {
     pub(super) fn extract(filter: &Bound<'py, PyAny>) -> PyResult<Self> {
-        if array::is_boolean(filter)? {
+        if array::is_boolean("filter", filter)? {
             return Ok(Self::Mask(array::boolean("filter", filter)?));
         }
         Ok(Self::Rows(array::int64("filter", filter)?))

@@ -11,6 +11,7 @@ mod index;
 mod learn;
 mod nn;
 mod ops;
+mod subscript;
 mod tensor;
 mod training;
 

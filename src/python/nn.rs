@@ -1,12 +1,13 @@
 //! Forward passes of layers, given their parameters, and how parameters begin.
 
-use crate::autograd::Tensor;
+use crate::autograd::{Reduce, Tensor};
 use crate::error::{Error, Result};
 use crate::nn::init::{self, Init};
 use crate::nn::{
-    Activation, GcnLayer, GruCell, LayerNorm, Linear, Module, MultiheadAttention, NeighborAttention,
-    RuvectorLayer, SageLayer,
+    self, Activation, GcnLayer, GraphConv, GruCell, LayerNorm, Linear, Lstm, Module, MultiheadAttention,
+    NeighborAttention, RuvectorLayer, SageLayer, SageLstm,
 };
+use crate::python::array;
 use crate::python::call::detached;
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
@@ -93,19 +94,84 @@ fn gcn(
     detached(py, || layer.forward(&x, &graph.0)).map(PyTensor)
 }
 
+/// Parameters in the order of `named_parameters`: three maps' and, for an LSTM, its four; `padded` speaks of that.
 #[pyfunction]
 fn sage(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     graph: &PyGraph,
-    parameters: [Handle<'_>; 3],
+    parameters: Vec<Handle<'_>>,
     aggregator: &str,
     normalize: bool,
+    padded: bool,
+) -> PyResult<PyTensor> {
+    let x = input_of("x", x)?;
+    let [left, bias, right, unit @ ..] = &parameters[..] else { return Err(wrong_count(&parameters, 3)) };
+    let lstm = match aggregator {
+        "lstm" => Some(SageLstm { lstm: lstm_of(unit)?, padded }),
+        _ => None,
+    };
+    let reduce = if lstm.is_some() { Reduce::Sum } else { reduce_of(aggregator)? };
+    let (lin_l, lin_r) = (linear_of(left, Some(bias)), linear_of(right, None));
+    let layer = SageLayer { lin_l, lin_r, reduce, lstm, normalize };
+    detached(py, || layer.forward(&x, &graph.0)).map(PyTensor)
+}
+
+#[pyfunction]
+#[pyo3(signature = (x, graph, rel, bias, root, aggregator))]
+fn graph_conv(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    graph: &PyGraph,
+    rel: &PyTensor,
+    bias: Option<Handle<'_>>,
+    root: &PyTensor,
+    aggregator: &str,
 ) -> PyResult<PyTensor> {
     let (x, reduce) = (input_of("x", x)?, reduce_of(aggregator)?);
-    let [left, bias, right] = &parameters;
-    let (lin_l, lin_r) = (linear_of(left, Some(bias)), linear_of(right, None));
-    detached(py, || SageLayer { lin_l, lin_r, reduce, normalize }.forward(&x, &graph.0)).map(PyTensor)
+    let (lin_rel, lin_root) = (linear_of(rel, bias.as_deref()), linear_of(root, None));
+    detached(py, || GraphConv { lin_rel, lin_root, reduce }.forward(&x, &graph.0)).map(PyTensor)
+}
+
+/// What the map of a `GINLayer` is given.
+#[pyfunction]
+fn gin_sum(py: Python<'_>, x: &Bound<'_, PyAny>, graph: &PyGraph, eps: &PyTensor) -> PyResult<PyTensor> {
+    let x = input_of("x", x)?;
+    detached(py, || nn::gin_sum(&x, &graph.0, &eps.0)).map(PyTensor)
+}
+
+fn wrong_count(parameters: &[Handle<'_>], expected: usize) -> PyErr {
+    Raise(Error::Config(format!("{} parameters given, expected {expected}", parameters.len()))).into()
+}
+
+fn lstm_of(parameters: &[Handle<'_>]) -> PyResult<Lstm<f32>> {
+    let [weight_ih, weight_hh, bias_ih, bias_hh] = parameters else { return Err(wrong_count(parameters, 4)) };
+    let [weight_ih, weight_hh, bias_ih, bias_hh] =
+        [weight_ih, weight_hh, bias_ih, bias_hh].map(|handle| handle.0.clone());
+    Ok(Lstm { weight_ih, weight_hh, bias_ih, bias_hh })
+}
+
+/// All states, and the last `h` and `c`; `state` holds the first ones.
+#[pyfunction]
+#[pyo3(signature = (x, parameters, state = None))]
+fn lstm(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    parameters: Vec<Handle<'_>>,
+    state: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+) -> PyResult<(PyTensor, PyTensor, PyTensor)> {
+    let (x, layer) = (input_of("x", x)?, lstm_of(&parameters)?);
+    let state = state
+        .map(|(h, c)| PyResult::Ok((input_of("h", &h)?, input_of("c", &c)?)))
+        .transpose()?;
+    let run = detached(py, || layer.forward(&x, state.as_ref().map(|(h, c)| (h, c))))?;
+    Ok((PyTensor(run.states), PyTensor(run.h), PyTensor(run.c)))
+}
+
+fn attention_of(parameters: [Handle<'_>; 4], heads: usize) -> MultiheadAttention<f32> {
+    let [in_proj_weight, in_proj_bias, weight, bias] = parameters.each_ref().map(|handle| handle.0.clone());
+    let out_proj = Linear { weight, bias: Some(bias) };
+    MultiheadAttention { in_proj_weight, in_proj_bias, out_proj, heads }
 }
 
 #[pyfunction]
@@ -116,18 +182,43 @@ fn multihead_attention(
     parameters: [Handle<'_>; 4],
     heads: usize,
 ) -> PyResult<PyTensor> {
-    let x = input_of("x", x)?;
-    let [in_proj_weight, in_proj_bias, weight, bias] = parameters.each_ref().map(|handle| handle.0.clone());
-    let out_proj = Linear { weight, bias: Some(bias) };
-    let layer = MultiheadAttention { in_proj_weight, in_proj_bias, out_proj, heads };
+    let (x, layer) = (input_of("x", x)?, attention_of(parameters, heads));
     detached(py, || layer.forward(&x, &graph.0)).map(PyTensor)
+}
+
+/// Attention over whole sequences `(B, L, dim)`: the result, and the weights `(B heads, L, S)`.
+#[pyfunction]
+fn dense_attention(
+    py: Python<'_>,
+    query: &Bound<'_, PyAny>,
+    key: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+    parameters: [Handle<'_>; 4],
+    heads: usize,
+) -> PyResult<(PyTensor, PyTensor)> {
+    let query = input_of("query", query)?;
+    let (key, value) = (input_of("key", key)?, input_of("value", value)?);
+    let layer = attention_of(parameters, heads);
+    let (out, weights) = detached(py, || layer.attend(&query, &key, &value))?;
+    Ok((PyTensor(out), PyTensor(weights)))
+}
+
+#[pyfunction]
+fn attention_pool(
+    py: Python<'_>,
+    scores: &PyTensor,
+    x: &PyTensor,
+    batch: &Bound<'_, PyAny>,
+    size: usize,
+) -> PyResult<PyTensor> {
+    let batch = array::nodes("batch", batch)?;
+    detached(py, || nn::attention_pool(&scores.0, &x.0, &batch, size)).map(PyTensor)
 }
 
 /// Maps from weight and bias in turn.
 fn maps<const N: usize>(parameters: &[Handle<'_>]) -> PyResult<[Linear<f32>; N]> {
     if parameters.len() != 2 * N {
-        let message = format!("{} parameters given, expected {}", parameters.len(), 2 * N);
-        return Err(Raise(Error::Config(message)).into());
+        return Err(wrong_count(parameters, 2 * N));
     }
     Ok(std::array::from_fn(|i| linear_of(&parameters[2 * i], Some(&parameters[2 * i + 1]))))
 }
@@ -198,7 +289,12 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(activate, module)?)?;
     module.add_function(wrap_pyfunction!(gcn, module)?)?;
     module.add_function(wrap_pyfunction!(sage, module)?)?;
+    module.add_function(wrap_pyfunction!(graph_conv, module)?)?;
+    module.add_function(wrap_pyfunction!(gin_sum, module)?)?;
+    module.add_function(wrap_pyfunction!(lstm, module)?)?;
     module.add_function(wrap_pyfunction!(multihead_attention, module)?)?;
+    module.add_function(wrap_pyfunction!(dense_attention, module)?)?;
+    module.add_function(wrap_pyfunction!(attention_pool, module)?)?;
     module.add_function(wrap_pyfunction!(gru, module)?)?;
     module.add_function(wrap_pyfunction!(ruvector, module)?)?;
     module.add_function(wrap_pyfunction!(ruvector_from_json, module)?)

@@ -1,27 +1,28 @@
 //! Functions of several tensors, of tensors over graphs, and the switches of the tape.
 
 use crate::autograd::{self, Reduce, Tensor};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::python::array;
 use crate::python::call::detached;
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
 use crate::python::tensor::{PyTensor, tensor_of};
+use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
 /// The aggregations by name.
 pub fn reduce_of(name: &str) -> PyResult<Reduce> {
-    match name {
-        "sum" => Ok(Reduce::Sum),
-        "mean" => Ok(Reduce::Mean),
-        _ => Err(Raise(Error::Config(format!("reduce must be \"sum\" or \"mean\", got {name:?}"))).into()),
-    }
+    Ok(name.parse().map_err(Raise)?)
 }
 
 fn tensors_of(values: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Tensor<f32>>> {
     values.iter().map(|value| tensor_of("tensors", value, false)).collect()
 }
 
+/// Join tensors along `axis`; the other axes must agree (`ShapeError`).
+///
+/// >>> rg.concat([[[1.0, 2.0]], [[3.0, 4.0]]], axis=1).numpy()
+/// array([[1., 2., 3., 4.]], dtype=float32)
 #[pyfunction]
 #[pyo3(signature = (tensors, axis = 0))]
 fn concat(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResult<PyTensor> {
@@ -29,6 +30,11 @@ fn concat(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResu
     detached(py, || Tensor::concat(&tensors, axis)).map(PyTensor)
 }
 
+/// Join tensors of one shape along a new axis.
+///
+/// >>> rg.stack([[1.0, 2.0], [3.0, 4.0]], axis=1).numpy()
+/// array([[1., 3.],
+///        [2., 4.]], dtype=float32)
 #[pyfunction]
 #[pyo3(signature = (tensors, axis = 0))]
 fn stack(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResult<PyTensor> {
@@ -36,6 +42,10 @@ fn stack(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResul
     detached(py, || Tensor::stack(&tensors, axis)).map(PyTensor)
 }
 
+/// Take `x` where the boolean `mask` is set, else `y`; all three broadcast as in NumPy.
+///
+/// >>> rg.where([True, False], [1.0, 2.0], 0.0).numpy()
+/// array([1., 0.], dtype=float32)
 #[pyfunction(name = "where")]
 fn choose(
     py: Python<'_>,
@@ -43,11 +53,24 @@ fn choose(
     x: &Bound<'_, PyAny>,
     y: &Bound<'_, PyAny>,
 ) -> PyResult<PyTensor> {
-    let mask = array::boolean("mask", mask)?.as_slice()?.to_vec();
+    let mask = array::boolean("mask", mask)?;
+    let (flags, dims) = (mask.as_slice()?.to_vec(), mask.shape().to_vec());
     let (x, y) = (tensor_of("x", x, false)?, tensor_of("y", y, false)?);
-    detached(py, || x.select(&mask, &y)).map(PyTensor)
+    detached(py, || Tensor::choose(&flags, &dims, &x, &y)).map(PyTensor)
 }
 
+/// Aggregate `x (num_sources, d)` over the neighbours of each node: `(num_nodes, d)`, 0 without neighbours.
+///
+/// The message of an edge is `m_ij = w_ij x_j`, with the graph's weights, or `weights (E,)` in row order (which get a
+/// gradient), or 1. `reduce` is their "sum", "mean" (by the number of edges), "max" (equal largest ones share the
+/// gradient evenly) or "softmax": `sum_j a_ij m_ij` with `a = softmax_j(m_ij)`, column by column (Li et al. 2020).
+/// Raises `ShapeError` where the rows of `x` or the weights do not fit, `ConfigError` for another `reduce`.
+///
+/// >>> graph = rg.Graph.from_adjacency([[1, 2], [0], []])
+/// >>> rg.aggregate([[1.0], [2.0], [5.0]], graph, reduce="max").numpy()
+/// array([[5.],
+///        [1.],
+///        [0.]], dtype=float32)
 #[pyfunction]
 #[pyo3(signature = (x, graph, reduce = "sum", weights = None))]
 fn aggregate(
@@ -66,6 +89,13 @@ fn aggregate(
     .map(PyTensor)
 }
 
+/// Softmax over the edges of each node: `scores (E,)` or `(E, heads)` in row order, the same shape back.
+///
+/// `y_e = e^s_e / sum of e^s over the edges of the node`; each node's weights sum to 1.
+///
+/// >>> graph = rg.Graph.from_adjacency([[1, 2], [0], []])
+/// >>> rg.edge_softmax([3.0, 3.0, 7.0], graph).numpy()
+/// array([0.5, 0.5, 1. ], dtype=float32)
 #[pyfunction]
 fn edge_softmax(py: Python<'_>, scores: &Bound<'_, PyAny>, graph: &PyGraph) -> PyResult<PyTensor> {
     let scores = tensor_of("scores", scores, true)?;
@@ -80,9 +110,16 @@ fn by_segment(
     reduce: Reduce,
 ) -> PyResult<PyTensor> {
     let (x, segments) = (tensor_of("x", x, true)?, array::nodes("segments", segments)?);
-    detached(py, || autograd::segment_sum(&x, &segments, count, reduce)).map(PyTensor)
+    detached(py, || autograd::segment_reduce(&x, &segments, count, reduce)).map(PyTensor)
 }
 
+/// Sum the rows of `x (N, d)` by segment: row `e` goes to row `segments[e]` of `(num_segments, d)`.
+///
+/// Raises `RowError` for a segment out of range, `ShapeError` where the counts differ.
+///
+/// >>> rg.segment_sum([[1.0], [2.0], [5.0]], [1, 0, 1], 2).numpy()
+/// array([[2.],
+///        [6.]], dtype=float32)
 #[pyfunction]
 fn segment_sum(
     py: Python<'_>,
@@ -93,6 +130,12 @@ fn segment_sum(
     by_segment(py, x, segments, num_segments, Reduce::Sum)
 }
 
+/// Average the rows of `x (N, d)` by segment, as `segment_sum`; an empty segment gives 0.
+///
+/// >>> rg.segment_mean([[1.0], [2.0], [5.0]], [1, 0, 1], 3).numpy()
+/// array([[2.],
+///        [3.],
+///        [0.]], dtype=float32)
 #[pyfunction]
 fn segment_mean(
     py: Python<'_>,
@@ -103,6 +146,42 @@ fn segment_mean(
     by_segment(py, x, segments, num_segments, Reduce::Mean)
 }
 
+/// Take the largest value of each column by segment, as `segment_sum`; an empty segment gives 0.
+///
+/// Equal largest values share the gradient evenly, as PyTorch's `scatter_reduce("amax")`.
+///
+/// >>> rg.segment_max([[1.0], [2.0], [-5.0]], [1, 1, 0], 2).numpy()
+/// array([[-5.],
+///        [ 2.]], dtype=float32)
+#[pyfunction]
+fn segment_max(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    segments: &Bound<'_, PyAny>,
+    num_segments: usize,
+) -> PyResult<PyTensor> {
+    by_segment(py, x, segments, num_segments, Reduce::Max)
+}
+
+/// One row per edge in row order to one row per node.
+#[pyfunction]
+fn aggregate_edges(
+    py: Python<'_>,
+    messages: &Bound<'_, PyAny>,
+    graph: &PyGraph,
+    reduce: &str,
+) -> PyResult<PyTensor> {
+    let (messages, reduce) = (tensor_of("messages", messages, true)?, reduce_of(reduce)?);
+    detached(py, || messages.aggregate_edges(&graph.0, reduce)).map(PyTensor)
+}
+
+/// Give the gradients of the single number `loss` with respect to `tensors`, leaving their `grad` alone.
+///
+/// `None` stands where the loss does not depend on a tensor.
+///
+/// >>> x = rg.tensor([1.0, 2.0], requires_grad=True)
+/// >>> rg.grad((x * x).sum(), [x])[0].numpy()
+/// array([2., 4.], dtype=float32)
 #[pyfunction]
 #[pyo3(signature = (loss, tensors, retain_graph = false))]
 fn grad(
@@ -141,6 +220,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(edge_softmax, module)?)?;
     module.add_function(wrap_pyfunction!(segment_sum, module)?)?;
     module.add_function(wrap_pyfunction!(segment_mean, module)?)?;
+    module.add_function(wrap_pyfunction!(segment_max, module)?)?;
+    module.add_function(wrap_pyfunction!(aggregate_edges, module)?)?;
     module.add_function(wrap_pyfunction!(grad, module)?)?;
     module.add_function(wrap_pyfunction!(set_recording, module)?)?;
     module.add_function(wrap_pyfunction!(is_recording, module)?)

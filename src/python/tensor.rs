@@ -6,6 +6,7 @@ use crate::error::{Error, Result, require_finite};
 use crate::python::array;
 use crate::python::call::detached;
 use crate::python::error::Raise;
+use crate::python::subscript;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -225,6 +226,16 @@ impl PyTensor {
         detached(py, || self.0.update(|values| values.copy_from_slice(&source.values())))
     }
 
+    /// The part that NumPy's `array[key]` gives: integers, slices, `...`, `None`, and one array of integers or
+    /// booleans at the first axis.
+    ///
+    /// >>> rg.tensor([[1.0, 2.0], [3.0, 4.0]])[-1, ::-1].numpy()
+    /// array([4., 3.], dtype=float32)
+    fn __getitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let parts = subscript::parts(key)?;
+        self.map(py, |x| x.index(&parts))
+    }
+
     fn __add__<'py>(&self, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.pair(other, |x, y| x.add(y))
     }
@@ -349,6 +360,7 @@ impl PyTensor {
         let other = tensor_of("other", other, false)?;
         self.map(py, |x| x.cosine_similarity(&other))
     }
+    #[pyo3(signature = (weight, bias, eps = 1e-5))]
     fn layer_norm(
         &self,
         py: Python<'_>,
@@ -365,11 +377,7 @@ impl PyTensor {
             1 => shape.get_item(0)?.extract().or_else(|_| shape.extract())?,
             _ => shape.extract()?,
         };
-        let known: isize = dims.iter().filter(|&&dim| dim >= 0).product();
-        let rest = if known > 0 { self.0.count() as isize / known } else { 0 };
-        let dims: Vec<usize> =
-            dims.into_iter().map(|dim| if dim == -1 { rest } else { dim } as usize).collect();
-        self.map(py, |x| x.reshape(&dims))
+        self.map(py, |x| x.reshape_to(&dims))
     }
     #[getter]
     #[pyo3(name = "T")]
@@ -389,8 +397,9 @@ impl PyTensor {
         self.map(py, |x| x.slice(axis, start..stop))
     }
     fn masked_fill(&self, py: Python<'_>, mask: &Bound<'_, PyAny>, value: f32) -> PyResult<Self> {
-        let mask = array::boolean("mask", mask)?.as_slice()?.to_vec();
-        self.map(py, |x| x.masked_fill(&mask, value))
+        let mask = array::boolean("mask", mask)?;
+        let (flags, dims) = (mask.as_slice()?.to_vec(), mask.shape().to_vec());
+        self.map(py, |x| x.masked_fill(&flags, &dims, value))
     }
     #[pyo3(signature = (rate, seed = None))]
     fn dropout(&self, py: Python<'_>, rate: f64, seed: Option<u64>) -> PyResult<Self> {

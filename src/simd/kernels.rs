@@ -266,6 +266,8 @@ macro_rules! kernel_set {
                 head_sums,
                 row_dots,
                 row_sums,
+                gather_max,
+                gather_where_equal,
             };
 
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -295,6 +297,11 @@ macro_rules! kernel_set {
                 => super::over_rows::<L, false> $(, $features)?);
             kernel_set!(@wrap squared_l2_rows(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32])
                 => super::over_rows::<L, true> $(, $features)?);
+            kernel_set!(@wrap gather_max(table: &[f32], rows: &[u32], out: &mut [f32])
+                => super::super::extremes::gather_max::<L> $(, $features)?);
+            kernel_set!(@wrap gather_where_equal(
+                keys: &[f32], values: Option<&[f32]>, rows: &[u32], key: &[f32], out: &mut [f32]
+            ) => super::super::extremes::gather_where_equal::<L> $(, $features)?);
 
             kernel_set!(@wrap head_dots(query: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32])
                 => super::super::heads::head_dots::<L> $(, $features)?);

@@ -21,6 +21,10 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn sub(self, other: Self) -> Self;
     /// `self + a * b`, fused where the set has it.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// The larger of each pair of lanes; NaN on either side wins.
+    unsafe fn max(self, other: Self) -> Self;
+    /// `self` in the lanes where `a` equals `b`, else 0.
+    unsafe fn where_equal(self, a: Self, b: Self) -> Self;
     /// The sum of all lanes.
     unsafe fn sum(self) -> f32;
     /// Lane by lane that one of the `count <= N` values at `from` which `picks` names; picks beyond `N` are not looked at.
@@ -73,6 +77,15 @@ unsafe impl Lanes for Scalar {
     #[inline(always)]
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        let larger = |a: f32, b: f32| if a >= b || a.is_nan() { a } else { b };
+        Self(std::array::from_fn(|i| larger(self.0[i], other.0[i])))
+    }
+    #[inline(always)]
+    unsafe fn where_equal(self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| if a.0[i] == b.0[i] { self.0[i] } else { 0.0 }))
     }
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
@@ -150,6 +163,19 @@ pub(super) mod x86 {
             Self(unsafe { _mm256_fmadd_ps(a.0, b.0, self.0) })
         }
         #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            // SAFETY: the trait's contract. Of a pair with NaN the instruction gives the second.
+            unsafe {
+                let larger = _mm256_max_ps(self.0, other.0);
+                Self(_mm256_blendv_ps(larger, self.0, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn where_equal(self, a: Self, b: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_EQ_OQ>(a.0, b.0)) })
+        }
+        #[inline(always)]
         unsafe fn sum(self) -> f32 {
             // SAFETY: the trait's contract.
             unsafe {
@@ -220,6 +246,19 @@ pub(super) mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the trait's contract.
             Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            // SAFETY: the trait's contract. Of a pair with NaN the instruction gives the second.
+            unsafe {
+                let ordered = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(self.0, self.0);
+                Self(_mm512_mask_max_ps(self.0, ordered, self.0, other.0))
+            }
+        }
+        #[inline(always)]
+        unsafe fn where_equal(self, a: Self, b: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a.0, b.0), self.0) })
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
@@ -301,6 +340,19 @@ pub(super) mod arm {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the trait's contract.
             Self(unsafe { vfmaq_f32(self.0, a.0, b.0) })
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            // SAFETY: the trait's contract; the instruction lets NaN win.
+            Self(unsafe { vmaxq_f32(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn where_equal(self, a: Self, b: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe {
+                let kept = vandq_u32(vreinterpretq_u32_f32(self.0), vceqq_f32(a.0, b.0));
+                Self(vreinterpretq_f32_u32(kept))
+            }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {

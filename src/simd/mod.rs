@@ -5,6 +5,7 @@
 //! the one that `RUVECTOR_ISA=scalar|avx2|avx512|neon` names. Sums run in a fixed order per set, so results are
 //! the same on any number of threads, and differ between sets only by rounding.
 
+mod extremes;
 mod heads;
 mod kernels;
 mod lanes;
@@ -94,6 +95,10 @@ pub type HeadSums = fn(
 /// Weighted sums of many rows, each head with weights of its own.
 pub type RowSums = fn(table: &[f32], rows: &[u32], weights: &[f32], heads: usize, out: &mut [f32]);
 
+/// The sum of those values of many rows whose keys match.
+pub type MatchingGather =
+    fn(keys: &[f32], values: Option<&[f32]>, rows: &[u32], key: &[f32], out: &mut [f32]);
+
 /// The kernels of one instruction set. All slices may have any length, zero included; the functions panic when
 /// lengths disagree (callers check shapes first).
 #[derive(Debug)]
@@ -124,6 +129,11 @@ pub struct Kernels {
     pub row_dots: HeadDots,
     /// `out_h = sum_j weights_jh table[rows_j]`, every head seeing the whole row.
     pub row_sums: RowSums,
+    /// `out = max_j table[rows_j]` column by column, 0 without rows; NaN wins.
+    pub gather_max: fn(table: &[f32], rows: &[u32], out: &mut [f32]),
+    /// `out = sum_j values[rows_j]` where `keys[rows_j]` equals `key`, column by column: how a maximum's gradient
+    /// comes back. Without `values` the equal ones are counted.
+    pub gather_where_equal: MatchingGather,
 }
 
 /// The kernels in use in this process.

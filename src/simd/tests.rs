@@ -100,6 +100,50 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn the_largest_of_rows_is_exact_and_shows_nan(
+        dim in 0usize..300, rows in prop::collection::vec(0u32..7, 0..20), nan in 0usize..2000, seed in any::<u64>(),
+    ) {
+        let mut rng = crate::rng::stream(seed, "simd-test", 2);
+        let mut table: Vec<f32> = (0..7 * dim).map(|_| rng.normal() as f32).collect();
+        if let Some(value) = table.get_mut(nan) {
+            *value = f32::NAN;
+        }
+        for set in sets() {
+            let mut out = vec![f32::NAN; dim];
+            (set.gather_max)(&table, &rows, &mut out);
+            for (column, &got) in out.iter().enumerate() {
+                let values = || rows.iter().map(|&r| table[r as usize * dim + column]);
+                if values().any(f32::is_nan) {
+                    prop_assert!(got.is_nan(), "{:?}", set.isa);
+                } else {
+                    prop_assert_eq!(got, values().reduce(f32::max).unwrap_or(0.0), "{:?}", set.isa);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_matching_values_are_those_of_the_definition(
+        dim in 0usize..300, rows in prop::collection::vec(0u32..7, 0..20), seed in any::<u64>(),
+    ) {
+        let mut rng = crate::rng::stream(seed, "simd-test", 3);
+        let mut small = |len: usize| -> Vec<f32> { (0..len).map(|_| rng.below(3) as f32 - 1.0).collect() };
+        let (keys, values, key) = (small(7 * dim), small(7 * dim), small(dim));
+        for set in sets() {
+            for values in [Some(&values[..]), None] {
+                let mut out = vec![f32::NAN; dim];
+                (set.gather_where_equal)(&keys, values, &rows, &key, &mut out);
+                for (column, &got) in out.iter().enumerate() {
+                    let places = rows.iter().map(|&row| row as usize * dim + column);
+                    let matching = places.filter(|&at| keys[at] == key[column]);
+                    let expected: f32 = matching.map(|at| values.map_or(1.0, |values| values[at])).sum();
+                    prop_assert_eq!(got, expected, "{:?}", set.isa);
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import ruvector_gnn as rg
-from ruvector_gnn import nn
+from assert_layer import assert_layer, assert_same_bits_on_any_threads, problem, within
+from ruvector_gnn import _core, nn
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("RUVECTOR_SHARED", ROOT.parent / "shared")) / "golden"
@@ -44,26 +45,36 @@ def cases(*kinds: str) -> list[str]:
     return [name for name in names if name.rstrip("0123456789") in kinds]
 
 
-def within(got: Any, expected: np.ndarray, tolerance: float) -> None:
-    got = np.asarray(got)
-    assert got.shape == expected.shape
-    assert np.abs(got - expected).max(initial=0) <= tolerance * max(1.0, np.abs(expected).max(initial=0))
+def mlp(ins: int, outs: int, seed: int | None = None) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(ins, outs, seed=seed), nn.ReLU(), nn.Linear(outs, outs, seed=seed))
 
 
-@pytest.mark.parametrize("name", cases("gcn", "gcn_weighted", "sage_mean", "sage_norm"))
-def test_pyg_outputs_and_gradients(name: str) -> None:
+PYG: dict[str, Callable[[int, int], nn.Module]] = {
+    "gcn": nn.GCNLayer,
+    "gcn_weighted": nn.GCNLayer,
+    "sage_mean": nn.SAGELayer,
+    "sage_norm": lambda ins, outs: nn.SAGELayer(ins, outs, normalize=True),
+    "sage_max": lambda ins, outs: nn.SAGELayer(ins, outs, aggregator="max"),
+    "sage_lstm": lambda ins, outs: nn.SAGELayer(ins, outs, aggregator="lstm"),
+    "graphconv": nn.GraphConv,
+    "gin": lambda ins, outs: nn.GINLayer(mlp(ins, outs), train_eps=True),
+}
+
+
+@pytest.mark.parametrize("name", cases(*PYG))
+def test_pyg_outputs_and_gradients(name: str, tmp_path: Path) -> None:
     data = case(name)
     (ins, outs), state = (data["x"].shape[1], data["y"].shape[1]), under("param", data)
-    layer: nn.Module = (
-        nn.GCNLayer(ins, outs)
-        if name.startswith("gcn")
-        else nn.SAGELayer(ins, outs, normalize=name.startswith("sage_norm"))
-    )
-    layer.load_state_dict(state)
+    layer = PYG[name.rstrip("0123456789")](ins, outs)
+    # As safetensors, which is how weights come out of PyTorch.
+    _core.save_tensors(str(tmp_path / "pyg.safetensors"), list(state.items()))
+    layer.load_weights(tmp_path / "pyg.safetensors")
     graph = rg.Graph.from_edge_index(data["edge_index"], len(data["x"]), data.get("edge_weight"))
     x = rg.tensor(data["x"], requires_grad=True)
     y = layer(x, graph)
     within(y, data["y"], 1e-5)
+    with rg.no_grad():
+        within(layer(x, graph), data["y"], 1e-5)
     y.backward(data["grad_y"])
     within(x.grad, data["grad_x"], 1e-4)
     gradients = under("grad", data)
@@ -72,15 +83,39 @@ def test_pyg_outputs_and_gradients(name: str) -> None:
         within(parameter.grad, gradients[key], 1e-4)
 
 
+@pytest.mark.parametrize("name", cases("lstm"))
+def test_lstm_outputs(name: str) -> None:
+    data = case(name)
+    layer = nn.LSTM(data["x"].shape[2], data["y"].shape[2])
+    layer.load_state_dict(under("param", data))
+    y, (h, c) = layer(data["x"])
+    within(y, data["y"], 1e-5)
+    within(h[0], data["y"][:, -1], 1e-5)
+    first, states = layer(data["x"][:, :2])
+    rest, (again, _) = layer(data["x"][:, 2:], states)
+    within(rg.concat([first, rest], axis=1), data["y"], 1e-5)
+    within(again, h, 1e-5)
+    alone, (h, c) = layer(data["x"][0])
+    within(alone, data["y"][0], 1e-5)
+    assert h.shape == c.shape == (1, data["y"].shape[2])
+
+
 @pytest.mark.parametrize("name", cases("mha"))
-def test_attention_over_a_complete_graph_is_pytorchs(name: str) -> None:
+def test_attention_is_pytorchs(name: str) -> None:
     data = case(name)
     nodes, dim = data["x"].shape[1:]
     layer = nn.MultiheadAttention(dim, data["att"].shape[1])
     layer.load_state_dict(under("param", data))
     graph = rg.Graph.from_adjacency([list(range(nodes))] * nodes)
-    for x, y in zip(data["x"], data["y"], strict=True):
-        within(layer(x, graph), y, 1e-5)
+    y, weights = layer(data["x"], need_weights=True)
+    within(y, data["y"], 1e-5)
+    within(weights, data["att"], 1e-5)
+    within(layer(data["x"], data["x"], data["x"]), data["y"], 1e-5)
+    for number, x in enumerate(data["x"]):
+        within(layer(x, graph), data["y"][number], 1e-5)
+        y, weights = layer(x, x[:3], need_weights=True)
+        assert (y.shape, weights.shape) == ((nodes, dim), (data["att"].shape[1], nodes, 3))
+        within(weights.sum(-1), np.ones(weights.shape[:2]), 1e-5)
 
 
 @pytest.mark.parametrize("number", sorted({key.split("/")[0] for key in under("ruvector", GOLDEN)}))
@@ -104,64 +139,42 @@ def test_adamw_follows_pytorch() -> None:
     within(parameter, data["adamw/p100"], 1e-6)
 
 
-LAYERS: dict[str, Callable[[int], nn.Module]] = {
-    "gcn": lambda seed: nn.GCNLayer(5, 8, activation="relu", seed=seed),
-    "gcn narrowing": lambda seed: nn.GCNLayer(5, 3, seed=seed),
-    "sage": lambda seed: nn.SAGELayer(5, 8, seed=seed),
-    "sage sum": lambda seed: nn.SAGELayer(5, 3, aggregator="sum", normalize=True, seed=seed),
-    "ruvector": lambda seed: nn.RuvectorLayer(5, 8, num_heads=2, seed=seed),
+LAYERS: dict[str, tuple[int, Callable[[int], nn.Module]]] = {
+    "gcn": (8, lambda seed: nn.GCNLayer(5, 8, activation="relu", seed=seed)),
+    "gcn narrowing": (3, lambda seed: nn.GCNLayer(5, 3, seed=seed)),
+    "sage": (8, lambda seed: nn.SAGELayer(5, 8, seed=seed)),
+    "sage sum": (3, lambda seed: nn.SAGELayer(5, 3, aggregator="sum", normalize=True, seed=seed)),
+    "sage max": (3, lambda seed: nn.SAGELayer(5, 3, aggregator="max", seed=seed)),
+    "sage lstm": (3, lambda seed: nn.SAGELayer(5, 3, aggregator="lstm", seed=seed)),
+    "sage lstm unpadded": (
+        3,
+        lambda seed: nn.SAGELayer(5, 3, aggregator="lstm", lstm_padding=False, seed=seed),
+    ),
+    "graphconv": (3, lambda seed: nn.GraphConv(5, 3, seed=seed)),
+    "graphconv max": (8, lambda seed: nn.GraphConv(5, 8, "max", bias=False, seed=seed)),
+    "gin": (8, lambda seed: nn.GINLayer(mlp(5, 8, seed), eps=0.5)),
+    "attention": (5, lambda seed: nn.MultiheadAttention(5, 5, seed=seed)),
+    "ruvector": (8, lambda seed: nn.RuvectorLayer(5, 8, num_heads=2, seed=seed)),
+    "gnn gcn": (5, lambda seed: nn.GNN("gcn", 5, 8, 5, num_layers=3, dropout=0.2, seed=seed)),
+    "gnn gin": (3, lambda seed: nn.GNN("gin", 5, 5, 3, num_layers=2, norm=False, seed=seed)),
+    "gnn ruvector": (4, lambda seed: nn.GNN("ruvector", 5, 8, 4, num_layers=2, num_heads=2, seed=seed)),
+    "sequential": (4, lambda seed: nn.Sequential(nn.GraphConv(5, 6, seed=seed), nn.ReLU(), mlp(6, 4, seed))),
 }
 
 
-def problem(nodes: int = 40, edges: int = 150) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    index = rng.integers(0, nodes - 1, size=(2, edges))  # the last node is isolated
-    return rng.normal(size=(nodes, 5)), index, rng.uniform(0.1, 2, edges)
-
-
 @pytest.mark.parametrize("name", LAYERS)
-def test_every_layer(name: str) -> None:
-    x, index, weights = problem()
-    layer, order = LAYERS[name](3), np.random.default_rng(1).permutation(index.shape[1])
-    graph = rg.Graph.from_edge_index(index, len(x), weights)
-    y = layer(x, graph).numpy()
-    assert y.shape[0] == len(x)
-    assert np.isfinite(y).all(), "an isolated node must not give NaN"
-    shuffled = rg.Graph.from_edge_index(index[:, order], len(x), weights[order])
-    within(layer(x, shuffled), y, 1e-6)
-    strided = np.repeat(x, 2, axis=1)[:, ::2]
-    within(layer(strided, graph), y, 0)
-    within(layer(x.tolist(), graph), y, 0)
-    within(layer(x.astype(np.float16), graph), y, 1e-2)
-    again = LAYERS[name](3)
-    again.load_state_dict(layer.state_dict())
-    within(again(x, graph), y, 0)
-    assert layer.num_parameters() == sum(value.size for value in layer.state_dict().values())
-    assert type(layer).__name__ in repr(layer)
-    with pytest.raises(rg.ShapeError):
-        layer(x[:, :4], graph)
-    with pytest.raises(rg.ShapeError):
-        layer(x[:10], graph)
-    with pytest.raises(rg.ShapeError, match="finite"):
-        layer(np.where(x == x[0, 0], np.nan, x), graph)
+def test_every_layer(name: str, tmp_path: Path) -> None:
+    width, make = LAYERS[name]
+    assert_layer(make, tmp_path, width)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_bits_do_not_depend_on_the_number_of_threads(name: str) -> None:
-    x, index, weights = problem(3000, 20_000)
-    before, results = rg.num_threads(), []
-    try:
-        for threads in (1, 2, 4):
-            rg.set_num_threads(threads)
-            layer, graph = LAYERS[name](3), rg.Graph.from_edge_index(index, len(x), weights)
-            y = layer(x, graph)
-            (y * y).mean().backward()
-            results.append([y.numpy(), *(p.grad.numpy() for p in layer.parameters() if p.grad is not None)])
-    finally:
-        rg.set_num_threads(before)
-    for other in results[1:]:
-        for first, second in zip(results[0], other, strict=True):
-            np.testing.assert_array_equal(first, second)
+    def seeded(seed: int) -> nn.Module:
+        rg.manual_seed(9)
+        return LAYERS[name][1](seed)
+
+    assert_same_bits_on_any_threads(seeded)
 
 
 def test_seeds() -> None:
@@ -256,6 +269,12 @@ def test_settings_are_checked() -> None:
         lambda: nn.Linear(0, 1),
         lambda: nn.RuvectorLayer(4, 6, num_heads=4),
         lambda: nn.GCNLayer(1, 1, activation="swish"),
+        lambda: nn.GraphConv(1, 1, "softmax"),  # type: ignore[arg-type] # the wrong value is the test
+        lambda: nn.GINLayer(abs),  # type: ignore[arg-type] # the wrong value is the test
+        lambda: nn.GNN("gcn2", 1, 1, 1, 1),
+        lambda: nn.GNN("gcn", 1, 1, 1, 0),
+        lambda: nn.MultiheadAttention(4, 3),
+        lambda: nn.LSTM(1, 0),
         lambda: nn.SAGELayer(1, 1, aggregator="median"),  # type: ignore[arg-type] # the wrong value is the test
         lambda: rg.optim.AdamW([]),
         lambda: rg.optim.AdamW([rg.tensor([1.0], requires_grad=True)], lr=-1),

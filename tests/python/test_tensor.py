@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import pickle
 from typing import Any
 
@@ -84,12 +86,103 @@ def test_products_and_transposes(m: int, k: int, n: int) -> None:
     close(rg.tensor(a).reshape(-1) if m * k else rg.tensor(a), a.reshape(-1) if m * k else a)
 
 
+@settings(deadline=None)
+@given(st.data())
+def test_shapes_change_as_in_numpy(data: st.DataObject) -> None:
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4))
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    x = rg.tensor(array)
+    lengths = data.draw(st.lists(st.integers(-1, 6), max_size=3))
+    try:
+        expected = array.reshape(lengths)
+    except ValueError:
+        with pytest.raises(rg.ShapeError, match="reshape"):
+            x.reshape(*lengths) if lengths else x.reshape(())
+    else:
+        close(x.reshape(*lengths) if lengths else x.reshape(()), expected, 0)
+    first, second = (data.draw(st.integers(-array.ndim, array.ndim - 1)) for _ in range(2))
+    close(x.transpose(first, second), array.swapaxes(first, second), 0)
+    close(rg.concat([x, array, x], first), np.concatenate([array] * 3, first), 0)
+    if array.ndim < 3:
+        close(rg.stack([x, array], first), np.stack([array] * 2, first), 0)
+    length = array.shape[first]
+    start = data.draw(st.integers(0, length))
+    close(x.slice(start, length, first), array.take(range(start, length), first), 0)
+
+
 def test_three_dimensional_products() -> None:
     rng = np.random.default_rng(1)
     a, b, c = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 4, 5)), rng.normal(size=(4, 2))
     close(rg.tensor(a) @ b, a @ b)
     close(rg.tensor(a) @ c, a @ c)
     close(rg.tensor(a).transpose(0, 2), a.transpose(2, 1, 0))
+
+
+@settings(deadline=None, max_examples=30)
+@given(array=hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=5), elements=VALUES))
+def test_rows_normalize_and_compare(array: np.ndarray) -> None:
+    wide = array.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=-1)
+    close(rg.tensor(array).norm(), norms)
+    close(rg.tensor(array).norm(keepdims=True), norms[..., None])
+    close(rg.tensor(array).normalize(), wide / np.maximum(norms, 1e-12)[..., None], 5e-6)
+    other = wide[..., ::-1]
+    cosine = (wide * other).sum(-1) / np.maximum(norms * norms, 1e-24)
+    close(rg.tensor(array).cosine_similarity(other), cosine, 5e-6)
+    size = array.shape[-1]
+    centred = wide - wide.mean(-1, keepdims=True)
+    expected = centred / np.sqrt(wide.var(-1, keepdims=True) + 1e-3) * 2 + 1
+    close(rg.tensor(array).layer_norm(np.full(size, 2.0), np.ones(size), 1e-3), expected, 2e-5)
+
+
+@pytest.mark.parametrize("name", ["sqrt", "log", "gelu", "clip", "neg", "pow"])
+@settings(deadline=None, max_examples=20)
+@given(array=hnp.arrays(np.float32, SHAPES, elements=st.floats(0.125, 4, width=32)))
+def test_other_functions_of_one_value(name: str, array: np.ndarray) -> None:
+    x, wide = rg.tensor(array), array.astype(np.float64)
+    erf = np.vectorize(math.erf, otypes=[float])
+    got, expected = {
+        "sqrt": lambda: (x.sqrt(), np.sqrt(wide)),
+        "log": lambda: (x.log(), np.log(wide)),
+        "gelu": lambda: (x.gelu(), wide * (1 + erf(wide / math.sqrt(2))) / 2),
+        "clip": lambda: (x.clip(0.5, 2), wide.clip(0.5, 2)),
+        "neg": lambda: (-x, -wide),
+        "pow": lambda: (x**1.5, wide**1.5),
+    }[name]()
+    close(got, expected, 5e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32", ">f4"])
+def test_operands_of_any_type_and_layout(dtype: str) -> None:
+    base = np.arange(24).reshape(4, 6).astype(dtype)
+    x = rg.tensor(np.ones((6, 2)), requires_grad=True)
+    for operand in (base[:, ::3].T, base.T[::3]):
+        wide = operand.astype(np.float64)
+        close(operand.T @ x[:2], wide.T @ np.ones((2, 2)))
+        close(rg.tensor(operand).sum(0), wide.sum(0))
+        close(rg.concat([operand, rg.tensor(operand)]), np.concatenate([wide, wide]))
+
+
+def test_the_memory_of_the_tape_is_freed() -> None:
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("needs /proc")
+    x = rg.tensor(np.ones((1000, 1000)), requires_grad=True)
+    sizes, losses = [], []
+    for _ in range(30):
+        y = x
+        for _ in range(10):
+            y = y.exp().log()
+        loss = y.sum()
+        loss.backward()
+        losses.append(loss)  # the results are still held: only what the adjoints saved may go
+        del y
+        sizes.append(resident())
+    # Each step saves 20 arrays of 4 MB; the pool of buffers keeps 256 MB at most.
+    assert sizes[-1] - sizes[3] < 100e6
 
 
 def test_joining_and_choosing() -> None:

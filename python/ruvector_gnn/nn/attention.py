@@ -1,8 +1,11 @@
-"""Attention over neighbours."""
+"""Attention over neighbours, or over whole sequences."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ruvector_gnn import _core
 from ruvector_gnn._core import Graph, Tensor
@@ -18,16 +21,28 @@ __all__ = ["MultiheadAttention"]
 
 
 class MultiheadAttention(Module):
-    """Multi-head attention of each node over its neighbours (Vaswani et al. 2017).
+    """Multi-head attention (Vaswani et al. 2017), with the parameters of `torch.nn.MultiheadAttention`.
 
-    Parameters as `torch.nn.MultiheadAttention`: over a complete graph with loops it is PyTorch's
-    self-attention. Takes and gives `(N, dim)`; `heads` must divide `dim`. A node without neighbours gives
-    the last map's bias.
+    Per head `softmax(Q K^T / sqrt(dim / heads)) V` of the mapped inputs, then a last map. `heads` must divide
+    `dim`. Three uses:
+
+    - `layer(x, graph)`: each node attends over its neighbours; takes and gives `(N, dim)`. A node without
+      neighbours gives the last map's bias.
+    - `layer(x)`: each row of `(L, dim)` or `(B, L, dim)` attends over all rows of its sequence.
+    - `layer(query, key, value)`: as PyTorch with the batch first; `key` and `value` `(B, S, dim)`.
+
+    With `need_weights=True` the last two also give the weights per head, `(B, heads, L, S)`, or
+    `(heads, L, S)` without a batch, as a NumPy array: tensors have at most 3 dimensions, so no gradient flows
+    through them.
 
     >>> import ruvector_gnn as rg
+    >>> layer = MultiheadAttention(4, 2, seed=0)
     >>> graph = rg.Graph.from_adjacency([[0, 1], [0, 1]])
-    >>> MultiheadAttention(4, 2, seed=0)([[1.0] * 4] * 2, graph).shape
+    >>> layer([[1.0] * 4] * 2, graph).shape
     (2, 4)
+    >>> y, weights = layer([[1.0] * 4] * 3, need_weights=True)
+    >>> y.shape, weights.shape
+    ((3, 4), (2, 3, 3))
     """
 
     def __init__(self, dim: int, heads: int, *, seed: int | None = None) -> None:
@@ -43,13 +58,42 @@ class MultiheadAttention(Module):
         self.out_proj = Linear(dim, dim, seed=seed + 1)
         self.out_proj.bias = filled(0.0, dim)
 
-    def forward(self, x: Input, graph: Graph) -> Tensor:
-        """Attend from each node of `graph` over its neighbours."""
+    def forward(
+        self,
+        query: Input,
+        key: Input | Graph | None = None,
+        value: Input | None = None,
+        *,
+        graph: Graph | None = None,
+        need_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, NDArray[np.float32]]:
+        """Attend; see the class."""
         bias = self.out_proj.bias
         assert bias is not None
         parameters = [self.in_proj_weight, self.in_proj_bias, self.out_proj.weight, bias]
-        return _core.multihead_attention(x, graph, parameters, self.heads)
+        if isinstance(key, Graph):
+            key, graph = None, key
+        if graph is not None:
+            if key is not None or value is not None or need_weights:
+                raise ConfigError("over a graph, neither key, value nor need_weights can be given")
+            return _core.multihead_attention(query, graph, parameters, self.heads)
+        q = _sequences(query)
+        k = q if key is None else _sequences(key)
+        v = k if value is None else _sequences(value)
+        single = q.ndim == 2
+        if single:
+            q, k, v = (x.reshape(1, *x.shape) for x in (q, k, v))
+        y, weights = _core.dense_attention(q, k, v, parameters, self.heads)
+        y = y.reshape(*y.shape[1:]) if single else y
+        if not need_weights:
+            return y
+        per_head = weights.numpy()
+        return y, per_head if single else per_head.reshape(-1, self.heads, *per_head.shape[1:])
 
     def extra_repr(self) -> str:
         """Describe the settings."""
         return f"{self.out_proj.weight.shape[0]}, heads={self.heads}"
+
+
+def _sequences(x: Input) -> Tensor:
+    return x if isinstance(x, Tensor) else Tensor(x)

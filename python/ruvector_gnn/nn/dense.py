@@ -13,7 +13,7 @@ from ruvector_gnn.nn.module import Module, Parameter
 if TYPE_CHECKING:
     from ruvector_gnn.nn.init import Input
 
-__all__ = ["Activation", "Dropout", "LayerNorm", "Linear"]
+__all__ = ["Activation", "Dropout", "LayerNorm", "Linear", "ReLU"]
 
 
 class Linear(Module):
@@ -135,3 +135,19 @@ class Activation(Module):
     def extra_repr(self) -> str:
         """Describe the settings."""
         return repr(self.name)
+
+
+class ReLU(Activation):
+    """`max(x, 0)`, as `torch.nn.ReLU`.
+
+    >>> ReLU()([-1.0, 2.0]).numpy()
+    array([0., 2.], dtype=float32)
+    """
+
+    def __init__(self) -> None:
+        """See the class."""
+        super().__init__("relu")
+
+    def extra_repr(self) -> str:
+        """Describe the settings: there are none."""
+        return ""

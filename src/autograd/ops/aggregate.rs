@@ -1,4 +1,5 @@
-//! Aggregation over a graph on the tape: sum and mean over neighbours, weighted or not, and segment sums.
+//! Aggregation over a graph on the tape: sum, mean, maximum and softmax over neighbours, weighted or not, and the same
+//! over segments and over rows of edges.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::real::Real;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// What becomes of a node's neighbours.
@@ -19,6 +21,45 @@ pub enum Reduce {
     Sum,
     /// The sum divided by the number of neighbours, as `torch.sparse.mm(reduce="mean")`; 0 without neighbours.
     Mean,
+    /// `max_j w_ij x_j`, column by column; equal largest messages share the gradient evenly, as PyTorch's
+    /// `scatter_reduce("amax")`; 0 without neighbours.
+    Max,
+    /// `sum_j a_ij m_ij` with `m_ij = w_ij x_j` and `a_ij = softmax_j(m_ij)`, column by column (Li et al. 2020,
+    /// temperature 1), as PyG's `SoftmaxAggregation`; 0 without neighbours.
+    Softmax,
+}
+
+impl Reduce {
+    /// Whether sums over neighbours commute with linear maps.
+    pub fn is_linear(self) -> bool {
+        matches!(self, Self::Sum | Self::Mean)
+    }
+
+    /// `segment_sum` and the like, for errors.
+    fn segment_name(self) -> &'static str {
+        match self {
+            Self::Sum => "segment_sum",
+            Self::Mean => "segment_mean",
+            Self::Max => "segment_max",
+            Self::Softmax => "segment_softmax",
+        }
+    }
+}
+
+impl FromStr for Reduce {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "sum" => Self::Sum,
+            "mean" => Self::Mean,
+            "max" => Self::Max,
+            "softmax" => Self::Softmax,
+            _ => {
+                let names = "sum, mean, max or softmax";
+                return Err(Error::Config(format!("reduce must be {names}, got {name:?}")));
+            }
+        })
+    }
 }
 
 impl<T: Real> Tensor<T> {
@@ -35,6 +76,11 @@ impl<T: Real> Tensor<T> {
 
     fn aggregate_by(&self, graph: &Graph, reduce: Reduce, weighted: bool) -> Result<Self> {
         let columns = self.neighbor_columns(graph)?;
+        if !reduce.is_linear() {
+            let weights = graph.weights().filter(|_| weighted).map(T::weights);
+            let weights = weights.map(|weights| Tensor::new(weights.into_owned(), &[graph.num_edges()]));
+            return self.aggregate_messages(graph, weights.transpose()?.as_ref(), reduce, columns);
+        }
         let out = gathered(graph, &self.values(), columns, (reduce, weighted), Base::Zero);
         let shape = Shape::new(&[graph.num_nodes(), columns])?;
         let graph = graph.clone();
@@ -60,6 +106,9 @@ impl<T: Real> Tensor<T> {
                 return Err(Error::Shape(format!("aggregate: {shapes}")));
             }
         };
+        if !reduce.is_linear() {
+            return self.aggregate_by(graph, reduce, weighted)?.add(base);
+        }
         let under = if row { Base::Row(&values) } else { Base::Rows(&values) };
         let out = gathered(graph, &self.values(), columns, (reduce, weighted), under);
         let shape = Shape::new(&[graph.num_nodes(), columns])?;
@@ -71,12 +120,15 @@ impl<T: Real> Tensor<T> {
     }
 
     /// As [`aggregate`](Self::aggregate), with one weight per edge in row order, in place of the graph's own;
-    /// gradients flow to the weights too: `dw_ij = <g_i, x_j>`.
+    /// gradients flow to the weights too: `dw_ij = <g_i, x_j>` for a sum.
     pub fn aggregate_weighted(&self, graph: &Graph, weights: &Self, reduce: Reduce) -> Result<Self> {
         let columns = self.neighbor_columns(graph)?;
         if *weights.dims() != [graph.num_edges()] {
             let message = format!("weights of shape {} for {} edges", weights.shape(), graph.num_edges());
             return Err(Error::Shape(format!("aggregate: {message}")));
+        }
+        if !reduce.is_linear() {
+            return self.aggregate_messages(graph, Some(weights), reduce, columns);
         }
         let (x, w) = (self.values(), weights.values());
         let mut out = Buffer::stale(graph.num_nodes() * columns);
@@ -102,6 +154,18 @@ impl<T: Real> Tensor<T> {
             });
             [to_x, to_weights]
         }))
+    }
+
+    /// Aggregates one row per edge, `self (num_edges, d)` in row order, to one per node: `(num_nodes, d)`.
+    pub fn aggregate_edges(&self, graph: &Graph, reduce: Reduce) -> Result<Self> {
+        match *self.dims() {
+            [edges, _] if edges == graph.num_edges() => self.aggregate(&graph.by_edge(), reduce),
+            _ => Err(Error::Shape(format!(
+                "aggregate: messages of shape {} for {} edges",
+                self.shape(),
+                graph.num_edges()
+            ))),
+        }
     }
 
     fn neighbor_columns(&self, graph: &Graph) -> Result<usize> {
@@ -143,20 +207,22 @@ fn scattered<T: Real>(
     gathered(&graph.transposed().graph, &grad, columns, (Reduce::Sum, weighted), Base::Zero)
 }
 
-/// Sums the rows of `x` by segment: row `e` goes to row `segments[e] < count` of the result.
-pub fn segment_sum<T: Real>(
+/// Aggregates rows of `x (N, d)` by segment: row `e` goes to row `segments[e] < count` of the result; an empty segment
+/// gives 0.
+pub fn segment_reduce<T: Real>(
     x: &Tensor<T>,
     segments: &[u32],
     count: usize,
     reduce: Reduce,
 ) -> Result<Tensor<T>> {
-    let (rows, _) = x.shape().matrix("segment_sum", "x")?;
+    let op = reduce.segment_name();
+    let (rows, _) = x.shape().matrix(op, "x")?;
     if rows != segments.len() {
-        let message = format!("segment_sum: x of shape {} with {} segments", x.shape(), segments.len());
+        let message = format!("{op}: x of shape {} with {} segments", x.shape(), segments.len());
         return Err(Error::Shape(message));
     }
     if let Some(&segment) = segments.iter().find(|&&segment| segment as usize >= count) {
-        return Err(Error::Row(format!("segment_sum: segment {segment} of {count}")));
+        return Err(Error::Row(format!("{op}: segment {segment} of {count}")));
     }
     x.aggregate(&Graph::grouping(segments, count), reduce)
 }
@@ -166,6 +232,8 @@ mod tests {
     use super::*;
     use crate::autograd::gradcheck::{gradcheck, random};
 
+    const ALL: [Reduce; 4] = [Reduce::Sum, Reduce::Mean, Reduce::Max, Reduce::Softmax];
+
     /// Four nodes over five sources: a duplicate edge, and node 3 without neighbours.
     fn graph(weights: Option<&[f32]>) -> Graph {
         Graph::from_edges(&[0, 0, 0, 2, 2, 1], &[4, 1, 1, 0, 3, 2], 4, 5, weights).unwrap()
@@ -174,7 +242,7 @@ mod tests {
     #[test]
     fn gradients_of_sum_and_mean_to_values_and_weights() {
         let x = random(&[5, 3], 0);
-        for reduce in [Reduce::Sum, Reduce::Mean] {
+        for reduce in ALL {
             let plain = graph(None);
             gradcheck(std::slice::from_ref(&x), |x| x[0].aggregate(&plain, reduce)).unwrap();
             let weighted = graph(Some(&[0.5, -1.0, 2.0, 3.0, 0.25, 1.5]));
@@ -187,13 +255,38 @@ mod tests {
             let inputs = [x.clone(), random(&[6], 1)];
             gradcheck(&inputs, |x| x[0].aggregate_weighted(&plain, &x[1], reduce)).unwrap();
         }
-        gradcheck(&[x], |x| segment_sum(&x[0], &[2, 0, 2, 1, 2], 4, Reduce::Mean)).unwrap();
+        for reduce in ALL {
+            gradcheck(std::slice::from_ref(&x), |x| segment_reduce(&x[0], &[2, 0, 2, 1, 2], 4, reduce))
+                .unwrap();
+            gradcheck(&[random(&[6, 3], 0)], |x| x[0].aggregate_edges(&graph(None), reduce)).unwrap();
+        }
+    }
+
+    #[test]
+    fn equal_largest_messages_share_the_gradient() {
+        let x = Tensor::parameter(vec![3.0f64, 3.0, 1.0], &[3, 1]).unwrap();
+        let graph = Graph::from_edges(&[0, 0, 0, 1, 1], &[0, 1, 2, 0, 0], 2, 3, None).unwrap();
+        x.aggregate(&graph, Reduce::Max).unwrap().backward_from(Some(vec![6.0, 10.0].into()), false).unwrap();
+        assert_eq!(x.grad().unwrap().to_vec(), [3.0 + 10.0, 3.0, 0.0]);
+    }
+
+    #[test]
+    fn softmax_is_the_weighted_mean_of_the_formula_and_does_not_overflow() {
+        let x = Tensor::new(vec![1.0f64, 2.0, -1.0, 1000.0, 999.0], &[5, 1]).unwrap();
+        let graph = Graph::from_edges(&[0, 0, 0, 1, 1], &[0, 1, 2, 3, 4], 2, 5, None).unwrap();
+        let e = [1f64.exp(), 2f64.exp(), (-1f64).exp(), 1.0, (-1f64).exp()];
+        let expected = [
+            (e[0] + 2.0 * e[1] - e[2]) / (e[0] + e[1] + e[2]),
+            (1000.0 * e[3] + 999.0 * e[4]) / (e[3] + e[4]),
+        ];
+        let got = x.aggregate(&graph, Reduce::Softmax).unwrap().to_vec();
+        assert!(got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?} {expected:?}");
     }
 
     #[test]
     fn a_node_without_neighbours_gets_zeros() {
         let x = random(&[5, 3], 0);
-        for reduce in [Reduce::Sum, Reduce::Mean] {
+        for reduce in ALL {
             assert_eq!(x.aggregate(&graph(None), reduce).unwrap().to_vec()[9..], [0.0; 3]);
         }
     }
@@ -206,6 +299,6 @@ mod tests {
         assert!(five.aggregate_onto(&graph(None), Reduce::Sum, true, &base).is_err());
         let weights = random(&[5], 0);
         assert!(random(&[5, 3], 0).aggregate_weighted(&graph(None), &weights, Reduce::Sum).is_err());
-        assert!(segment_sum(&x, &[0, 1, 2, 9], 4, Reduce::Sum).is_err());
+        assert!(segment_reduce(&x, &[0, 1, 2, 9], 4, Reduce::Sum).is_err());
     }
 }

@@ -1,15 +1,44 @@
-//! Choosing by a mask: `where` and `masked_fill`.
+//! Choosing by a mask: `where` and `masked_fill`; and the repetition along axes that both rest on.
 
 #![forbid(unsafe_code)]
 
-use crate::autograd::Tensor;
+use super::broadcast::Plan;
 use crate::autograd::tape::record;
+use crate::autograd::{Shape, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::real::Real;
 use std::sync::Arc;
 
 impl<T: Real> Tensor<T> {
+    /// The same values, repeated to a shape that this one broadcasts to; adjoint: the sum over the copies.
+    pub fn broadcast_to(&self, dims: &[usize]) -> Result<Self> {
+        let (shape, own) = (Shape::new(dims)?, self.shape());
+        if own == shape {
+            return Ok(self.clone());
+        }
+        let plan = Plan::new("broadcast_to", own, shape)?;
+        if plan.shape != shape {
+            return Err(Error::Shape(format!("broadcast_to: shape {own} to {shape}")));
+        }
+        let (count, target) = (self.count(), Buffer::stale(shape.count()));
+        let out = plan.zip(&self.values(), &target, |value, _| value);
+        Ok(record("broadcast_to", Arc::new(out), shape, [self], move |grad, _| {
+            [Some(plan.fold_grad(&plan.left, count, grad))]
+        }))
+    }
+
+    /// `x` where the mask of shape `dims` is set, else `y`; all three broadcast as in NumPy.
+    pub fn choose(mask: &[bool], dims: &[usize], x: &Self, y: &Self) -> Result<Self> {
+        let flags: Vec<T> = mask.iter().map(|&set| if set { T::ONE } else { T::ZERO }).collect();
+        let flags = Self::new(flags, dims)?;
+        let shape = Plan::new("where", x.shape(), y.shape())?.shape;
+        let shape = Plan::new("where", shape, flags.shape())?.shape;
+        let mask: Vec<bool> =
+            flags.broadcast_to(&shape)?.values().iter().map(|&flag| flag != T::ZERO).collect();
+        x.broadcast_to(&shape)?.select(&mask, &y.broadcast_to(&shape)?)
+    }
+
     /// `self` where the mask is set, else `other`; a tensor of one value stands for all places.
     pub fn select(&self, mask: &[bool], other: &Self) -> Result<Self> {
         let shape = if self.count() == 1 { other.shape() } else { self.shape() };
@@ -44,27 +73,17 @@ impl<T: Real> Tensor<T> {
         }))
     }
 
-    /// `value` where the mask is set.
-    pub fn masked_fill(&self, mask: &[bool], value: T) -> Result<Self> {
-        if mask.len() != self.count() {
-            let message = format!("masked_fill: {} mask values with shape {}", mask.len(), self.shape());
-            return Err(Error::Shape(message));
-        }
-        let mut out = self.values().as_ref().clone();
-        let fill = |values: &mut [T], value: T| {
-            values.iter_mut().zip(mask).filter(|(_, mask)| **mask).for_each(|(place, _)| *place = value);
-        };
-        fill(&mut out, value);
-        let mask = mask.to_vec();
-        Ok(record("masked_fill", Arc::new(out), self.shape(), [self], move |mut grad, _| {
-            grad.iter_mut().zip(&mask).filter(|(_, mask)| **mask).for_each(|(g, _)| *g = T::ZERO);
-            [Some(grad)]
-        }))
+    /// `value` where the mask of shape `dims` is set; it broadcasts to this tensor's shape.
+    pub fn masked_fill(&self, mask: &[bool], dims: &[usize], value: T) -> Result<Self> {
+        let shapes = || format!("masked_fill: a mask of shape {dims:?} for shape {}", self.shape());
+        let filled = Self::choose(mask, dims, &Self::scalar(value), self);
+        filled.ok().filter(|filled| filled.shape() == self.shape()).ok_or_else(|| Error::Shape(shapes()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::autograd::Tensor;
     use crate::autograd::gradcheck::{gradcheck, random};
 
     #[test]
@@ -74,12 +93,18 @@ mod tests {
         gradcheck(&[x.clone(), y.clone()], |x| x[0].select(&mask, &x[1])).unwrap();
         gradcheck(&[x.clone(), one.clone()], |x| x[0].select(&mask, &x[1])).unwrap();
         gradcheck(&[one, y], |x| x[0].select(&mask, &x[1])).unwrap();
-        gradcheck(&[x], |x| x[0].masked_fill(&mask, -3.0)).unwrap();
+        let (column, row, mask3) = (random(&[4, 1, 1], 3), random(&[3], 4), &mask[..2]);
+        gradcheck(&[column, row], |x| Tensor::choose(mask3, &[2, 1], &x[0], &x[1])).unwrap();
+        gradcheck(std::slice::from_ref(&x), |x| x[0].masked_fill(&mask[..3], &[3], 1.0)).unwrap();
+        gradcheck(&[random(&[2, 1], 5)], |x| x[0].broadcast_to(&[4, 2, 3])).unwrap();
+        gradcheck(&[x], |x| x[0].masked_fill(&mask, &[2, 3], -3.0)).unwrap();
     }
 
     #[test]
     fn a_mask_of_another_length_is_refused() {
         let x = random(&[2, 3], 0);
-        assert!(x.select(&[true; 5], &x).is_err() && x.masked_fill(&[true; 7], 0.0).is_err());
+        assert!(x.select(&[true; 5], &x).is_err() && x.masked_fill(&[true; 6], &[3, 2], 0.0).is_err());
+        assert!(x.masked_fill(&[true; 12], &[2, 2, 3], 0.0).is_err(), "the result would be larger");
+        assert!(x.broadcast_to(&[3]).is_err() && Tensor::choose(&[true; 4], &[4], &x, &x).is_err());
     }
 }

@@ -51,6 +51,21 @@ fn permuted<T: Real>(values: &[T], dims: [usize; 3], axes: [usize; 3]) -> Buffer
     out
 }
 
+/// Blocks of `(b, c, d)` values, each as `(c, b, d)`.
+fn exchanged<T: Real>(values: &[T], [b, c, d]: [usize; 3]) -> Buffer<T> {
+    let mut out = Buffer::stale(values.len());
+    if values.is_empty() {
+        return out;
+    }
+    threads::for_each_chunk(&mut out, b * c * d, |block, out| {
+        let block = &values[block * b * c * d..][..b * c * d];
+        for (place, out) in out.chunks_exact_mut(d).enumerate() {
+            out.copy_from_slice(&block[(place % b * c + place / b) * d..][..d]);
+        }
+    });
+    out
+}
+
 impl<T: Real> Tensor<T> {
     /// The same values in another shape of the same size; nothing is copied.
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
@@ -59,6 +74,21 @@ impl<T: Real> Tensor<T> {
             return Err(Error::Shape(format!("reshape: shape {} to {shape}", self.shape())));
         }
         Ok(record("reshape", self.values(), shape, [self], |grad, _| [Some(grad)]))
+    }
+
+    /// As [`reshape`](Self::reshape); one length may be -1, and follows from the others.
+    pub fn reshape_to(&self, lengths: &[isize]) -> Result<Self> {
+        let refuse = || Err(Error::Shape(format!("reshape: shape {} to {lengths:?}", self.shape())));
+        let known = lengths.iter().filter(|&&length| length != -1).try_fold(1usize, |product, &length| {
+            usize::try_from(length).ok().and_then(|length| product.checked_mul(length))
+        });
+        let Some(known) = known else { return refuse() };
+        let open = lengths.iter().filter(|&&length| length == -1).count();
+        if open > 1 || open == 1 && (known == 0 || !self.count().is_multiple_of(known)) {
+            return refuse();
+        }
+        let length = |&length: &isize| usize::try_from(length).unwrap_or_else(|_| self.count() / known);
+        self.reshape(&lengths.iter().map(length).collect::<Vec<_>>())
     }
 
     /// The transpose of a matrix, carried out only when its values are read outside of a product.
@@ -94,6 +124,37 @@ impl<T: Real> Tensor<T> {
         }))
     }
 
+    /// `(B, L, heads d)` to `(B heads, L, d)`: the heads of every row side by side become stacks of their own.
+    pub fn split_heads(&self, heads: usize) -> Result<Self> {
+        match *self.dims() {
+            [batch, length, columns] if heads > 0 && columns.is_multiple_of(heads) => self
+                .exchange([batch, length, heads, columns / heads], &[batch * heads, length, columns / heads]),
+            _ => {
+                Err(Error::Shape(format!("split_heads: {heads} heads of a tensor of shape {}", self.shape())))
+            }
+        }
+    }
+
+    /// `(B heads, L, d)` to `(B, L, heads d)`: the inverse of [`split_heads`](Self::split_heads).
+    pub fn join_heads(&self, heads: usize) -> Result<Self> {
+        match *self.dims() {
+            [stacks, length, width] if heads > 0 && stacks.is_multiple_of(heads) => self
+                .exchange([stacks / heads, heads, length, width], &[stacks / heads, length, heads * width]),
+            _ => {
+                Err(Error::Shape(format!("join_heads: {heads} heads of a tensor of shape {}", self.shape())))
+            }
+        }
+    }
+
+    /// Exchanges the middle two of four axes; the result has shape `dims`.
+    fn exchange(&self, [a, b, c, d]: [usize; 4], dims: &[usize]) -> Result<Self> {
+        let out = exchanged(&self.values(), [b, c, d]);
+        Ok(record("exchange", Arc::new(out), Shape::new(dims)?, [self], move |grad, _| {
+            debug_assert_eq!(grad.len(), a * b * c * d);
+            [Some(exchanged(&grad, [c, b, d]))]
+        }))
+    }
+
     /// Exchanges two axes.
     pub fn swap_axes(&self, first: isize, second: isize) -> Result<Self> {
         let (i, j) = (self.shape().axis("transpose", first)?, self.shape().axis("transpose", second)?);
@@ -111,6 +172,7 @@ impl<T: Real> Tensor<T> {
 
 #[cfg(test)]
 mod tests {
+    use crate::Error;
     use crate::autograd::gradcheck::{gradcheck, random};
 
     #[test]
@@ -120,6 +182,19 @@ mod tests {
         for axes in [[0, 2, 1], [2, 0, 1], [1, 2, 0], [2, 1, 0]] {
             gradcheck(&[random(&[2, 3, 4], 0)], |x| x[0].permute(axes)?.pow(2.0)).unwrap();
         }
+    }
+
+    #[test]
+    fn heads_split_and_join() {
+        let x = random(&[2, 3, 4], 0);
+        gradcheck(std::slice::from_ref(&x), |x| x[0].split_heads(2)?.pow(2.0)).unwrap();
+        gradcheck(std::slice::from_ref(&x), |x| x[0].join_heads(2)?.pow(2.0)).unwrap();
+        let split = x.split_heads(2).unwrap();
+        let (values, own) = (x.values(), split.values());
+        // Batch 1, head 1, row 2, column 0.
+        assert_eq!((split.dims(), own[(3 * 3 + 2) * 2]), (&[4, 3, 2][..], values[(3 + 2) * 4 + 2]));
+        assert_eq!(split.join_heads(2).unwrap().to_vec(), x.to_vec());
+        assert!(x.split_heads(3).is_err() && random(&[3, 4], 0).join_heads(1).is_err());
     }
 
     #[test]
@@ -135,6 +210,10 @@ mod tests {
     fn bad_shapes_and_orders_are_refused() {
         let x = random(&[2, 3, 4], 0);
         assert!(x.reshape(&[5]).is_err() && x.transpose().is_err());
+        assert_eq!(x.reshape_to(&[4, -1]).unwrap().dims(), [4, 6]);
+        for lengths in [&[-1, -1][..], &[-1, 5], &[0, -1], &[-2, -12], &[isize::MAX, isize::MAX]] {
+            assert!(matches!(x.reshape_to(lengths), Err(Error::Shape(_))), "{lengths:?}");
+        }
         assert!(x.permute([0, 0, 1]).is_err() && x.permute([0, 1, 3]).is_err());
     }
 }
