@@ -11,6 +11,7 @@ mod norm;
 mod ruvector;
 mod ruvector_json;
 mod sage;
+mod table;
 
 pub use activation::Activation;
 pub use attention::MultiheadAttention;
@@ -20,6 +21,7 @@ pub use linear::Linear;
 pub use norm::LayerNorm;
 pub use ruvector::{NeighborAttention, RuvectorLayer};
 pub use sage::SageLayer;
+pub use table::Table;
 
 use crate::autograd::Tensor;
 use crate::real::Real;

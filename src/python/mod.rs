@@ -3,8 +3,10 @@
 #![deny(unsafe_code)]
 
 mod array;
+mod block;
 mod call;
 mod error;
+mod features;
 mod graph;
 mod index;
 mod learn;
@@ -40,6 +42,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<learn::PyLearner>()?;
     module.add_function(wrap_pyfunction!(index::_index_from_bytes, module)?)?;
     module.add_class::<graph::PyGraph>()?;
+    module.add_class::<block::PyBlock>()?;
+    module.add_function(wrap_pyfunction!(graph::_graph_from_parts, module)?)?;
+    module.add_function(wrap_pyfunction!(block::_block_from_parts, module)?)?;
     ops::register(module)?;
     nn::register(module)?;
     training::register(module)?;

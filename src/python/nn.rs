@@ -5,13 +5,17 @@ use crate::error::{Error, Result};
 use crate::nn::init::{self, Init};
 use crate::nn::{
     Activation, GcnLayer, GruCell, LayerNorm, Linear, Module, MultiheadAttention, NeighborAttention,
-    RuvectorLayer, SageLayer,
+    RuvectorLayer, SageLayer, Table,
 };
+use crate::python::array;
+use crate::python::block::PyBlock;
 use crate::python::call::detached;
 use crate::python::error::Raise;
+use crate::python::features::{Features, features_of};
 use crate::python::graph::PyGraph;
 use crate::python::ops::reduce_of;
 use crate::python::tensor::{PyTensor, tensor_of};
+use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
 type Handle<'py> = PyRef<'py, PyTensor>;
@@ -108,6 +112,40 @@ fn sage(
     detached(py, || SageLayer { lin_l, lin_r, reduce, normalize }.forward(&x, &graph.0)).map(PyTensor)
 }
 
+/// As `sage` over a block, with the features of all nodes: an array is read where it is needed, in place if it holds
+/// contiguous float32.
+#[pyfunction]
+fn sage_table(
+    x: &Bound<'_, PyAny>,
+    block: &Bound<'_, PyBlock>,
+    parameters: [Handle<'_>; 3],
+    aggregator: &str,
+    normalize: bool,
+) -> PyResult<PyTensor> {
+    let (py, reduce) = (x.py(), reduce_of(aggregator)?);
+    let [left, bias, right] = &parameters;
+    let (lin_l, lin_r) = (linear_of(left, Some(bias)), linear_of(right, None));
+    let (layer, block) = (SageLayer { lin_l, lin_r, reduce, normalize }, &block.get().0);
+    match features_of(x, block.num_graph_nodes())? {
+        Features::Table(array) => {
+            let (values, shape) = (array.as_slice()?, array.shape());
+            detached(py, || layer.forward_table(&Table::new(values, shape[0], shape[1])?, block))
+        }
+        features => {
+            let rows = features.gather(py, block.source_nodes())?;
+            detached(py, || layer.forward(&rows, block.graph()))
+        }
+    }
+    .map(PyTensor)
+}
+
+/// The rows of `x` for these nodes, as a tensor; an array is read only there.
+#[pyfunction]
+fn gather_rows(x: &Bound<'_, PyAny>, nodes: &Bound<'_, PyAny>, num_nodes: usize) -> PyResult<PyTensor> {
+    let nodes = array::nodes("nodes", nodes)?;
+    features_of(x, num_nodes)?.gather(x.py(), &nodes).map(PyTensor)
+}
+
 #[pyfunction]
 fn multihead_attention(
     py: Python<'_>,
@@ -198,6 +236,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(activate, module)?)?;
     module.add_function(wrap_pyfunction!(gcn, module)?)?;
     module.add_function(wrap_pyfunction!(sage, module)?)?;
+    module.add_function(wrap_pyfunction!(sage_table, module)?)?;
+    module.add_function(wrap_pyfunction!(gather_rows, module)?)?;
     module.add_function(wrap_pyfunction!(multihead_attention, module)?)?;
     module.add_function(wrap_pyfunction!(gru, module)?)?;
     module.add_function(wrap_pyfunction!(ruvector, module)?)?;

@@ -3,6 +3,7 @@
 from ruvector_gnn.nn.attention import MultiheadAttention
 from ruvector_gnn.nn.dense import Activation, Dropout, LayerNorm, Linear
 from ruvector_gnn.nn.gcn import GCNLayer
+from ruvector_gnn.nn.graphsage import GraphSAGE
 from ruvector_gnn.nn.module import Module, Parameter
 from ruvector_gnn.nn.recurrent import GRUCell
 from ruvector_gnn.nn.ruvector import RuvectorLayer
@@ -13,6 +14,7 @@ __all__ = [
     "Dropout",
     "GCNLayer",
     "GRUCell",
+    "GraphSAGE",
     "LayerNorm",
     "Linear",
     "Module",
