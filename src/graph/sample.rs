@@ -140,7 +140,19 @@ impl Reached {
 
     /// The same rows with places for nodes; nodes met for the first time join the others.
     pub(super) fn number(&mut self, mut rows: Rows) -> Rows {
-        rows.indices.iter_mut().for_each(|index| *index = self.visit(*index));
+        // Whether a node is new is nearly a coin toss, so it decides how far `len` moves rather than where the
+        // program goes.
+        let mut len = self.nodes.len();
+        self.nodes.resize(len + rows.indices.len(), 0);
+        for index in &mut rows.indices {
+            let place = &mut self.places[*index as usize];
+            let new = *place == ABSENT;
+            self.nodes[len] = *index;
+            *place = if new { len as u32 } else { *place };
+            *index = *place;
+            len += usize::from(new);
+        }
+        self.nodes.truncate(len);
         rows
     }
 

@@ -87,12 +87,11 @@ impl<'a, T: Real> Table<'a, T> {
         let suspect = AtomicBool::new(false);
         threads::for_each_chunk(&mut out, BAND * self.columns.max(1), |band, out| {
             fill(band * BAND, out);
-            // Without an early end, so that it runs on whole registers.
-            if !out.iter().fold(true, |all, value| all & value.is_finite()) {
+            if !T::dot(out, out).is_finite() {
                 suspect.store(true, Ordering::Relaxed);
             }
         });
-        // Finite values may add up to infinity, which is no fault of the table's.
+        // Squares and sums of finite values may be infinite too, which is no fault of the table's.
         if suspect.into_inner() {
             self.require_finite(nodes)?;
         }

@@ -321,3 +321,21 @@ def test_empty_graphs_and_one_node() -> None:
         np.testing.assert_array_equal(graph.k_hop(np.arange(nodes), 3), np.arange(nodes))
     assert rg.Graph.from_edge_index(np.empty((2, 0), int)).num_nodes == 0
     assert rg.Graph.from_csr([0], []).num_nodes == 0
+
+
+@settings(deadline=None)
+@given(graphs(weighted=True))
+def test_derived_graphs_match_the_dense_formulas(graph: rg.Graph) -> None:
+    nodes, dense = graph.num_nodes, graph.to_scipy().toarray()
+    reverse = graph.transpose()
+    np.testing.assert_array_equal(reverse.to_scipy().toarray(), dense.T)
+    np.testing.assert_array_equal(reverse.weights, graph.weights[reverse.edge_order])
+    looped = graph.add_self_loops()
+    missing = np.flatnonzero(adjacency(graph).diagonal() == 0)
+    expected = dense + np.diag(np.isin(np.arange(nodes), missing)).astype(np.float32)
+    np.testing.assert_allclose(looped.to_scipy().toarray(), expected, rtol=1e-6)
+    before = np.concatenate([graph.to_edge_index(), [missing, missing]], axis=1)
+    np.testing.assert_array_equal(before[:, looped.edge_order], looped.to_edge_index())
+    roots = 1 / np.sqrt(np.maximum(dense.sum(1), 1e-30))
+    plain = graph.gcn_normalize(add_self_loops=False).to_scipy().toarray()
+    np.testing.assert_allclose(plain, roots[:, None] * dense * roots * (dense.sum(1) > 0), rtol=1e-5)

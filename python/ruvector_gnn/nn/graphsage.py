@@ -59,19 +59,21 @@ class GraphSAGE(Module):
         dims = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
         seed = draw_seed(seed)
         self.normalize, self.sample_sizes = normalize, tuple(sample_sizes)
-        self.layers = [
-            SAGELayer(ins, outs, aggregator, seed=seed + 16 * number)
-            for number, (ins, outs) in enumerate(pairwise(dims))
-        ]
         self.convs = Module()
-        for number, layer in enumerate(self.layers):
-            setattr(self.convs, str(number), layer)
+        for number, (ins, outs) in enumerate(pairwise(dims)):
+            setattr(self.convs, str(number), SAGELayer(ins, outs, aggregator, seed=seed + 16 * number))
+
+    @property
+    def layers(self) -> list[SAGELayer]:
+        """The layers, in the order in which they are applied."""
+        return [layer for layer in self.convs._modules.values() if isinstance(layer, SAGELayer)]
 
     def forward(self, x: Input, graph: Graph) -> Tensor:
         """Embed every node from all its neighbours."""
-        hidden: Tensor = self.layers[0](x, graph)
-        for layer in self.layers[1:]:
-            hidden = layer(hidden.relu(), graph)
+        first, *others = self.layers
+        hidden = first.forward(x, graph)
+        for layer in others:
+            hidden = layer.forward(hidden.relu(), graph)
         return self._finished(hidden)
 
     def forward_minibatch(self, x: Input, graph: Graph, batch_nodes: ArrayLike, seed: int) -> Tensor:
@@ -90,22 +92,13 @@ class GraphSAGE(Module):
 
     def forward_blocks(self, x: Input, blocks: Sequence[Block]) -> Tensor:
         """As `forward_minibatch`, on blocks at hand: one per layer, in the order of `Graph.sample`."""
-        if len(blocks) != len(self.layers):
-            raise ConfigError(f"blocks must be one per layer ({len(self.layers)}), got {len(blocks)}")
-        hidden = self._first(x, blocks[0])
-        for layer, block in zip(self.layers[1:], blocks[1:], strict=True):
-            hidden = layer(hidden.relu(), block)
+        first, *others = self.layers
+        if len(blocks) != 1 + len(others):
+            raise ConfigError(f"blocks must be one per layer ({1 + len(others)}), got {len(blocks)}")
+        hidden = from_table(first, x, blocks[0])
+        for layer, block in zip(others, blocks[1:], strict=True):
+            hidden = layer.forward(hidden.relu(), block)
         return self._finished(hidden)
-
-    def _first(self, x: Input, block: Block) -> Tensor:
-        """The first layer over a block, with the features of all nodes."""
-        layer = self.layers[0]
-        if layer.aggregator not in ("mean", "sum"):
-            rows = _core.gather_rows(x, block.source_nodes, block.num_graph_nodes)
-            return layer.forward(rows, block)
-        assert layer.lin_l.bias is not None
-        parameters = [layer.lin_l.weight, layer.lin_l.bias, layer.lin_r.weight]
-        return _core.sage_table(x, block, parameters, layer.aggregator, layer.normalize)
 
     def _finished(self, hidden: Tensor) -> Tensor:
         return hidden.normalize() if self.normalize else hidden
@@ -113,3 +106,12 @@ class GraphSAGE(Module):
     def extra_repr(self) -> str:
         """Describe the settings."""
         return f"sample_sizes={self.sample_sizes}, normalize={self.normalize}"
+
+
+def from_table(layer: SAGELayer, x: Input, block: Block) -> Tensor:
+    """Apply a layer to a block, given the features of all nodes."""
+    if layer.aggregator not in ("mean", "sum"):
+        return layer.forward(_core.gather_rows(x, block.source_nodes, block.num_graph_nodes), block)
+    assert layer.lin_l.bias is not None
+    parameters = [layer.lin_l.weight, layer.lin_l.bias, layer.lin_r.weight]
+    return _core.sage_table(x, block, parameters, layer.aggregator, layer.normalize)
