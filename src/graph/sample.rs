@@ -51,10 +51,12 @@ impl Graph {
 
     /// At most `fanout` edges of each target: rows of nodes of this graph, and the positions of the edges.
     pub(super) fn draw(&self, targets: &[u32], fanout: usize, key: u64) -> Result<(Rows, Vec<u32>)> {
+        // Looked up apart from the drawing, so that the processor can wait for many of them at once.
+        let rows: Vec<Range<usize>> = targets.iter().map(|&node| self.edges(node as usize)).collect();
         let (mut indptr, mut total) = (Vec::with_capacity(targets.len() + 1), 0);
         indptr.push(0);
-        for &node in targets {
-            total += self.edges(node as usize).len().min(fanout);
+        for row in &rows {
+            total += row.len().min(fanout);
             indptr.push(total);
         }
         build::check_counts(targets.len(), self.num_nodes(), total)?;
@@ -66,22 +68,28 @@ impl Graph {
             let (edges, behind) = edges_left.split_at_mut(indptr[last] - indptr[first]);
             let (indices, after) = indices_left.split_at_mut(edges.len());
             (edges_left, indices_left) = (behind, after);
-            bands.push((&targets[first..last], edges, indices));
+            bands.push((targets[first..last].iter().zip(&rows[first..last]), edges, indices));
         }
         threads::for_each_chunk(&mut bands, 1, |_, band| {
-            for (targets, edges, indices) in band {
-                self.draw_band(targets, fanout, key, edges, indices);
+            for (rows, edges, indices) in band {
+                self.draw_band(rows.clone(), (fanout, key), edges, indices);
             }
         });
         Ok((Rows { indptr, indices, order: None }, edges))
     }
 
-    fn draw_band(&self, targets: &[u32], fanout: usize, key: u64, edges: &mut [u32], indices: &mut [u32]) {
+    /// The same for some targets and their rows.
+    fn draw_band<'a>(
+        &self,
+        rows: impl Iterator<Item = (&'a u32, &'a Range<usize>)>,
+        (fanout, key): (usize, u64),
+        edges: &mut [u32],
+        indices: &mut [u32],
+    ) {
         let (mut at, mut chosen) = (0, Vec::new());
-        for &node in targets {
-            let row = self.edges(node as usize);
+        for (&node, row) in rows {
             let end = at + row.len().min(fanout);
-            choose(row, SplitMix::new(key, u64::from(node)), &mut chosen, &mut edges[at..end]);
+            choose(row.clone(), SplitMix::new(key, u64::from(node)), &mut chosen, &mut edges[at..end]);
             at = end;
         }
         for (index, &edge) in indices.iter_mut().zip(&*edges) {

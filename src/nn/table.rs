@@ -1,7 +1,8 @@
 //! Features of all nodes in an array that a mini-batch reads only the rows it needs of: in memory, or a mapped file.
 //!
 //! The first layer of a mini-batch needs far more source rows than it has targets. Summing them straight from the table
-//! saves the copy of the sources, most of a batch's memory traffic.
+//! saves the copy of the sources, most of a batch's memory traffic; each sum is written beside the node's own row, so that
+//! both maps are one product, as in the paper: `W [agg_j x_j | x_i] + b`.
 
 #![forbid(unsafe_code)]
 
@@ -47,45 +48,47 @@ impl<'a, T: Real> Table<'a, T> {
         if let Some(&node) = nodes.iter().find(|&&node| node as usize >= self.rows) {
             return Err(Error::Row(format!("x: row {node} of {}", self.rows)));
         }
-        self.computed(nodes.len(), nodes, |first, out| {
+        self.computed((nodes.len(), self.columns), nodes, |first, out| {
             for (out, &node) in out.chunks_exact_mut(self.columns).zip(&nodes[first..]) {
                 out.copy_from_slice(self.row(node));
             }
         })
     }
 
-    /// The aggregate over the neighbours of a block's targets, whose table this must be.
-    fn aggregate(&self, block: &Block, reduce: Reduce) -> Result<Tensor<T>> {
+    /// `[agg_j x_j | x_i]` for the targets of a block, whose graph's table this must be: `(num_nodes, 2 d)`.
+    fn neighbors_and_own(&self, block: &Block, reduce: Reduce) -> Result<Tensor<T>> {
         let (graph, sources) = (block.graph(), block.source_nodes());
         let mean = match reduce {
             Reduce::Mean => true,
             Reduce::Sum => false,
         };
-        self.computed(graph.num_nodes(), sources, |first, out| {
+        self.computed((graph.num_nodes(), 2 * self.columns), sources, |first, out| {
             let mut nodes = Vec::new();
-            for (row, out) in out.chunks_exact_mut(self.columns).enumerate() {
+            for (row, out) in out.chunks_exact_mut(2 * self.columns).enumerate() {
+                let (sum, own) = out.split_at_mut(self.columns);
+                own.copy_from_slice(self.row(sources[first + row]));
                 nodes.clear();
                 let neighbors = graph.neighbors(first + row);
                 nodes.extend(neighbors.iter().map(|&neighbor| sources[neighbor as usize]));
-                T::gather_sum(self.values, &nodes, out);
+                T::gather_sum(self.values, &nodes, sum);
                 if mean && nodes.len() > 1 {
                     let scale = T::ONE / T::of(nodes.len() as f64);
-                    out.iter_mut().for_each(|value| *value *= scale);
+                    sum.iter_mut().for_each(|value| *value *= scale);
                 }
             }
         })
     }
 
-    /// As many rows, which `fill(first, rows)` computes from those of `nodes` band by band.
+    /// A matrix whose rows `fill(first, rows)` computes from those of `nodes`, band by band.
     fn computed(
         &self,
-        rows: usize,
+        (rows, columns): (usize, usize),
         nodes: &[u32],
         fill: impl Fn(usize, &mut [T]) + Sync,
     ) -> Result<Tensor<T>> {
-        let mut out = Buffer::stale(rows * self.columns);
+        let mut out = Buffer::stale(rows * columns);
         let suspect = AtomicBool::new(false);
-        threads::for_each_chunk(&mut out, BAND * self.columns.max(1), |band, out| {
+        threads::for_each_chunk(&mut out, BAND * columns.max(1), |band, out| {
             fill(band * BAND, out);
             if !T::dot(out, out).is_finite() {
                 suspect.store(true, Ordering::Relaxed);
@@ -95,7 +98,7 @@ impl<'a, T: Real> Table<'a, T> {
         if suspect.into_inner() {
             self.require_finite(nodes)?;
         }
-        Tensor::new(out, &[rows, self.columns])
+        Tensor::new(out, &[rows, columns])
     }
 
     fn row(&self, node: u32) -> &'a [T] {
@@ -122,9 +125,13 @@ impl<T: Real> SageLayer<T> {
             let (rows, nodes) = (table.rows, block.num_graph_nodes());
             return Err(Error::Shape(format!("SAGELayer: x has {rows} rows for a graph of {nodes} nodes")));
         }
-        let (sums, own) = (table.aggregate(block, self.reduce)?, table.gather(block.target_nodes())?);
-        let maps = [(&sums, &self.lin_l.weight), (&own, &self.lin_r.weight)];
-        let out = Tensor::linear_sum(&maps, self.lin_l.bias.as_ref().as_slice())?;
+        let (_, ins) = self.lin_l.weight.shape().matrix("SAGELayer", "lin_l.weight")?;
+        if table.columns != ins {
+            return Err(Error::Shape(format!("SAGELayer: x has {} columns, expected {ins}", table.columns)));
+        }
+        let both = table.neighbors_and_own(block, self.reduce)?;
+        let weight = Tensor::concat(&[self.lin_l.weight.clone(), self.lin_r.weight.clone()], 1)?;
+        let out = both.linear(&weight, self.lin_l.bias.as_ref())?;
         if self.normalize { out.normalize() } else { Ok(out) }
     }
 }
@@ -147,7 +154,8 @@ mod tests {
         let table = Table::new(&x, 50, 3).unwrap();
         let rows = table.gather(block.source_nodes()).unwrap();
         let expected = layer.forward(&rows, block.graph()).unwrap().to_vec();
-        assert_eq!(layer.forward_table(&table, &block).unwrap().to_vec(), expected);
+        let rows = layer.forward_table(&table, &block).unwrap().to_vec();
+        assert!(rows.iter().zip(expected).all(|(row, expected)| (row - expected).abs() < 1e-12));
         assert!(matches!(
             layer.forward_table(&Table::new(&x[3..], 49, 3).unwrap(), &block),
             Err(Error::Shape(_))

@@ -252,7 +252,9 @@ def test_a_minibatch_reads_the_rows_it_needs_of_any_array(tmp_path: Path) -> Non
             model.forward_minibatch(features, graph, batch, seed=9)
     with pytest.raises(rg.ShapeError, match=r"\(60, d\)"):
         model.forward_minibatch(x[:59], graph, batch, seed=9)
-    with pytest.raises(rg.ShapeError):
+    with pytest.raises(rg.ShapeError, match="5 columns, expected 6"):
+        model.forward_minibatch(np.ascontiguousarray(x[:, :5]), graph, batch, seed=9)
+    with pytest.raises(rg.ShapeError, match=r"\(8, 5\)"):
         model.forward_minibatch(x[:, :5], graph, batch, seed=9)
 
 
