@@ -21,6 +21,15 @@ impl Graph {
     ///
     /// The weights estimate sums by the graph's weights; for means, or for a graph convolution, normalize the graph
     /// first.
+    ///
+    /// ```
+    /// use ruvector_gnn::graph::Graph;
+    /// let graph = Graph::from_edges(&[0, 0, 1, 1], &[2, 3, 2, 3], 4, 4, None)?;
+    /// let blocks = graph.layer_sample(&[0, 1], &[1], 0)?;
+    /// assert_eq!(blocks[0].graph().num_sources(), 3); // the targets and one node for both
+    /// assert_eq!(blocks[0].graph().weights(), Some(&[2.0, 2.0][..])); // drawn with chance 1/2
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
     pub fn layer_sample(&self, nodes: &[u32], sizes: &[usize], seed: u64) -> Result<Vec<Block>> {
         self.require_square("layer_sample")?;
         if sizes.is_empty() || sizes.contains(&0) {

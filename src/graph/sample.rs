@@ -26,6 +26,15 @@ impl Graph {
     /// of them where a node has no more, or for `None`. Draws are uniform over a node's edges, without replacement,
     /// whatever their weights, which the blocks keep. A node that is given twice is a target twice, with the same
     /// neighbours.
+    ///
+    /// ```
+    /// use ruvector_gnn::graph::Graph;
+    /// let graph = Graph::from_edges(&[0, 0, 0, 1, 2], &[1, 2, 3, 0, 1], 4, 4, None)?;
+    /// let blocks = graph.sample(&[0], &[Some(2), None], 0)?;
+    /// assert_eq!((blocks[1].graph().num_nodes(), blocks[1].graph().num_edges()), (1, 2));
+    /// assert_eq!(blocks[0].target_nodes(), blocks[1].source_nodes());
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
     pub fn sample(&self, nodes: &[u32], fanouts: &[Option<usize>], seed: u64) -> Result<Vec<Block>> {
         self.require_square("sample")?;
         if fanouts.is_empty() {

@@ -29,6 +29,16 @@ impl Graph {
     /// subgraph holds, times their share, as its average over the subgraphs. With `normalize`, the weight of an edge
     /// to target `v` is multiplied by `C_v / C_e`: averaged over the subgraphs that hold `v`, its sum over neighbours
     /// is that of the whole graph, over the edges that any subgraph holds.
+    ///
+    /// ```
+    /// use ruvector_gnn::graph::{Graph, WalkOptions};
+    /// let ring = Graph::from_edges(&[0, 1, 2], &[1, 2, 0], 3, 3, None)?;
+    /// let options = WalkOptions { roots: 1, walk_length: 1, num_batches: 4, normalize: true };
+    /// for (part, weights) in ring.random_walk_subgraphs(&options, 0)? {
+    ///     assert_eq!((part.source_nodes().len(), weights.len()), (2, 2));
+    /// }
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
     pub fn random_walk_subgraphs(&self, options: &WalkOptions, seed: u64) -> Result<Vec<(Block, Vec<f32>)>> {
         self.require_square("random_walk_subgraphs")?;
         for (name, value) in [("roots", options.roots), ("num_batches", options.num_batches)] {
