@@ -112,6 +112,8 @@ def laplacian_eigenvalues(graph: Graph, k: int, normalized: bool = True) -> NDAr
         raise ConfigError(f"laplacian_eigenvalues: weights must not be negative, got {weights.min()}")
     matrix = laplacian(graph, normalized)
     count, parts = connected_components(matrix, directed=False)
+    if count >= k:
+        return np.zeros(k)  # one for each part
     order = np.argsort(parts, kind="stable")
     sizes = np.bincount(parts, minlength=count)
     ends = np.cumsum(sizes)

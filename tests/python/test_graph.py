@@ -230,6 +230,7 @@ def test_the_laplacian_is_networkxs_and_large_parts_take_lanczos() -> None:
     values = np.linalg.eigvalsh(expected)[:6]
     np.testing.assert_allclose(graph.laplacian_eigenvalues(6), values, atol=1e-6)
     np.testing.assert_array_equal(graph.laplacian_eigenvalues(6), graph.laplacian_eigenvalues(6))
+    np.testing.assert_array_equal(graph.laplacian_eigenvalues(2), [0, 0])
 
 
 def test_what_has_no_laplacian_is_refused() -> None:
