@@ -48,7 +48,11 @@ enum Store<T> {
 impl<T: Real> Buffer<T> {
     /// A buffer whose values are arbitrary: every one must be written before it is read.
     pub fn stale(len: usize) -> Self {
-        Self(Store::Own(T::pool().take(len).unwrap_or_else(|| Lines::zeros(len))))
+        Self(Store::Own(T::pool().take(len).unwrap_or_else(|| {
+            let mut fresh = Lines::zeros(roomy::<T>(len));
+            fresh.truncate(len);
+            fresh
+        })))
     }
 
     /// All zero.
@@ -134,6 +138,12 @@ impl<T: Real> Drop for Buffer<T> {
     }
 }
 
+/// Room for a little more where the buffer will be reused: mini-batches ask for a slightly different length each time.
+/// What is never written costs no memory.
+fn roomy<T>(len: usize) -> usize {
+    if len * size_of::<T>() < POOLED { len } else { len + len / 8 }
+}
+
 /// Buffers of one number type that wait for reuse, oldest first.
 #[derive(Debug)]
 pub struct Pool<T>(Mutex<State<T>>);
@@ -168,11 +178,12 @@ impl<T: Real> Pool<T> {
         // The most recently dropped one is the likeliest to be in the cache.
         let waiting = &state.waiting;
         let exact = waiting.iter().rposition(|buffer| buffer.len() == len);
-        let at =
-            exact.or_else(|| waiting.iter().rposition(|b| b.len() >= len && b.len() <= len + len / 4))?;
+        let fits = |buffer: &Lines<T>| buffer.room() >= len && buffer.room() <= len + len / 4;
+        let at = exact.or_else(|| waiting.iter().rposition(fits))?;
         let mut buffer = state.waiting.remove(at)?;
         drop(state);
         buffer.truncate(len);
+        buffer.grow(len, T::ZERO);
         Some(buffer)
     }
 
@@ -207,8 +218,11 @@ mod tests {
         let pool: Pool<f64> = Pool::new();
         pool.give(Lines::zeros(100_000));
         assert!(pool.take(50_000).is_none(), "far too large");
-        assert_eq!(pool.take(90_000).map(|buffer| buffer.len()), Some(90_000));
+        let buffer = pool.take(90_000).unwrap();
+        assert_eq!(buffer.len(), 90_000);
         assert!(pool.take(90_000).is_none(), "taken");
+        pool.give(buffer);
+        assert_eq!(pool.take(100_000).map(|buffer| buffer.len()), Some(100_000), "its room is not lost");
     }
 
     #[test]

@@ -56,6 +56,11 @@ impl<T: Pod> Lines<T> {
         self.lines.truncate(self.len.div_ceil(Self::PER_LINE));
     }
 
+    /// Values that fit without asking for memory.
+    pub fn room(&self) -> usize {
+        self.lines.capacity() * Self::PER_LINE
+    }
+
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
         self.lines.capacity() * size_of::<Line>()

@@ -2,7 +2,8 @@
 //!
 //! Every random choice in the crate draws from `stream(seed, name, index)`: a ChaCha8 generator whose key is
 //! the seed and the name of the purpose, and whose stream number is `index` (a row, a batch, a step). Streams are
-//! independent and counter-based, so work split over any number of threads draws the same numbers.
+//! independent and counter-based, so work split over any number of threads draws the same numbers. Where millions of
+//! items need a few draws each, a stream gives a key and each item a [`SplitMix`] of that key.
 
 #![forbid(unsafe_code)]
 
@@ -65,6 +66,48 @@ impl Rng {
     }
 }
 
+/// A small generator for a few draws per item, SplitMix64 (Steele, Lea & Flood 2014).
+#[derive(Clone, Debug)]
+pub struct SplitMix(u64);
+
+impl SplitMix {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    /// The generator of item `index` under a `key` drawn from a [`stream`].
+    #[inline]
+    pub fn new(key: u64, index: u64) -> Self {
+        Self(mixed(key ^ mixed(index.wrapping_add(Self::STEP))))
+    }
+
+    /// 64 uniform bits.
+    #[inline]
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(Self::STEP);
+        mixed(self.0)
+    }
+
+    /// Uniform in `0..bound`, without bias (Lemire 2019). `bound` must be positive.
+    #[inline]
+    pub fn below(&mut self, bound: u32) -> u32 {
+        debug_assert!(bound > 0);
+        loop {
+            let wide = (self.next_u64() >> 32) * u64::from(bound);
+            let low = wide as u32;
+            if low >= bound || low >= bound.wrapping_neg() % bound {
+                return (wide >> 32) as u32;
+            }
+        }
+    }
+}
+
+/// A bijection of 64 bits in which every input bit flips every output bit half the time (Stafford's variant 13).
+#[inline]
+fn mixed(bits: u64) -> u64 {
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -106,5 +149,18 @@ mod tests {
         assert_ne!(items, (0..100).collect::<Vec<_>>());
         items.sort_unstable();
         assert_eq!(items, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn split_mix_is_even_over_draws_and_over_items() {
+        // Chi-squared of 7 classes has mean 6 and standard deviation 3.5.
+        let chi = |counts: [u32; 7]| counts.iter().map(|&c| (f64::from(c) - 1e4).powi(2) / 1e4).sum::<f64>();
+        let (mut draws, mut items) = ([0; 7], [0; 7]);
+        let mut one = SplitMix::new(5, 0);
+        for item in 0..70_000 {
+            draws[one.below(7) as usize] += 1;
+            items[SplitMix::new(5, item).below(7) as usize] += 1;
+        }
+        assert!(chi(draws) < 30.0 && chi(items) < 30.0, "{draws:?} {items:?}");
     }
 }

@@ -8,6 +8,7 @@ True
 
 from ruvector_gnn import losses, metrics, nn, optim
 from ruvector_gnn._core import (
+    Block,
     Graph,
     HNSWIndex,
     Tensor,
@@ -32,6 +33,7 @@ from ruvector_gnn.hits import Hits
 from ruvector_gnn.learn import Ranking, SearchLearner
 
 __all__ = [
+    "Block",
     "ConfigError",
     "FormatError",
     "Graph",

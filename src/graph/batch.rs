@@ -39,7 +39,7 @@ impl Graph {
         let ordered = graphs.iter().all(|graph| graph.edge_order().is_none());
         let rows = build::Rows { indptr, indices, order: Some(order).filter(|_| !ordered) };
         let weighted = graphs.iter().any(|graph| graph.weights().is_some());
-        Ok((Self::assemble(rows, nodes, Some(weights).filter(|_| weighted)), batch))
+        Ok((Self::assemble(rows, nodes, Some(weights).filter(|_| weighted), None), batch))
     }
 }
 

@@ -118,3 +118,14 @@ pub(super) fn check_weights(weights: Option<&[f32]>, edges: usize) -> Result<()>
     }
     crate::error::require_finite("weights", weights)
 }
+
+/// An edge order holds every position once.
+pub(super) fn check_order(order: Option<&[u32]>, edges: usize) -> Result<()> {
+    let Some(order) = order else { return Ok(()) };
+    let mut seen = vec![false; edges];
+    let once = |&edge: &u32| seen.get_mut(edge as usize).is_some_and(|seen| !std::mem::replace(seen, true));
+    if order.len() == edges && order.iter().all(once) {
+        return Ok(());
+    }
+    Err(Error::Shape(format!("edge_order must hold each of the {edges} positions once")))
+}

@@ -7,9 +7,17 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod block;
 mod build;
+mod hops;
+mod importance;
 mod loops;
 mod normalize;
+mod sample;
+mod walks;
+
+pub use block::Block;
+pub use walks::WalkOptions;
 
 use crate::error::{Error, Result};
 use std::ops::Range;
@@ -41,6 +49,7 @@ struct Inner {
     transpose: OnceLock<Transposed>,
     normalized: [OnceLock<Graph>; 3],
     looped: OnceLock<Looped>,
+    places: sample::Places,
 }
 
 /// The transpose of a graph and, per edge of it, the position of that edge in the graph.
@@ -53,7 +62,12 @@ pub struct Transposed {
 }
 
 impl Graph {
-    fn assemble(rows: build::Rows, sources: usize, weights: Option<Vec<f32>>) -> Self {
+    fn assemble(
+        rows: build::Rows,
+        sources: usize,
+        weights: Option<Vec<f32>>,
+        node_ids: Option<Arc<[i64]>>,
+    ) -> Self {
         debug_assert!(weights.as_ref().is_none_or(|weights| weights.len() == rows.indices.len()));
         Self(Arc::new(Inner {
             sources,
@@ -61,10 +75,11 @@ impl Graph {
             indices: rows.indices,
             weights,
             edge_order: rows.order,
-            node_ids: None,
+            node_ids,
             transpose: OnceLock::new(),
             normalized: [const { OnceLock::new() }; 3],
             looped: OnceLock::new(),
+            places: sample::Places::default(),
         }))
     }
 
@@ -86,7 +101,7 @@ impl Graph {
         build::check_nodes("sources", sources, num_sources)?;
         let rows = build::sorted_rows(targets, sources, num_nodes, num_sources);
         let weights = weights.map(|weights| rows.arrange(weights));
-        Ok(Self::assemble(rows, num_sources, weights))
+        Ok(Self::assemble(rows, num_sources, weights, None))
     }
 
     /// From compressed rows: row `i` holds the neighbours `indices[indptr[i]..indptr[i + 1]]`, in any order.
@@ -102,16 +117,37 @@ impl Graph {
         build::check_nodes("indices", &indices, num_sources)?;
         let ordered = indptr.windows(2).all(|row| indices[row[0]..row[1]].is_sorted());
         if ordered {
-            return Ok(Self::assemble(build::Rows { indptr, indices, order: None }, num_sources, weights));
+            let rows = build::Rows { indptr, indices, order: None };
+            return Ok(Self::assemble(rows, num_sources, weights, None));
         }
         let targets = build::row_numbers(&indptr);
         Self::from_edges(&targets, &indices, indptr.len() - 1, num_sources, weights.as_deref())
     }
 
+    /// From all that a graph holds: rows as they stand, and what [`edge_order`](Self::edge_order) and
+    /// [`node_ids`](Self::node_ids) gave.
+    pub fn from_parts(
+        indptr: Vec<usize>,
+        indices: Vec<u32>,
+        num_sources: usize,
+        weights: Option<Vec<f32>>,
+        edge_order: Option<Vec<u32>>,
+        node_ids: Option<Vec<i64>>,
+    ) -> Result<Self> {
+        build::check_indptr(&indptr, indices.len())?;
+        build::check_counts(indptr.len() - 1, num_sources, indices.len())?;
+        build::check_weights(weights.as_deref(), indices.len())?;
+        build::check_nodes("indices", &indices, num_sources)?;
+        build::check_order(edge_order.as_deref(), indices.len())?;
+        let rows = build::Rows { indptr, indices, order: edge_order };
+        let graph = Self::assemble(rows, num_sources, weights, None);
+        node_ids.map_or_else(|| Ok(graph.clone()), |ids| graph.with_node_ids(ids))
+    }
+
     /// Groups positions: row `r` lists the positions `p` with `groups[p] == r`, which must be below `count`.
     pub(crate) fn grouping(groups: &[u32], count: usize) -> Self {
         let rows = build::grouped(groups, count);
-        Self::assemble(rows, groups.len(), None)
+        Self::assemble(rows, groups.len(), None, None)
     }
 
     /// Row `i` lists the positions of row `i`'s edges: what aggregates one value per edge.
@@ -121,7 +157,7 @@ impl Graph {
             indices: (0..self.num_edges() as u32).collect(),
             order: None,
         };
-        Self::assemble(rows, self.num_edges(), None)
+        Self::assemble(rows, self.num_edges(), None, None)
     }
 
     /// The same graph with other edge weights, in row order.
@@ -149,6 +185,7 @@ impl Graph {
             transpose: OnceLock::new(),
             normalized: [const { OnceLock::new() }; 3],
             looped: OnceLock::new(),
+            places: sample::Places::default(),
         };
         change(&mut inner);
         Self(Arc::new(inner))
@@ -220,7 +257,7 @@ impl Graph {
             let rows = build::transposed(&self.0.indptr, &self.0.indices, self.0.sources);
             let order = rows.order.clone().unwrap_or_else(|| (0..self.num_edges() as u32).collect());
             let weights = self.weights().map(|weights| rows.arrange(weights));
-            Transposed { graph: Self::assemble(rows, self.num_nodes(), weights), order }
+            Transposed { graph: Self::assemble(rows, self.num_nodes(), weights, None), order }
         })
     }
 

@@ -11,7 +11,7 @@ impl Graph {
     pub fn add_self_loops(&self) -> Result<Self> {
         self.require_square("add_self_loops")?;
         let missing: Vec<u32> = (0..self.num_nodes() as u32)
-            .filter(|&node| self.neighbors(node as usize).binary_search(&node).is_err())
+            .filter(|&node| !self.neighbors(node as usize).contains(&node))
             .collect();
         let (mut targets, mut sources) = (self.targets(), self.indices().to_vec());
         targets.extend(&missing);

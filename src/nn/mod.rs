@@ -19,6 +19,7 @@ mod norm;
 mod ruvector;
 mod sage;
 mod sequential;
+mod table;
 
 pub use activation::Activation;
 pub use attention::MultiheadAttention;
@@ -36,6 +37,7 @@ pub use norm::LayerNorm;
 pub use ruvector::{NeighborAttention, RuvectorLayer};
 pub use sage::{SageLayer, SageLstm};
 pub use sequential::{Sequential, Step};
+pub use table::Table;
 
 use crate::autograd::Tensor;
 use crate::real::Real;

@@ -7,7 +7,7 @@
 
 use super::{Linear, Lstm, Module, visit_inside};
 use crate::autograd::{Reduce, Tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::real::Real;
 
@@ -43,23 +43,35 @@ impl<T: Real> SageLayer<T> {
         Ok(Self { lin_l, lin_r, reduce: Reduce::Mean, lstm: None, normalize })
     }
 
-    /// `x (N, in) -> (N, out)`.
+    /// `x (N, in) -> (N, out)`. Over the rows of a [`Block`](crate::graph::Block), `x` holds the values of the
+    /// sources, and the result those of the targets.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
-        graph.require_square("SAGELayer")?;
+        let square = graph.num_sources() == graph.num_nodes();
+        let own = &own_rows(x, graph)?;
         let (outs, ins) = self.lin_l.weight.shape().matrix("SAGELayer", "lin_l.weight")?;
         let (left, right, bias) = (&self.lin_l.weight, &self.lin_r.weight, self.lin_l.bias.as_ref());
-        let out = if outs <= ins && self.lstm.is_none() && self.reduce.is_linear() {
-            let own = x.linear(right, bias)?;
+        let out = if square && outs <= ins && self.lstm.is_none() && self.reduce.is_linear() {
+            let own = own.linear(right, bias)?;
             x.linear(left, None)?.aggregate_onto(graph, self.reduce, false, &own)?
         } else {
             let neighbors = match &self.lstm {
                 Some(SageLstm { lstm, padded }) => lstm.over_neighbors(x, graph, *padded)?,
                 None => x.aggregate_unweighted(graph, self.reduce)?,
             };
-            Tensor::linear_sum(&[(&neighbors, left), (x, right)], bias.as_slice())?
+            Tensor::linear_sum(&[(&neighbors, left), (own, right)], bias.as_slice())?
         };
         if self.normalize { out.normalize() } else { Ok(out) }
     }
+}
+
+/// The rows of the targets, which come first among those of the sources.
+fn own_rows<T: Real>(x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
+    let (nodes, sources) = (graph.num_nodes(), graph.num_sources());
+    if sources < nodes {
+        let counts = format!("{sources} sources for {nodes} nodes");
+        return Err(Error::Shape(format!("SAGELayer: every node must be among the sources, got {counts}")));
+    }
+    if sources == nodes || x.dims().first() != Some(&sources) { Ok(x.clone()) } else { x.slice(0, 0..nodes) }
 }
 
 impl<T: Real> Module<T> for SageLayer<T> {
@@ -76,6 +88,25 @@ impl<T: Real> Module<T> for SageLayer<T> {
 mod tests {
     use super::*;
     use crate::autograd::gradcheck::{gradcheck, random};
+
+    #[test]
+    fn gradients_over_a_block() {
+        let graph = Graph::from_edges(&[0, 1, 1, 0], &[1, 0, 4, 3], 2, 5, None).unwrap();
+        for (ins, outs) in [(4, 2), (2, 4)] {
+            let inputs = [random(&[5, ins], 0), random(&[outs, ins], 1), random(&[outs, ins], 2)];
+            gradcheck(&inputs, |x| {
+                let lin_l = Linear { weight: x[1].clone(), bias: None };
+                let lin_r = Linear { weight: x[2].clone(), bias: None };
+                SageLayer { lin_l, lin_r, reduce: Reduce::Mean, lstm: None, normalize: false }
+                    .forward(&x[0], &graph)
+            })
+            .unwrap();
+        }
+        let narrow = Graph::from_edges(&[2], &[1], 3, 2, None).unwrap();
+        let layer = SageLayer::<f64>::new(3, 2, false, 0).unwrap();
+        assert!(matches!(layer.forward(&random(&[2, 3], 0), &narrow), Err(Error::Shape(_))));
+        assert!(matches!(layer.forward(&random(&[4, 3], 0), &graph), Err(Error::Shape(_))));
+    }
 
     #[test]
     fn gradients_whichever_comes_first() {

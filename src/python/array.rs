@@ -94,7 +94,8 @@ pub fn held(array: PyReadonlyArrayDyn<'_, f32>) -> PyResult<Shared<f32>> {
     Ok(Arc::new(Held { _array: owner, start, len }))
 }
 
-fn as_array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+/// `value` as an array of whatever type it has.
+pub fn as_array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     if let Ok(array) = value.cast::<PyUntypedArray>() {
         return Ok(array.clone());
     }

@@ -4,8 +4,10 @@
 
 mod array;
 mod attention;
+mod block;
 mod call;
 mod error;
+mod features;
 mod graph;
 mod index;
 mod learn;
@@ -42,6 +44,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<learn::PyLearner>()?;
     module.add_function(wrap_pyfunction!(index::_index_from_bytes, module)?)?;
     module.add_class::<graph::PyGraph>()?;
+    module.add_class::<block::PyBlock>()?;
+    module.add_function(wrap_pyfunction!(graph::_graph_from_parts, module)?)?;
+    module.add_function(wrap_pyfunction!(block::_block_from_parts, module)?)?;
     ops::register(module)?;
     nn::register(module)?;
     attention::register(module)?;

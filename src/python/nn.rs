@@ -5,14 +5,17 @@ use crate::error::{Error, Result};
 use crate::nn::init::{self, Init};
 use crate::nn::{
     self, Activation, GcnLayer, GraphConv, GruCell, LayerNorm, Linear, Lstm, Module, MultiheadAttention,
-    NeighborAttention, RuvectorLayer, SageLayer, SageLstm,
+    NeighborAttention, RuvectorLayer, SageLayer, SageLstm, Table,
 };
 use crate::python::array;
+use crate::python::block::PyBlock;
 use crate::python::call::detached;
 use crate::python::error::Raise;
+use crate::python::features::{Features, features_of};
 use crate::python::graph::PyGraph;
 use crate::python::ops::reduce_of;
 use crate::python::tensor::{PyTensor, input_of};
+use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
 type Handle<'py> = PyRef<'py, PyTensor>;
@@ -105,16 +108,24 @@ fn sage(
     normalize: bool,
     padded: bool,
 ) -> PyResult<PyTensor> {
-    let x = input_of("x", x)?;
-    let [left, bias, right, unit @ ..] = &parameters[..] else { return Err(wrong_count(&parameters, 3)) };
+    let (x, layer) = (input_of("x", x)?, sage_of(&parameters, aggregator, normalize, padded)?);
+    detached(py, || layer.forward(&x, &graph.0)).map(PyTensor)
+}
+
+fn sage_of(
+    parameters: &[Handle<'_>],
+    aggregator: &str,
+    normalize: bool,
+    padded: bool,
+) -> PyResult<SageLayer<f32>> {
+    let [left, bias, right, unit @ ..] = parameters else { return Err(wrong_count(parameters, 3)) };
     let lstm = match aggregator {
         "lstm" => Some(SageLstm { lstm: lstm_of(unit)?, padded }),
         _ => None,
     };
     let reduce = if lstm.is_some() { Reduce::Sum } else { reduce_of(aggregator)? };
     let (lin_l, lin_r) = (linear_of(left, Some(bias)), linear_of(right, None));
-    let layer = SageLayer { lin_l, lin_r, reduce, lstm, normalize };
-    detached(py, || layer.forward(&x, &graph.0)).map(PyTensor)
+    Ok(SageLayer { lin_l, lin_r, reduce, lstm, normalize })
 }
 
 #[pyfunction]
@@ -161,9 +172,7 @@ fn lstm(
     state: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
 ) -> PyResult<(PyTensor, PyTensor, PyTensor)> {
     let (x, layer) = (input_of("x", x)?, lstm_of(&parameters)?);
-    let state = state
-        .map(|(h, c)| PyResult::Ok((input_of("h", &h)?, input_of("c", &c)?)))
-        .transpose()?;
+    let state = state.map(|(h, c)| PyResult::Ok((input_of("h", &h)?, input_of("c", &c)?))).transpose()?;
     let run = detached(py, || layer.forward(&x, state.as_ref().map(|(h, c)| (h, c))))?;
     Ok((PyTensor(run.states), PyTensor(run.h), PyTensor(run.c)))
 }
@@ -172,6 +181,32 @@ fn attention_of(parameters: [Handle<'_>; 4], heads: usize) -> MultiheadAttention
     let [in_proj_weight, in_proj_bias, weight, bias] = parameters.each_ref().map(|handle| handle.0.clone());
     let out_proj = Linear { weight, bias: Some(bias) };
     MultiheadAttention { in_proj_weight, in_proj_bias, out_proj, heads }
+}
+
+/// As `sage` over a block, with the features of all nodes: an array is read where it is needed, in place if it holds
+/// contiguous float32.
+#[pyfunction]
+fn sage_table(
+    x: &Bound<'_, PyAny>,
+    block: &Bound<'_, PyBlock>,
+    parameters: Vec<Handle<'_>>,
+    aggregator: &str,
+    normalize: bool,
+    padded: bool,
+) -> PyResult<PyTensor> {
+    let (py, layer) = (x.py(), sage_of(&parameters, aggregator, normalize, padded)?);
+    let block = &block.get().0;
+    match features_of(x, block.num_graph_nodes())? {
+        Features::Table(array) => {
+            let (values, shape) = (array.as_slice()?, array.shape());
+            detached(py, || layer.forward_table(&Table::new(values, shape[0], shape[1])?, block))
+        }
+        features => {
+            let rows = features.gather(py, block.source_nodes())?;
+            detached(py, || layer.forward(&rows, block.graph()))
+        }
+    }
+    .map(PyTensor)
 }
 
 #[pyfunction]
@@ -292,6 +327,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(graph_conv, module)?)?;
     module.add_function(wrap_pyfunction!(gin_sum, module)?)?;
     module.add_function(wrap_pyfunction!(lstm, module)?)?;
+    module.add_function(wrap_pyfunction!(sage_table, module)?)?;
     module.add_function(wrap_pyfunction!(multihead_attention, module)?)?;
     module.add_function(wrap_pyfunction!(dense_attention, module)?)?;
     module.add_function(wrap_pyfunction!(attention_pool, module)?)?;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import networkx
 import numpy as np
 import pytest
 import ruvector_gnn as rg
@@ -112,3 +113,230 @@ def test_an_index_gives_its_links_as_a_graph() -> None:
     assert rg.nn.SAGELayer(8, 4, seed=0)(index.vectors(), graph).shape == (300, 4)
     with pytest.raises(rg.ConfigError):
         index.graph(99)
+
+
+def copied(graph: rg.Graph) -> rg.Graph:
+    copy = pickle.loads(pickle.dumps(graph))
+    assert isinstance(copy, rg.Graph)
+    return copy
+
+
+def test_pickles_keep_everything() -> None:
+    graph = rg.Graph.from_edge_index(EDGES, weights=[1, 2, 3, 4, 5]).with_node_ids([5, 6, 7])
+    rectangle = rg.Graph.from_csr([0, 2], [3, 1], num_sources=4)
+    for one in (graph, rectangle, rg.Graph.from_adjacency([])):
+        copy = copied(one)
+        assert repr(copy) == repr(one)
+        for name in ("indptr", "indices", "weights", "edge_order", "node_ids"):
+            np.testing.assert_array_equal(getattr(copy, name), getattr(one, name))
+    remake, parts = graph.__reduce__()
+    for at, wrong in ((4, [0, 0, 1, 2, 3]), (5, [1]), (1, [9] * 5), (0, [0, 5]), (3, [1.0])):
+        damaged = [wrong if place == at else part for place, part in enumerate(parts)]
+        with pytest.raises((rg.ShapeError, rg.RowError)):
+            remake(*damaged)
+
+
+def adjacency(graph: rg.Graph) -> np.ndarray:
+    """Number of edges j -> i at (i, j)."""
+    counts = np.zeros((graph.num_nodes, graph.num_sources), int)
+    sources, targets = graph.to_edge_index()
+    np.add.at(counts, (targets, sources), 1)
+    return counts
+
+
+@st.composite
+def graphs(draw: st.DrawFn, weighted: bool = False, smallest: int = 0) -> rg.Graph:
+    """Small graphs with duplicates, loops, isolated nodes, or nothing at all."""
+    nodes = draw(st.integers(smallest, 9))
+    pair = st.tuples(st.integers(0, max(nodes - 1, 0)), st.integers(0, max(nodes - 1, 0)))
+    edges = draw(st.lists(pair, max_size=25 if nodes else 0))
+    index = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    weights = draw(st.lists(st.floats(0.125, 4, width=32), min_size=len(edges), max_size=len(edges)))
+    return rg.Graph.from_edge_index(index, nodes, weights if weighted else None)
+
+
+@settings(deadline=None)
+@given(graphs(smallest=1), st.data())
+def test_hops_and_distances_match_networkx(graph: rg.Graph, data: st.DataObject) -> None:
+    source = data.draw(st.integers(0, graph.num_nodes - 1))
+    reverse = networkx.DiGraph(graph.to_networkx()).reverse()  # from a node to those it aggregates from
+    expected = networkx.single_source_shortest_path_length(reverse, source)
+    distances = graph.distances(source)
+    assert distances.shape == (graph.num_nodes,)
+    for node in range(graph.num_nodes):
+        assert distances[node] == expected.get(node, -1)
+    for hops in range(4):
+        near = np.flatnonzero((distances >= 0) & (distances <= hops))
+        np.testing.assert_array_equal(graph.k_hop([source, source], hops), near)
+        limited = np.where(np.isin(np.arange(graph.num_nodes), near), distances, -1)
+        np.testing.assert_array_equal(graph.distances([source], max_hops=hops), limited[None])
+
+
+@settings(deadline=None)
+@given(graphs(weighted=True), st.data())
+def test_subgraphs_match_the_dense_selection(graph: rg.Graph, data: st.DataObject) -> None:
+    numbers = st.integers(0, max(graph.num_nodes - 1, 0))
+    nodes = data.draw(st.lists(numbers, unique=True, max_size=graph.num_nodes))
+    part = graph.subgraph(nodes)
+    np.testing.assert_array_equal(adjacency(part), adjacency(graph)[np.ix_(nodes, nodes)])
+    np.testing.assert_array_equal(part.node_ids, nodes)
+    np.testing.assert_array_equal(part.source_nodes, nodes)
+    weights = np.empty(graph.num_edges, np.float32)
+    weights[graph.edge_order] = graph.weights
+    np.testing.assert_array_equal(part.weights, weights[part.edge_ids])
+    for row in range(part.num_nodes):
+        assert (np.diff(part.neighbors(row)) >= 0).all()
+
+
+def test_subgraphs_keep_names_and_refuse_repeats() -> None:
+    graph = rg.Graph.from_adjacency([[1, 2], [0], [0]]).with_node_ids([7, 8, 9])
+    np.testing.assert_array_equal(graph.subgraph([2, 0]).node_ids, [9, 7])
+    with pytest.raises(rg.ConfigError, match="node 1 is given twice"):
+        graph.subgraph([1, 1])
+    with pytest.raises(rg.RowError):
+        graph.subgraph([3])
+    with pytest.raises(rg.RowError):
+        graph.k_hop([3], 1)
+    with pytest.raises(rg.ConfigError, match="k must"):
+        graph.k_hop([0], -1)
+    with pytest.raises(rg.RowError, match="source"):
+        graph.distances(3)
+    assert graph.distances([[0, 1]]).shape == (1, 2, 3)
+
+
+@settings(deadline=None)
+@given(graphs(weighted=True), st.booleans())
+def test_laplacians_and_their_eigenvalues(graph: rg.Graph, normalized: bool) -> None:
+    dense = graph.to_scipy().toarray().astype(float)
+    symmetric = (dense + dense.T) / 2
+    degrees = symmetric.sum(1)
+    expected = np.diag(degrees) - symmetric
+    if normalized:
+        factors = np.divide(1, np.sqrt(degrees), out=np.zeros_like(degrees), where=degrees > 0)
+        expected = factors[:, None] * expected * factors
+    np.testing.assert_allclose(graph.laplacian(normalized).toarray(), expected, atol=1e-9)
+    values = np.linalg.eigvalsh(expected)
+    for k in (1, 3, 100):
+        found = graph.laplacian_eigenvalues(k, normalized)
+        np.testing.assert_allclose(found, values[:k], atol=1e-7)
+
+
+def test_the_laplacian_is_networkxs_and_large_parts_take_lanczos() -> None:
+    known = networkx.grid_2d_graph(30, 30)
+    graph = rg.Graph.from_networkx(networkx.disjoint_union(known, networkx.path_graph(40)))
+    undirected = graph.to_networkx().to_undirected()
+    expected = networkx.normalized_laplacian_matrix(undirected, nodelist=range(940)).toarray()
+    np.testing.assert_allclose(graph.laplacian().toarray(), expected, atol=1e-9)
+    values = np.linalg.eigvalsh(expected)[:6]
+    np.testing.assert_allclose(graph.laplacian_eigenvalues(6), values, atol=1e-6)
+    np.testing.assert_array_equal(graph.laplacian_eigenvalues(6), graph.laplacian_eigenvalues(6))
+    np.testing.assert_array_equal(graph.laplacian_eigenvalues(2), [0, 0])
+
+
+def test_what_has_no_laplacian_is_refused() -> None:
+    rectangle = rg.Graph.from_csr([0, 1], [3], num_sources=4)
+    negative = rg.Graph.from_edge_index([[0, 1], [1, 0]], weights=[-1, -1])
+    for call in (rectangle.laplacian, rectangle.to_networkx, lambda: rectangle.k_hop([0], 1)):
+        with pytest.raises(rg.ShapeError):
+            call()
+    with pytest.raises(rg.ConfigError, match="negative"):
+        negative.laplacian()
+    assert negative.laplacian(normalized=False).toarray().tolist() == [[-1, 1], [1, -1]]
+    with pytest.raises(rg.ConfigError, match="negative"):
+        negative.laplacian_eigenvalues(1)
+    with pytest.raises(rg.ConfigError, match="k must"):
+        rg.Graph.from_adjacency([[0]]).laplacian_eigenvalues(0)
+
+
+@settings(deadline=None)
+@given(graphs(weighted=True))
+def test_networkx_and_back(graph: rg.Graph) -> None:
+    there = graph.to_networkx()
+    assert there.is_multigraph() == (adjacency(graph).max(initial=0) > 1)
+    back = rg.Graph.from_networkx(there)
+    np.testing.assert_array_equal(back.indptr, graph.indptr)
+    np.testing.assert_array_equal(back.indices, graph.indices)
+    if graph.num_edges:
+        np.testing.assert_array_equal(np.sort(back.weights), np.sort(graph.weights))
+    assert back.node_ids is None
+
+
+def test_networkx_directions_names_and_weights() -> None:
+    directed = rg.Graph.from_networkx(networkx.DiGraph([("a", "b"), ("a", "c")]))
+    np.testing.assert_array_equal(adjacency(directed), [[0, 0, 0], [1, 0, 0], [1, 0, 0]])
+    assert directed.node_ids is None
+    named = networkx.Graph()
+    named.add_edge(30, 10, weight=2.5)
+    named.add_edge(10, 10)
+    graph = rg.Graph.from_networkx(named)
+    np.testing.assert_array_equal(graph.node_ids, [30, 10])
+    np.testing.assert_array_equal(graph.to_scipy().toarray(), [[0, 2.5], [2.5, 1]])
+    assert sorted(graph.to_networkx().nodes) == [10, 30]
+    assert rg.Graph.from_networkx(named, weight=None).weights is None
+    parallel = rg.Graph.from_networkx(networkx.MultiGraph([(0, 1), (0, 1)]))
+    np.testing.assert_array_equal(adjacency(parallel), [[0, 2], [2, 0]])
+    assert rg.Graph.from_networkx(networkx.Graph()).num_nodes == 0
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+def test_knn_graphs_are_nearly_exact(metric: str) -> None:
+    vectors = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+    graph = rg.Graph.knn(vectors, 5, metric)  # type: ignore[arg-type] # names come from the list above
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    square = (vectors**2).sum(1)
+    products = vectors @ vectors.T
+    near = {"cosine": unit @ unit.T, "l2": 2 * products - square, "ip": products}[metric]
+    np.fill_diagonal(near, -np.inf)
+    exact = np.argsort(-near, axis=1)[:, :5]
+    rows = graph.indices.reshape(400, 5)
+    assert (rows != np.arange(400)[:, None]).all()
+    found = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(rows.tolist(), exact.tolist(), strict=True)])
+    assert found > 0.98
+
+
+def test_knn_of_few_or_equal_vectors() -> None:
+    np.testing.assert_array_equal(rg.Graph.knn([[1.0], [2.0]], 5).degrees, [1, 1])
+    np.testing.assert_array_equal(rg.Graph.knn([[1.0]], 5).degrees, [0])
+    same = rg.Graph.knn(np.ones((30, 3)), 2)
+    assert (same.degrees == 2).all()
+    assert not adjacency(same).diagonal().any()
+    with pytest.raises(rg.ConfigError, match="k must"):
+        rg.Graph.knn([[1.0]], 0)
+    with pytest.raises(rg.ShapeError, match="vectors"):
+        rg.Graph.knn([1.0, 2.0], 1)
+
+
+def test_empty_graphs_and_one_node() -> None:
+    for nodes in (0, 1, 3):
+        graph = rg.Graph.from_adjacency([[]] * nodes)
+        for derived in (graph, graph.transpose(), copied(graph), graph.subgraph(np.arange(nodes))):
+            assert (derived.num_nodes, derived.num_edges) == (nodes, 0)
+        assert graph.add_self_loops().num_edges == graph.gcn_normalize().num_edges == nodes
+        assert rg.aggregate(np.ones((nodes, 2)), graph).shape == (nodes, 2)
+        assert graph.laplacian().shape == (nodes, nodes)
+        np.testing.assert_array_equal(graph.laplacian_eigenvalues(2), np.zeros(min(nodes, 2)))
+        assert graph.to_networkx().number_of_nodes() == nodes
+        assert graph.to_scipy().shape == (nodes, nodes)
+        assert graph.to_edge_index().shape == (2, 0)
+        assert graph.distances([]).shape == (0, nodes)
+        np.testing.assert_array_equal(graph.k_hop(np.arange(nodes), 3), np.arange(nodes))
+    assert rg.Graph.from_edge_index(np.empty((2, 0), int)).num_nodes == 0
+    assert rg.Graph.from_csr([0], []).num_nodes == 0
+
+
+@settings(deadline=None)
+@given(graphs(weighted=True))
+def test_derived_graphs_match_the_dense_formulas(graph: rg.Graph) -> None:
+    nodes, dense = graph.num_nodes, graph.to_scipy().toarray()
+    reverse = graph.transpose()
+    np.testing.assert_array_equal(reverse.to_scipy().toarray(), dense.T)
+    np.testing.assert_array_equal(reverse.weights, graph.weights[reverse.edge_order])
+    looped = graph.add_self_loops()
+    missing = np.flatnonzero(adjacency(graph).diagonal() == 0)
+    expected = dense + np.diag(np.isin(np.arange(nodes), missing)).astype(np.float32)
+    np.testing.assert_allclose(looped.to_scipy().toarray(), expected, rtol=1e-6)
+    before = np.concatenate([graph.to_edge_index(), [missing, missing]], axis=1)
+    np.testing.assert_array_equal(before[:, looped.edge_order], looped.to_edge_index())
+    roots = 1 / np.sqrt(np.maximum(dense.sum(1), 1e-30))
+    plain = graph.gcn_normalize(add_self_loops=False).to_scipy().toarray()
+    np.testing.assert_allclose(plain, roots[:, None] * dense * roots * (dense.sum(1) > 0), rtol=1e-5)

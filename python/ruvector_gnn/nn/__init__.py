@@ -7,6 +7,7 @@ from ruvector_gnn.nn.gat import GATLayer, GATv2Layer
 from ruvector_gnn.nn.gcn import GCNLayer
 from ruvector_gnn.nn.gin import GINLayer
 from ruvector_gnn.nn.graph_conv import GraphConv
+from ruvector_gnn.nn.graphsage import GraphSAGE
 from ruvector_gnn.nn.message_passing import MessagePassing
 from ruvector_gnn.nn.module import Module, Parameter
 from ruvector_gnn.nn.readout import AttentionPool, global_max_pool, global_mean_pool, global_sum_pool
@@ -27,6 +28,7 @@ __all__ = [
     "GINLayer",
     "GRUCell",
     "GraphConv",
+    "GraphSAGE",
     "LayerNorm",
     "Linear",
     "MessagePassing",

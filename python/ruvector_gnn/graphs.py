@@ -1,0 +1,136 @@
+"""What graphs owe to SciPy, NetworkX and the index: the methods of `Graph` that call these libraries."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import scipy.sparse.linalg
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.csgraph import connected_components
+
+from ruvector_gnn._core import Graph, HNSWIndex
+from ruvector_gnn.errors import ConfigError, ShapeError
+
+__all__ = ["from_networkx", "knn", "laplacian", "laplacian_eigenvalues", "to_networkx"]
+
+DENSE = 512
+"""Connected parts of at most so many nodes are solved densely."""
+
+
+def knn(vectors: ArrayLike, k: int, metric: Literal["cosine", "l2", "ip"] = "cosine") -> Graph:
+    """See `Graph.knn`."""
+    if k < 1:
+        raise ConfigError(f"k must be at least 1, got {k}")
+    points = np.asarray(vectors)
+    if points.ndim != 2:
+        raise ShapeError(f"vectors must have shape (n, dim), got {points.shape}")
+    index = HNSWIndex(points.shape[1], metric=metric)
+    index.add(points)
+    count = min(k, max(len(points) - 1, 0))
+    # One more than wanted: the nearest is mostly the vector itself, but need not be where vectors are equal.
+    rows = index.search(points, k=count + 1, ef=max(128, 2 * count)).rows
+    own = rows == np.arange(len(points))[:, None]
+    own[~own.any(axis=1), -1:] = True
+    neighbors = rows[~own].reshape(len(points), count)
+    return Graph.from_csr(np.arange(len(points) + 1) * count, neighbors.ravel())
+
+
+def from_networkx(graph: Any, weight: str | None = "weight") -> Graph:
+    """See `Graph.from_networkx`."""
+    names = list(graph.nodes)
+    number = {name: place for place, name in enumerate(names)}
+    edges = [(number[u], number[v], data.get(weight)) for u, v, data in graph.edges(data=True)]
+    if not graph.is_directed():
+        edges += [(v, u, value) for u, v, value in edges if u != v]
+    index = np.array([edge[:2] for edge in edges], dtype=np.int64).reshape(-1, 2).T
+    weights = None
+    if any(value is not None for _, _, value in edges):
+        weights = [1.0 if value is None else value for _, _, value in edges]
+    made = Graph.from_edge_index(index, num_nodes=len(names), weights=weights)
+    integers = all(isinstance(name, int | np.integer) and not isinstance(name, bool) for name in names)
+    return made.with_node_ids(names) if integers and names != list(range(len(names))) else made
+
+
+def to_networkx(graph: Graph) -> Any:
+    """See `Graph.to_networkx`."""
+    import networkx
+
+    require_square(graph, "to_networkx")
+    ids = graph.node_ids
+    named = ids is not None and len(np.unique(ids)) == len(ids)
+    names = ids.tolist() if ids is not None and named else list(range(graph.num_nodes))
+    sources, targets = graph.to_edge_index().tolist()
+    pairs = [(names[source], names[target]) for source, target in zip(sources, targets, strict=True)]
+    made = networkx.DiGraph() if len(set(pairs)) == len(pairs) else networkx.MultiDiGraph()
+    made.add_nodes_from(names)
+    weights = graph.weights
+    if weights is None:
+        made.add_edges_from(pairs)
+    else:
+        made.add_weighted_edges_from(
+            (source, target, value) for (source, target), value in zip(pairs, weights.tolist(), strict=True)
+        )
+    return made
+
+
+def require_square(graph: Graph, what: str) -> None:
+    """Raise `ShapeError` unless the graph has as many sources as nodes."""
+    if graph.num_nodes != graph.num_sources:
+        raise ShapeError(
+            f"{what}: a graph with as many sources as nodes is needed, "
+            f"got {graph.num_nodes} nodes and {graph.num_sources} sources"
+        )
+
+
+def laplacian(graph: Graph, normalized: bool = True) -> Any:
+    """See `Graph.laplacian`."""
+    require_square(graph, "laplacian")
+    directed = graph.to_scipy().astype(np.float64)
+    adjacency = ((directed + directed.T) / 2).tocsr()
+    degrees = np.asarray(adjacency.sum(axis=1)).ravel()
+    matrix = scipy.sparse.diags(degrees, format="csr") - adjacency
+    if normalized:
+        if (degrees < 0).any():
+            node = int(np.argmax(degrees < 0))
+            raise ConfigError(f"laplacian: node {node} has a negative weight sum, {degrees[node]}")
+        factors = np.zeros_like(degrees)
+        np.divide(1.0, np.sqrt(degrees), out=factors, where=degrees > 0)
+        scale = scipy.sparse.diags(factors, format="csr")
+        matrix = scale @ matrix @ scale
+    return matrix.tocsr()
+
+
+def laplacian_eigenvalues(graph: Graph, k: int, normalized: bool = True) -> NDArray[np.float64]:
+    """See `Graph.laplacian_eigenvalues`."""
+    if k < 1:
+        raise ConfigError(f"k must be at least 1, got {k}")
+    weights = graph.weights
+    if weights is not None and (weights < 0).any():
+        raise ConfigError(f"laplacian_eigenvalues: weights must not be negative, got {weights.min()}")
+    matrix = laplacian(graph, normalized)
+    count, parts = connected_components(matrix, directed=False)
+    if count >= k:
+        return np.zeros(k)  # one for each part
+    order = np.argsort(parts, kind="stable")
+    sizes = np.bincount(parts, minlength=count)
+    ends = np.cumsum(sizes)
+    # A part of one node has the eigenvalue 0, whatever its loops weigh.
+    found = [np.zeros(int((sizes == 1).sum()))]
+    for part in np.flatnonzero(sizes > 1):
+        nodes = order[ends[part] - sizes[part] : ends[part]]
+        found.append(lowest(matrix[nodes][:, nodes], k))
+    return np.sort(np.concatenate(found))[:k]
+
+
+def lowest(matrix: Any, k: int) -> NDArray[np.float64]:
+    """The lowest `k` eigenvalues of a connected graph's Laplacian; rounding does not make them negative."""
+    nodes = matrix.shape[0]
+    if nodes <= DENSE or k >= nodes - 1:
+        values = scipy.linalg.eigvalsh(matrix.toarray(), subset_by_index=(0, min(k, nodes) - 1))
+    else:
+        start = np.random.default_rng(0).standard_normal(nodes)
+        values = scipy.sparse.linalg.eigsh(matrix, k, which="SA", v0=start, return_eigenvectors=False)
+    return np.maximum(np.asarray(values, dtype=np.float64), 0.0)

@@ -1,0 +1,111 @@
+//! Blocks: parts of a graph, each what one layer needs of it for a batch of nodes.
+
+#![forbid(unsafe_code)]
+
+use super::{Graph, build};
+use crate::error::{Error, Result};
+use std::sync::Arc;
+
+/// A part of a graph, from source nodes to target nodes.
+///
+/// Rows are the targets and columns the sources, numbered by their places in [`source_nodes`](Self::source_nodes);
+/// the first sources are the targets, in the same order, so that a layer finds a node's own values. The names of the
+/// targets are those of the graph where it has names, else their numbers in it.
+///
+/// ```
+/// use ruvector_gnn::graph::Graph;
+/// let graph = Graph::from_edges(&[0, 2, 2], &[1, 0, 1], 3, 3, None)?;
+/// let [block]: [_; 1] = graph.sample(&[2], &[None], 0)?.try_into().unwrap();
+/// assert_eq!((block.target_nodes(), block.source_nodes()), (&[2][..], &[2, 0, 1][..]));
+/// assert_eq!(block.graph().neighbors(0), [1, 2]);
+/// assert_eq!(block.edge_ids(), [1, 2]);
+/// # Ok::<(), ruvector_gnn::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Block {
+    graph: Graph,
+    /// The sources are the first of these; blocks of one batch share them.
+    nodes: Arc<[u32]>,
+    /// Positions of the edges in the rows of the graph that this is a part of.
+    edges: Vec<u32>,
+    /// The graph whose edge order leads from `edges` to the edges as given; `None` if they are the same.
+    order: Option<Graph>,
+    whole: usize,
+}
+
+impl Block {
+    /// Rows of local sources over the first `num_sources` of `nodes`, whose edges stand at `edges` in `graph`.
+    pub(super) fn assemble(
+        graph: &Graph,
+        rows: build::Rows,
+        num_sources: usize,
+        nodes: Arc<[u32]>,
+        edges: Vec<u32>,
+        weights: Option<Vec<f32>>,
+    ) -> Self {
+        let targets = &nodes[..rows.indptr.len() - 1];
+        let ids = match graph.node_ids() {
+            Some(ids) => targets.iter().map(|&node| ids[node as usize]).collect(),
+            None => targets.iter().map(|&node| i64::from(node)).collect(),
+        };
+        let part = Graph::assemble(rows, num_sources, weights, Some(ids));
+        let order = graph.edge_order().map(|_| graph.clone());
+        Self { graph: part, nodes, edges, order, whole: graph.num_nodes() }
+    }
+
+    /// Puts together what [`graph`](Self::graph), [`source_nodes`](Self::source_nodes), [`edge_ids`](Self::edge_ids)
+    /// and [`num_graph_nodes`](Self::num_graph_nodes) gave.
+    pub fn from_parts(graph: Graph, sources: Vec<u32>, edge_ids: Vec<u32>, whole: usize) -> Result<Self> {
+        build::check_nodes("source_nodes", &sources, whole)?;
+        if sources.len() != graph.num_sources() || graph.num_sources() < graph.num_nodes() {
+            let (given, rows) = (sources.len(), graph.num_nodes());
+            return Err(Error::Shape(format!(
+                "source_nodes: {given} nodes for a block of {rows} targets and {} sources",
+                graph.num_sources()
+            )));
+        }
+        if edge_ids.len() != graph.num_edges() {
+            let counts = format!("{} ids for {} edges", edge_ids.len(), graph.num_edges());
+            return Err(Error::Shape(format!("edge_ids: {counts}")));
+        }
+        Ok(Self { graph, nodes: sources.into(), edges: edge_ids, order: None, whole })
+    }
+
+    /// The rows: what layers run over.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The nodes that are aggregated from, as numbers in the graph that this is a part of.
+    pub fn source_nodes(&self) -> &[u32] {
+        &self.nodes[..self.graph.num_sources()]
+    }
+
+    /// The nodes that aggregate: the first sources.
+    pub fn target_nodes(&self) -> &[u32] {
+        &self.nodes[..self.graph.num_nodes()]
+    }
+
+    /// Per edge in row order, its position among the edges of the graph as given.
+    pub fn edge_ids(&self) -> Vec<u32> {
+        match self.order.as_ref().and_then(Graph::edge_order) {
+            Some(order) => self.edges.iter().map(|&edge| order[edge as usize]).collect(),
+            None => self.edges.clone(),
+        }
+    }
+
+    /// Per edge, its position in the rows of the graph; its id where the block was put together from parts.
+    pub(super) fn positions(&self) -> &[u32] {
+        &self.edges
+    }
+
+    /// The same part with other edge weights, in row order.
+    pub(super) fn with_weights(&self, weights: Vec<f32>) -> Result<Self> {
+        Ok(Self { graph: self.graph.with_weights(Some(weights))?, ..self.clone() })
+    }
+
+    /// How many nodes the graph has that this is a part of.
+    pub fn num_graph_nodes(&self) -> usize {
+        self.whole
+    }
+}

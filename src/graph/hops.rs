@@ -1,0 +1,126 @@
+//! Neighbourhoods: nodes within some hops, distances, and the part of a graph between given nodes.
+//!
+//! Hops follow rows: one hop leads from a node to the nodes that it aggregates from, so the nodes within `k` hops are
+//! all that `k` layers see.
+
+#![forbid(unsafe_code)]
+
+use super::build::{self, Rows};
+use super::sample::Reached;
+use super::{Block, Graph};
+use crate::error::{Error, Result};
+use crate::threads;
+
+impl Graph {
+    /// The nodes within `k` hops of `nodes`, these among them, rising.
+    ///
+    /// ```
+    /// use ruvector_gnn::graph::Graph;
+    /// let path = Graph::from_edges(&[0, 1, 2], &[1, 2, 3], 4, 4, None)?;
+    /// assert_eq!(path.k_hop(&[1], 1)?, [1, 2]);
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
+    pub fn k_hop(&self, nodes: &[u32], k: usize) -> Result<Vec<u32>> {
+        self.require_square("k_hop")?;
+        build::check_nodes("nodes", nodes, self.num_nodes())?;
+        let mut found = vec![false; self.num_nodes()];
+        let mut frontier: Vec<u32> = nodes.to_vec();
+        frontier.retain(|&node| !std::mem::replace(&mut found[node as usize], true));
+        for _ in 0..k {
+            if frontier.is_empty() {
+                break;
+            }
+            let mut next = Vec::new();
+            for &neighbor in frontier.iter().flat_map(|&node| self.neighbors(node as usize)) {
+                if !std::mem::replace(&mut found[neighbor as usize], true) {
+                    next.push(neighbor);
+                }
+            }
+            frontier = next;
+        }
+        Ok((0..self.num_nodes() as u32).filter(|&node| found[node as usize]).collect())
+    }
+
+    /// The number of hops from each of `sources` to every node, one row of [`num_nodes`](Self::num_nodes) values per
+    /// source: -1 for nodes that can't be reached within `max_hops`.
+    ///
+    /// ```
+    /// use ruvector_gnn::graph::Graph;
+    /// let path = Graph::from_edges(&[0, 1, 2], &[1, 2, 3], 4, 4, None)?;
+    /// assert_eq!(path.distances(&[1], None)?, [-1, 0, 1, 2]);
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
+    pub fn distances(&self, sources: &[u32], max_hops: Option<usize>) -> Result<Vec<i64>> {
+        self.require_square("distances")?;
+        build::check_nodes("source", sources, self.num_nodes())?;
+        let mut hops = vec![-1; sources.len() * self.num_nodes()];
+        threads::for_each_chunk(&mut hops, self.num_nodes().max(1), |source, hops| {
+            self.spread(sources[source], max_hops.unwrap_or(usize::MAX), hops);
+        });
+        Ok(hops)
+    }
+
+    /// Breadth first from one node.
+    fn spread(&self, source: u32, max_hops: usize, hops: &mut [i64]) {
+        let (mut frontier, mut distance) = (vec![source], 0);
+        hops[source as usize] = 0;
+        while !frontier.is_empty() && (distance as usize) < max_hops {
+            distance += 1;
+            let mut next = Vec::new();
+            for &neighbor in frontier.iter().flat_map(|&node| self.neighbors(node as usize)) {
+                if hops[neighbor as usize] < 0 {
+                    hops[neighbor as usize] = distance;
+                    next.push(neighbor);
+                }
+            }
+            frontier = next;
+        }
+    }
+
+    /// The edges between `nodes`, which are renumbered in the order given and must differ. Weights and names are
+    /// kept; rows are sorted by the new numbers, duplicates by the order as given.
+    ///
+    /// ```
+    /// use ruvector_gnn::graph::Graph;
+    /// let path = Graph::from_edges(&[0, 1, 2], &[1, 2, 3], 4, 4, None)?;
+    /// let part = path.subgraph(&[2, 1])?;
+    /// assert_eq!(part.graph().neighbors(1), [0]); // 1 aggregates from 2
+    /// assert_eq!(part.edge_ids(), [1]);
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
+    pub fn subgraph(&self, nodes: &[u32]) -> Result<Block> {
+        self.require_square("subgraph")?;
+        build::check_nodes("nodes", nodes, self.num_nodes())?;
+        let reached = Reached::new(nodes, self.0.places.take(self.num_nodes()));
+        let twice = nodes.iter().enumerate().find(|&(at, &node)| reached.place(node) != Some(at as u32));
+        let part = match twice {
+            Some((_, node)) => {
+                Err(Error::Config(format!("subgraph: nodes must differ, node {node} is given twice")))
+            }
+            None => Ok(self.between(&reached)),
+        };
+        let (nodes, places) = reached.leave();
+        self.0.places.give(places);
+        let (rows, edges) = part?;
+        let weights = self.weights_at(&edges);
+        Ok(Block::assemble(self, rows, nodes.len(), nodes.into(), edges, weights))
+    }
+
+    /// The edges between nodes that were reached: rows of their places, and the positions of the edges.
+    pub(super) fn between(&self, reached: &Reached) -> (Rows, Vec<u32>) {
+        let (mut indptr, mut indices, mut edges) = (vec![0], Vec::new(), Vec::new());
+        let mut row = Vec::new();
+        for &node in &reached.nodes {
+            row.clear();
+            row.extend(
+                self.edges(node as usize)
+                    .filter_map(|edge| reached.place(self.indices()[edge]).map(|place| (place, edge as u32))),
+            );
+            row.sort_unstable();
+            indices.extend(row.iter().map(|&(place, _)| place));
+            edges.extend(row.iter().map(|&(_, edge)| edge));
+            indptr.push(indices.len());
+        }
+        (Rows { indptr, indices, order: None }, edges)
+    }
+}
