@@ -7,12 +7,16 @@
 
 use crate::autograd::tape::record;
 use crate::autograd::{CHUNK, Tensor};
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::real::Real;
 use crate::threads;
 use std::sync::Arc;
 
-/// Uniform bits for place `at` (SplitMix64, Steele et al. 2014).
+/// Values whose draws are made together.
+const RUN: usize = 16;
+
+/// Uniform bits for counter `at` (SplitMix64, Steele et al. 2014).
 fn bits(seed: u64, at: u64) -> u64 {
     let mut z = seed.wrapping_add((at.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,16 +24,49 @@ fn bits(seed: u64, at: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Zeroes the dropped places and scales the others.
-fn apply<T: Real>(values: &mut [T], rate: f64, seed: u64) {
-    let threshold = (rate * (1u64 << 53) as f64) as u64;
-    let scale = T::of(1.0 / (1.0 - rate));
-    threads::for_each_chunk(values, CHUNK, |chunk, part| {
-        for (offset, value) in part.iter_mut().enumerate() {
-            let dropped = bits(seed, (chunk * CHUNK + offset) as u64) >> 11 < threshold;
-            *value = if dropped { T::ZERO } else { *value * scale };
+/// The values with the dropped places zero and the others scaled.
+fn apply<T: Real>(values: &[T], rate: f64, seed: u64) -> Buffer<T> {
+    let rule =
+        Rule { threshold: (rate * (1u64 << 32) as f64) as u32, scale: T::of(1.0 / (1.0 - rate)), seed };
+    let mut out = Buffer::stale(values.len());
+    threads::for_each_chunk(&mut out, CHUNK, |chunk, out| {
+        let values = &values[chunk * CHUNK..][..out.len()];
+        let (runs, rest) = out.as_chunks_mut::<RUN>();
+        let (given, given_rest) = values.as_chunks::<RUN>();
+        for (run, (out, values)) in runs.iter_mut().zip(given).enumerate() {
+            rule.run(values, chunk * CHUNK + run * RUN, out);
         }
+        rule.run(given_rest, chunk * CHUNK + given.len() * RUN, rest);
     });
+    out
+}
+
+/// What becomes of a value.
+#[derive(Clone, Copy)]
+struct Rule<T> {
+    threshold: u32,
+    scale: T,
+    seed: u64,
+}
+
+impl<T: Real> Rule<T> {
+    /// At most [`RUN`] values, the first of them at the even place `first`. Each place has 32 bits, two share a counter;
+    /// zeros, of which sparse features have many, need no draw.
+    #[inline(always)]
+    fn run(self, values: &[T], first: usize, out: &mut [T]) {
+        if values.iter().fold(true, |zero, &value| zero & (value == T::ZERO)) {
+            out.fill(T::ZERO);
+            return;
+        }
+        let mut draws = [0u32; RUN];
+        for (pair, draws) in draws.chunks_exact_mut(2).enumerate() {
+            let bits = bits(self.seed, (first / 2 + pair) as u64);
+            (draws[0], draws[1]) = (bits as u32, (bits >> 32) as u32);
+        }
+        for ((out, &value), draw) in out.iter_mut().zip(values).zip(draws) {
+            *out = if draw < self.threshold { T::ZERO } else { value * self.scale };
+        }
+    }
 }
 
 impl<T: Real> Tensor<T> {
@@ -41,11 +78,9 @@ impl<T: Real> Tensor<T> {
         if rate == 0.0 {
             return Ok(self.clone());
         }
-        let mut out = self.values().as_ref().clone();
-        apply(&mut out, rate, seed);
-        Ok(record("dropout", Arc::new(out), self.shape(), [self], move |mut grad, _| {
-            apply(&mut grad, rate, seed);
-            [Some(grad)]
+        let out = apply(&self.values(), rate, seed);
+        Ok(record("dropout", Arc::new(out), self.shape(), [self], move |grad, _| {
+            [Some(apply(&grad, rate, seed))]
         }))
     }
 }
