@@ -8,8 +8,10 @@ mod error;
 mod graph;
 mod index;
 mod learn;
+mod losses;
 mod nn;
 mod ops;
+mod optim;
 mod tensor;
 mod training;
 
@@ -42,6 +44,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<graph::PyGraph>()?;
     ops::register(module)?;
     nn::register(module)?;
+    losses::register(module)?;
+    optim::register(module)?;
     training::register(module)?;
     // The stub is the list of names.
     module.delattr("__all__")?;
