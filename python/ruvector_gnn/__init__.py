@@ -6,7 +6,7 @@
 True
 """
 
-from ruvector_gnn import losses, metrics, nn, optim
+from ruvector_gnn import losses, metrics, nn, optim, search
 from ruvector_gnn._core import (
     Graph,
     HNSWIndex,
@@ -57,6 +57,7 @@ __all__ = [
     "no_grad",
     "num_threads",
     "optim",
+    "search",
     "segment_mean",
     "segment_sum",
     "set_num_threads",

@@ -8,6 +8,9 @@
 
 mod build;
 mod normalize;
+mod receptive;
+
+pub use receptive::ReceptiveField;
 
 use crate::error::{Error, Result};
 use std::ops::Range;

@@ -12,6 +12,7 @@ mod losses;
 mod nn;
 mod ops;
 mod optim;
+mod search;
 mod tensor;
 mod training;
 
@@ -46,6 +47,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     nn::register(module)?;
     losses::register(module)?;
     optim::register(module)?;
+    search::register(module)?;
     training::register(module)?;
     // The stub is the list of names.
     module.delattr("__all__")?;
