@@ -247,3 +247,24 @@ def test_vectors_of_other_types_and_what_is_refused() -> None:
     ):
         with pytest.raises(error):
             wrong()
+
+
+def test_search_and_encoding_give_the_same_bits_on_any_number_of_threads() -> None:
+    rng = np.random.default_rng(0)
+    candidates, layer = rng.normal(size=(5000, 16)), nn.RuvectorLayer(16, 16, 2, seed=0)
+    graph = rg.Graph.from_edge_index(rng.integers(5000, size=(2, 30_000)), 5000)
+    before, results = rg.num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            rg.set_num_threads(threads)
+            query = rg.tensor(candidates[:64] + 1, requires_grad=True)
+            out = hierarchical_forward(query, [candidates], [layer], k=10, temperature=0.1)
+            out.sum().backward()
+            assert query.grad is not None
+            encoded = GNNEmbedder(layer).encode(candidates, graph, batch_size=999)
+            results.append([out.numpy(), query.grad.numpy(), encoded])
+    finally:
+        rg.set_num_threads(before)
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(first, second)

@@ -168,3 +168,30 @@ def test_training_infomax_separates_the_groups() -> None:
     assert encoder.training, "embed must leave the mode as it was"
     after = separability(model.embed(x, graph), labels)
     assert after > max(before + 0.1, 0.95), (before, after)
+
+
+def test_training_gives_the_same_bits_on_any_number_of_threads() -> None:
+    rng = np.random.default_rng(0)
+    graph = rg.Graph.from_edge_index(rng.integers(3000, size=(2, 20_000)), 3000)
+    x = rng.normal(size=(3000, 16))
+    before, results = rg.num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            rg.set_num_threads(threads)
+            rg.manual_seed(0)
+            models: list[nn.GraphAutoencoder | nn.DeepGraphInfomax] = [
+                nn.GraphAutoencoder(Encoder(16, 8)),
+                nn.DeepGraphInfomax(Encoder(16, 8), dim=8),
+            ]
+            for model in models:
+                optimizer = rg.optim.AdamW(model.parameters(), lr=0.01)
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    model.loss(x, graph).backward()
+                    optimizer.step()
+            results.append([value for model in models for value in model.state_dict().values()])
+    finally:
+        rg.set_num_threads(before)
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(first, second)
