@@ -8,6 +8,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use ruvector_gnn::aggregate;
 use ruvector_gnn::autograd::{Tensor, no_grad};
+use ruvector_gnn::buffer::Buffer;
 use ruvector_gnn::graph::Graph;
 use ruvector_gnn::linalg::{MatRef, matmul_into};
 use ruvector_gnn::nn::{GcnLayer, Module, RuvectorLayer, SageLayer};
@@ -44,7 +45,7 @@ fn naive_sum(graph: &Graph, x: &[f32], columns: usize, out: &mut [f32]) {
 fn aggregation(c: &mut Criterion) {
     let graph = graph();
     for columns in [64, 128] {
-        let (x, mut out) = (random(NODES * columns, 3), vec![0.0; NODES * columns]);
+        let (x, mut out) = (Buffer::from(random(NODES * columns, 3)), Buffer::zeros(NODES * columns));
         let mut group = c.benchmark_group(format!("aggregate/{columns}"));
         group.sample_size(20);
         group.bench_function("naive", |b| b.iter(|| naive_sum(&graph, &x, columns, black_box(&mut out))));
@@ -65,7 +66,8 @@ fn layer(
 ) {
     let graph = graph();
     let widest = 3 * INS.max(OUTS);
-    let (x, w, mut out) = (random(NODES * widest, 4), random(widest * widest, 5), vec![0.0; NODES * widest]);
+    let (x, w) = (Buffer::from(random(NODES * widest, 4)), random(widest * widest, 5));
+    let mut out = Buffer::zeros(NODES * widest);
     let mut group = c.benchmark_group(name);
     group.sample_size(15);
     group.bench_function("floor", |b| {

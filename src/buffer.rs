@@ -6,10 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+use crate::lines::Lines;
 use crate::real::Real;
+use crate::threads;
 use std::collections::VecDeque;
+use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes that wait for reuse, per number type.
 pub const CAPACITY: usize = 256 << 20;
@@ -17,14 +20,24 @@ pub const CAPACITY: usize = 256 << 20;
 /// Smaller buffers are left to the allocator, which serves them without asking the operating system.
 const POOLED: usize = 32 << 10;
 
+/// Values per task of a copy.
+const COPY: usize = 1 << 16;
+
+/// Values that somebody else owns: an array of the caller's, a mapped file.
+pub type Shared<T> = Arc<dyn AsRef<[T]> + Send + Sync>;
+
 /// Values of one tensor, gradient or saved intermediate.
-#[derive(Debug, Default)]
-pub struct Buffer<T: Real>(Vec<T>);
+pub struct Buffer<T: Real>(Store<T>);
+
+enum Store<T> {
+    Own(Lines<T>),
+    Shared(Shared<T>),
+}
 
 impl<T: Real> Buffer<T> {
     /// A buffer whose values are arbitrary: every one must be written before it is read.
     pub fn stale(len: usize) -> Self {
-        Self(T::pool().take(len).unwrap_or_else(|| vec![T::ZERO; len]))
+        Self(Store::Own(T::pool().take(len).unwrap_or_else(|| Lines::zeros(len))))
     }
 
     /// All zero.
@@ -39,43 +52,73 @@ impl<T: Real> Buffer<T> {
         buffer
     }
 
-    /// The values as a vector, which does not return to the pool.
-    pub fn into_vec(mut self) -> Vec<T> {
-        std::mem::take(&mut self.0)
+    /// A copy of `values`.
+    pub fn copy_of(values: &[T]) -> Self {
+        let mut copy = Self::stale(values.len());
+        threads::for_each_chunk(&mut copy, COPY, |chunk, out| {
+            out.copy_from_slice(&values[chunk * COPY..][..out.len()]);
+        });
+        copy
+    }
+
+    /// Reads the values where they are; the first write copies them.
+    pub fn shared(values: Shared<T>) -> Self {
+        Self(Store::Shared(values))
+    }
+}
+
+impl<T: Real> Default for Buffer<T> {
+    fn default() -> Self {
+        Self(Store::Own(Lines::new()))
     }
 }
 
 impl<T: Real> From<Vec<T>> for Buffer<T> {
     fn from(values: Vec<T>) -> Self {
-        Self(values)
+        Self::copy_of(&values)
     }
 }
 
 impl<T: Real> Clone for Buffer<T> {
     fn clone(&self) -> Self {
-        let mut copy = Self::stale(self.len());
-        copy.copy_from_slice(self);
-        copy
+        Self::copy_of(self)
     }
 }
 
 impl<T: Real> Deref for Buffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.0
+        match &self.0 {
+            Store::Own(values) => values,
+            Store::Shared(values) => (**values).as_ref(),
+        }
     }
 }
 
 impl<T: Real> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.0
+        if let Store::Shared(values) = &self.0 {
+            *self = Self::copy_of((**values).as_ref());
+        }
+        match &mut self.0 {
+            Store::Own(values) => values,
+            Store::Shared(_) => unreachable!("shared values were copied"),
+        }
+    }
+}
+
+impl<T: Real> fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.deref().fmt(f)
     }
 }
 
 impl<T: Real> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if size_of_val(&*self.0) >= POOLED {
-            T::pool().give(std::mem::take(&mut self.0));
+        if let Store::Own(values) = &mut self.0
+            && size_of_val(&**values) >= POOLED
+        {
+            T::pool().give(std::mem::take(values));
         }
     }
 }
@@ -83,7 +126,7 @@ impl<T: Real> Drop for Buffer<T> {
 /// Buffers of one number type that wait for reuse, oldest first.
 #[derive(Debug)]
 pub struct Pool<T> {
-    waiting: Mutex<VecDeque<Vec<T>>>,
+    waiting: Mutex<VecDeque<Lines<T>>>,
 }
 
 impl<T: Real> Pool<T> {
@@ -93,7 +136,7 @@ impl<T: Real> Pool<T> {
         Self { waiting: Mutex::new(VecDeque::new()) }
     }
 
-    fn take(&self, len: usize) -> Option<Vec<T>> {
+    fn take(&self, len: usize) -> Option<Lines<T>> {
         if len * size_of::<T>() < POOLED {
             return None;
         }
@@ -108,14 +151,14 @@ impl<T: Real> Pool<T> {
         Some(buffer)
     }
 
-    fn give(&self, buffer: Vec<T>) {
+    fn give(&self, buffer: Lines<T>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back(buffer);
-        let mut bytes: usize = waiting.iter().map(|buffer| buffer.capacity() * size_of::<T>()).sum();
+        let mut bytes: usize = waiting.iter().map(Lines::bytes).sum();
         let mut evicted = Vec::new();
         while bytes > CAPACITY {
             let Some(oldest) = waiting.pop_front() else { break };
-            bytes -= oldest.capacity() * size_of::<T>();
+            bytes -= oldest.bytes();
             evicted.push(oldest);
         }
         drop(waiting);
@@ -135,7 +178,7 @@ mod tests {
     #[test]
     fn a_large_buffer_comes_back_and_a_smaller_request_may_take_it() {
         let pool: Pool<f64> = Pool::new();
-        pool.give(vec![3.0; 100_000]);
+        pool.give(Lines::zeros(100_000));
         assert!(pool.take(50_000).is_none(), "far too large");
         assert_eq!(pool.take(90_000).map(|buffer| buffer.len()), Some(90_000));
         assert!(pool.take(90_000).is_none(), "taken");
@@ -144,10 +187,19 @@ mod tests {
     #[test]
     fn the_pool_is_bounded() {
         let pool: Pool<f64> = Pool::new();
-        (0..6).for_each(|_| pool.give(vec![0.0; CAPACITY / 4 / 8]));
+        (0..6).for_each(|_| pool.give(Lines::zeros(CAPACITY / 4 / 8)));
         assert_eq!(pool.waiting.lock().unwrap().len(), 4);
         pool.clear();
         assert!(pool.take(CAPACITY / 4 / 8).is_none());
+    }
+
+    #[test]
+    fn shared_values_are_read_in_place_and_copied_by_the_first_write() {
+        let owner = Arc::new(vec![1.0f64, 2.0]);
+        let mut buffer = Buffer::shared(owner.clone());
+        assert_eq!(buffer.as_ptr(), owner.as_ptr());
+        buffer[0] = 5.0;
+        assert_eq!((&buffer[..], &owner[..]), (&[5.0, 2.0][..], &[1.0, 2.0][..]));
     }
 
     #[test]

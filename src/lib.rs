@@ -3,7 +3,7 @@
 //! The flow, top to bottom; a module uses only what stands above it:
 //!
 //! ```text
-//! error, rng, threads, monitor      the floor everything stands on
+//! error, rng, threads, monitor, lines  the floor everything stands on
 //! simd -> linalg -> real, buffer    kernels, matrix products; numbers and reused memory
 //! storage                           section files with checksums, atomic replace
 //! graph -> aggregate                CSR graphs, neighbour sums and their adjoints
@@ -23,6 +23,7 @@ pub mod graph;
 pub mod hnsw;
 pub mod learn;
 pub mod linalg;
+pub mod lines;
 pub mod losses;
 pub mod metrics;
 pub mod monitor;

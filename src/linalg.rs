@@ -172,6 +172,18 @@ fn rows_of<T>(matrix: MatRef<'_, T>, start: usize, rows: usize) -> MatRef<'_, T>
     MatRef { data: &matrix.data[start * matrix.row_stride..], rows, ..matrix }
 }
 
+/// As [`matmul_into`], on the caller's thread alone: for tasks that are a thread's own.
+///
+/// # Panics
+/// If the inner dimensions or the length of `out` disagree.
+pub fn matmul_here<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], accumulate: bool) {
+    assert_eq!(a.columns, b.rows, "matmul: {}x{} by {}x{}", a.rows, a.columns, b.rows, b.columns);
+    assert_eq!(out.len(), a.rows * b.columns, "matmul: wrong room for {}x{}", a.rows, b.columns);
+    if !out.is_empty() {
+        product(a, b, out, accumulate);
+    }
+}
+
 /// One product on this thread.
 fn product<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], accumulate: bool) {
     let last = |matrix: &MatRef<'_, T>| {

@@ -13,6 +13,7 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 /// A real number type with the vector kernels that belong to it.
 pub trait Real:
     Element
+    + bytemuck::Pod
     + Default
     + PartialOrd
     + Debug
@@ -63,6 +64,22 @@ pub trait Real:
     fn gather_weighted_sum(table: &[Self], rows: &[u32], weights: &[Self], out: &mut [Self]);
     /// `out_j = dot(query, table[rows_j])`.
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]);
+    /// `out_jh = <query_h, table[rows_j]_h>`, the columns divided among the heads.
+    fn head_dots(query: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]);
+    /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided among the heads; the weights of row `j` stand at
+    /// `j`, or at `positions_j`.
+    fn head_sums(
+        table: &[Self],
+        rows: &[u32],
+        weights: &[Self],
+        positions: Option<&[u32]>,
+        heads: usize,
+        out: &mut [Self],
+    );
+    /// `out_jh = <queries_h, table[rows_j]>`, every head seeing the whole row.
+    fn row_dots(queries: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]);
+    /// `out_h = sum_j weights_jh table[rows_j]`, every head seeing the whole row.
+    fn row_sums(table: &[Self], rows: &[u32], weights: &[Self], heads: usize, out: &mut [Self]);
     /// `f32` weights (those of a graph) in this type; free for `f32`.
     fn weights(values: &[f32]) -> Cow<'_, [Self]>;
     /// Where large buffers of this type wait for reuse.
@@ -143,6 +160,25 @@ impl Real for f32 {
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {
         (simd::kernels().dot_rows)(query, table, rows, out);
     }
+    fn head_dots(query: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]) {
+        (simd::kernels().head_dots)(query, table, rows, heads, out);
+    }
+    fn head_sums(
+        table: &[Self],
+        rows: &[u32],
+        weights: &[Self],
+        positions: Option<&[u32]>,
+        heads: usize,
+        out: &mut [Self],
+    ) {
+        (simd::kernels().head_sums)(table, rows, weights, positions, heads, out);
+    }
+    fn row_dots(queries: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]) {
+        (simd::kernels().row_dots)(queries, table, rows, heads, out);
+    }
+    fn row_sums(table: &[Self], rows: &[u32], weights: &[Self], heads: usize, out: &mut [Self]) {
+        (simd::kernels().row_sums)(table, rows, weights, heads, out);
+    }
     fn weights(values: &[f32]) -> Cow<'_, [Self]> {
         Cow::Borrowed(values)
     }
@@ -174,6 +210,51 @@ impl Real for f64 {
         assert_eq!(rows.len(), out.len());
         for (&row, value) in rows.iter().zip(out) {
             *value = Self::dot(query, row_of(table, row, query.len()));
+        }
+    }
+    fn head_dots(query: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]) {
+        let width = query.len() / heads;
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(heads)) {
+            let row = row_of(table, row, query.len());
+            for (head, out) in out.iter_mut().enumerate() {
+                *out = Self::dot(&query[head * width..][..width], &row[head * width..][..width]);
+            }
+        }
+    }
+    fn head_sums(
+        table: &[Self],
+        rows: &[u32],
+        weights: &[Self],
+        positions: Option<&[u32]>,
+        heads: usize,
+        out: &mut [Self],
+    ) {
+        let (columns, width) = (out.len(), out.len() / heads);
+        out.fill(0.0);
+        for (j, &row) in rows.iter().enumerate() {
+            let position = positions.map_or(j, |positions| positions[j] as usize);
+            let row = row_of(table, row, columns);
+            for (head, out) in out.chunks_exact_mut(width).enumerate() {
+                Self::axpy(weights[position * heads + head], &row[head * width..][..width], out);
+            }
+        }
+    }
+    fn row_dots(queries: &[Self], table: &[Self], rows: &[u32], heads: usize, out: &mut [Self]) {
+        let columns = queries.len() / heads;
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(heads)) {
+            let row = row_of(table, row, columns);
+            for (out, query) in out.iter_mut().zip(queries.chunks_exact(columns)) {
+                *out = Self::dot(query, row);
+            }
+        }
+    }
+    fn row_sums(table: &[Self], rows: &[u32], weights: &[Self], heads: usize, out: &mut [Self]) {
+        let columns = out.len() / heads;
+        out.fill(0.0);
+        for (&row, weights) in rows.iter().zip(weights.chunks_exact(heads)) {
+            for (&weight, out) in weights.iter().zip(out.chunks_exact_mut(columns)) {
+                Self::axpy(weight, row_of(table, row, columns), out);
+            }
         }
     }
     fn weights(values: &[f32]) -> Cow<'_, [Self]> {

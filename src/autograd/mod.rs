@@ -11,11 +11,11 @@ mod shape;
 mod tape;
 mod tensor;
 
-pub(crate) use ops::exponentials;
 pub use ops::{Reduce, segment_sum};
+pub(crate) use ops::{exponentials, normalize_row, softmax_rows};
 pub use shape::Shape;
-pub(crate) use tape::record as custom;
 pub use tape::{NoGrad, gradients, is_recording, no_grad, set_recording};
+pub(crate) use tape::{record as custom, tracked};
 pub use tensor::{Tensor, Values};
 
 /// Values per piece of elementwise work: enough to be worth a task, few enough to stay in the L2 cache.

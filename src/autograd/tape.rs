@@ -15,7 +15,6 @@ use crate::real::Real;
 use crate::threads;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 
 /// Turns the gradient of the result into the gradients of the inputs; the flags say which inputs want one.
 type Adjoint<T> = dyn Fn(Buffer<T>, &[bool]) -> Vec<Option<Buffer<T>>> + Send + Sync;
@@ -75,7 +74,7 @@ fn recorded<T: Real>(
 }
 
 /// Whether an operation on these inputs would be recorded: what its adjoint needs is worth saving.
-pub(super) fn tracked<T: Real>(parents: &[&Tensor<T>]) -> bool {
+pub(crate) fn tracked<T: Real>(parents: &[&Tensor<T>]) -> bool {
     is_recording() && parents.iter().any(|parent| parent.requires_grad())
 }
 
@@ -98,12 +97,12 @@ pub(crate) fn record<T: Real, const N: usize>(
 /// As [`record`], for any number of inputs.
 pub(super) fn record_many<T: Real>(
     name: &'static str,
-    values: Buffer<T>,
+    values: impl Into<Values<T>>,
     shape: Shape,
     parents: Vec<Tensor<T>>,
     adjoint: impl Fn(Buffer<T>, &[bool]) -> Vec<Option<Buffer<T>>> + Send + Sync + 'static,
 ) -> Tensor<T> {
-    Tensor::result(Arc::new(values), shape, recorded(name, parents, adjoint))
+    Tensor::result(values.into(), shape, recorded(name, parents, adjoint))
 }
 
 /// As [`record`], for the transpose of `source`, which is not carried out yet.
@@ -265,6 +264,7 @@ fn above<T: Real>(loss: &Tensor<T>, tensors: &[Tensor<T>]) -> HashSet<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn leaf(values: &[f64]) -> Tensor<f64> {
         Tensor::parameter(values.to_vec(), &[values.len()]).unwrap()

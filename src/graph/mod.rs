@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod loops;
 mod normalize;
 mod receptive;
 
@@ -15,6 +16,8 @@ pub use receptive::ReceptiveField;
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+
+pub use loops::Looped;
 
 /// A directed graph in compressed rows, with optional edge weights.
 ///
@@ -39,6 +42,7 @@ struct Inner {
     node_ids: Option<Arc<[i64]>>,
     transpose: OnceLock<Transposed>,
     normalized: [OnceLock<Graph>; 3],
+    looped: OnceLock<Looped>,
 }
 
 /// The transpose of a graph and, per edge of it, the position of that edge in the graph.
@@ -62,6 +66,7 @@ impl Graph {
             node_ids: None,
             transpose: OnceLock::new(),
             normalized: [const { OnceLock::new() }; 3],
+            looped: OnceLock::new(),
         }))
     }
 
@@ -135,6 +140,7 @@ impl Graph {
             node_ids: self.0.node_ids.clone(),
             transpose: OnceLock::new(),
             normalized: [const { OnceLock::new() }; 3],
+            looped: OnceLock::new(),
         };
         change(&mut inner);
         Self(Arc::new(inner))

@@ -56,7 +56,7 @@ impl Graph {
         Ok(cache.get_or_init(|| graph).clone())
     }
 
-    fn named(&self, graph: Self) -> Self {
+    pub(super) fn named(&self, graph: Self) -> Self {
         match &self.0.node_ids {
             Some(ids) => graph.changed(|inner| inner.node_ids = Some(ids.clone())),
             None => graph,

@@ -8,7 +8,8 @@ use super::vectors::Vectors;
 use super::visited::Pool;
 use super::{HnswIndex, Params};
 use crate::error::Result;
-use crate::storage::{Lines, Reader, Writer};
+use crate::lines::Lines;
+use crate::storage::{Reader, Writer};
 use serde_json::{Value, json};
 use std::path::Path;
 

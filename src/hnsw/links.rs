@@ -9,8 +9,8 @@
 //! when the entry point moves, the tree is turned over along the path from the new root to the old one
 //! ([`set_entry`](Links::set_entry)).
 
+use crate::lines::Lines;
 use crate::simd::prefetch;
-use crate::storage::Lines;
 
 /// Slots per cache line.
 const LINE: usize = 16;

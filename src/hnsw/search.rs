@@ -87,7 +87,7 @@ impl HnswIndex {
         let mut found = room(queries.nrows(), k)?;
         let queries = queries.as_standard_layout();
         threads::for_each_chunk(&mut found, SHARED * k, |task, found| {
-            let mut rooms: Vec<_> = found.chunks(k).map(|_| crate::storage::Lines::new()).collect();
+            let mut rooms: Vec<_> = found.chunks(k).map(|_| crate::lines::Lines::new()).collect();
             let probes: Vec<Probe<'_>> = (rooms.iter_mut().enumerate())
                 .map(|(i, room)| {
                     let query = queries.row(task * SHARED + i);

@@ -10,8 +10,8 @@
 
 use super::metric::Metric;
 use crate::error::{Error, Result};
+use crate::lines::Lines;
 use crate::simd::{Kernels, kernels, prefetch};
-use crate::storage::Lines;
 use ndarray::ArrayView2;
 
 /// Values per cache line.

@@ -3,7 +3,7 @@
 
 use super::links::NONE;
 use super::queue::Queue;
-use crate::storage::Lines;
+use crate::lines::Lines;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Mutex, PoisonError};

@@ -3,17 +3,21 @@
 
 mod activation;
 mod attention;
+mod attention_edges;
+mod gat;
+mod gatv2;
 mod gcn;
 mod gru;
 pub mod init;
 mod linear;
 mod norm;
 mod ruvector;
-mod ruvector_json;
 mod sage;
 
 pub use activation::Activation;
 pub use attention::MultiheadAttention;
+pub use gat::GatLayer;
+pub use gatv2::GatV2Layer;
 pub use gcn::GcnLayer;
 pub use gru::GruCell;
 pub use linear::Linear;

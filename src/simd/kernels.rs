@@ -7,7 +7,7 @@
 use super::lanes::Lanes;
 
 /// How many rows ahead the row kernels prefetch.
-const AHEAD: usize = 3;
+pub(super) const AHEAD: usize = 3;
 
 /// Values per cache line.
 const LINE: usize = 16;
@@ -19,7 +19,7 @@ const TILE: usize = 8;
 /// - The processor has the instruction set of `L`.
 /// - `a` and `b` are valid for `len` values.
 #[inline(always)]
-unsafe fn dot_raw<L: Lanes>(a: *const f32, b: *const f32, len: usize) -> f32 {
+pub(super) unsafe fn dot_raw<L: Lanes>(a: *const f32, b: *const f32, len: usize) -> f32 {
     // SAFETY: every offset below is less than `len`.
     unsafe {
         let mut sums = [L::splat(0.0); 4];
@@ -95,6 +95,24 @@ unsafe fn axpy<L: Lanes>(alpha: f32, x: &[f32], y: &mut [f32]) {
     }
 }
 
+/// Asks for all cache lines of a row, which need not exist.
+#[inline(always)]
+pub(super) fn prefetch_row<L: Lanes>(table: &[f32], row: u32, columns: usize) {
+    let start = table.as_ptr().wrapping_add(row as usize * columns);
+    for line in 0..columns.div_ceil(LINE) {
+        // SAFETY: a prefetch does not need a valid address.
+        unsafe { L::prefetch(start.wrapping_add(line * LINE)) };
+    }
+}
+
+/// Fails unless every row lies within the table.
+#[inline(always)]
+pub(super) fn require_rows(table: &[f32], rows: &[u32], columns: usize) {
+    for &row in rows {
+        assert!((row as usize + 1) * columns <= table.len(), "row {row} is outside the table");
+    }
+}
+
 /// A binary row kernel: `one` of [`dot_raw`] and [`squared_l2_raw`], over many rows.
 ///
 /// # Safety
@@ -109,19 +127,10 @@ unsafe fn over_rows<L: Lanes, const L2: bool>(query: &[f32], table: &[f32], rows
         // SAFETY: in bounds by the assertion.
         unsafe { table.as_ptr().add(start) }
     };
-    let prefetch = |row: u32| {
-        let start = table.as_ptr().wrapping_add(row as usize * dim);
-        for line in 0..dim.div_ceil(LINE) {
-            // SAFETY: a prefetch does not need a valid address.
-            unsafe { L::prefetch(start.wrapping_add(line * LINE)) };
-        }
-    };
-    for &row in rows.iter().take(AHEAD) {
-        prefetch(row);
-    }
+    rows.iter().take(AHEAD).for_each(|&row| prefetch_row::<L>(table, row, dim));
     for (j, (&row, value)) in rows.iter().zip(out).enumerate() {
         if let Some(&ahead) = rows.get(j + AHEAD) {
-            prefetch(ahead);
+            prefetch_row::<L>(table, ahead, dim);
         }
         let row = row_start(row);
         // SAFETY: `query` and the row both hold `dim` values.
@@ -145,9 +154,7 @@ unsafe fn gather<L: Lanes>(table: &[f32], rows: &[u32], weights: Option<&[f32]>,
     if let Some(weights) = weights {
         assert_eq!(weights.len(), rows.len(), "{} rows but {} weights", rows.len(), weights.len());
     }
-    for &row in rows {
-        assert!((row as usize + 1) * dim <= table.len(), "row {row} is outside the table");
-    }
+    require_rows(table, rows, dim);
     let mut at = 0;
     // SAFETY: each tile lies within the row (`at + width <= dim`), and each row within the table, as asserted.
     unsafe {
@@ -240,6 +247,10 @@ macro_rules! kernel_set {
                 squared_l2_rows,
                 gather_sum,
                 gather_weighted_sum,
+                head_dots,
+                head_sums,
+                row_dots,
+                row_sums,
             };
 
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -269,6 +280,15 @@ macro_rules! kernel_set {
                 => super::over_rows::<L, false> $(, $features)?);
             kernel_set!(@wrap squared_l2_rows(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32])
                 => super::over_rows::<L, true> $(, $features)?);
+
+            kernel_set!(@wrap head_dots(query: &[f32], table: &[f32], rows: &[u32], heads: usize, out: &mut [f32])
+                => super::super::heads::head_dots::<L> $(, $features)?);
+            kernel_set!(@wrap head_sums(table: &[f32], rows: &[u32], weights: &[f32], positions: Option<&[u32]>,
+                heads: usize, out: &mut [f32]) => super::super::heads::head_sums::<L> $(, $features)?);
+            kernel_set!(@wrap row_dots(queries: &[f32], table: &[f32], rows: &[u32], heads: usize, out: &mut [f32])
+                => super::super::heads::row_dots::<L> $(, $features)?);
+            kernel_set!(@wrap row_sums(table: &[f32], rows: &[u32], weights: &[f32], heads: usize, out: &mut [f32])
+                => super::super::heads::row_sums::<L> $(, $features)?);
 
             fn gather_sum(table: &[f32], rows: &[u32], out: &mut [f32]) {
                 $(#[target_feature(enable = $features)])?

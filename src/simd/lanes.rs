@@ -1,5 +1,8 @@
 //! A register of `f32` lanes, per instruction set: the vocabulary that kernel bodies are written in.
 
+/// Lanes of the widest register.
+pub(super) const MOST_LANES: usize = 16;
+
 /// A SIMD register of `N` `f32` values.
 ///
 /// # Safety
@@ -20,6 +23,8 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// The sum of all lanes.
     unsafe fn sum(self) -> f32;
+    /// Lane by lane that one of the `count <= N` values at `from` which `picks` names; picks beyond `N` are not looked at.
+    unsafe fn pick(from: *const f32, count: usize, picks: &[u32; MOST_LANES]) -> Self;
     /// Asks for the cache line at `address`, which need not be valid.
     unsafe fn prefetch(address: *const f32);
 }
@@ -75,12 +80,18 @@ unsafe impl Lanes for Scalar {
         ((a + e) + (c + g)) + ((b + f) + (d + h))
     }
     #[inline(always)]
+    unsafe fn pick(from: *const f32, count: usize, picks: &[u32; MOST_LANES]) -> Self {
+        debug_assert!(picks[..8].iter().all(|&pick| (pick as usize) < count));
+        // SAFETY: the caller vouches for `count` values at `from`, and picks are less than `count`.
+        Self(std::array::from_fn(|i| unsafe { *from.add(picks[i] as usize) }))
+    }
+    #[inline(always)]
     unsafe fn prefetch(_address: *const f32) {}
 }
 
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
 pub(super) mod x86 {
-    use super::Lanes;
+    use super::{Lanes, MOST_LANES};
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
@@ -148,6 +159,14 @@ pub(super) mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn pick(from: *const f32, count: usize, picks: &[u32; MOST_LANES]) -> Self {
+            // SAFETY: the trait's contract; masked lanes are not read.
+            unsafe {
+                let picks = _mm256_loadu_si256(picks.as_ptr().cast());
+                Self(_mm256_permutevar8x32_ps(_mm256_maskload_ps(from, first(count)), picks))
+            }
+        }
+        #[inline(always)]
         unsafe fn prefetch(address: *const f32) {
             // SAFETY: a hint; it never faults.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
@@ -208,6 +227,15 @@ pub(super) mod x86 {
             unsafe { _mm512_reduce_add_ps(self.0) }
         }
         #[inline(always)]
+        unsafe fn pick(from: *const f32, count: usize, picks: &[u32; MOST_LANES]) -> Self {
+            debug_assert!(count <= 16);
+            // SAFETY: the trait's contract; masked lanes are not read.
+            unsafe {
+                let picks = _mm512_loadu_si512(picks.as_ptr().cast());
+                Self(_mm512_permutexvar_ps(picks, _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, from)))
+            }
+        }
+        #[inline(always)]
         unsafe fn prefetch(address: *const f32) {
             // SAFETY: a hint; it never faults.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
@@ -217,7 +245,7 @@ pub(super) mod x86 {
 
 #[cfg(all(feature = "simd", target_arch = "aarch64"))]
 pub(super) mod arm {
-    use super::Lanes;
+    use super::{Lanes, MOST_LANES};
     use std::arch::aarch64::*;
 
     #[derive(Clone, Copy)]
@@ -278,6 +306,15 @@ pub(super) mod arm {
         unsafe fn sum(self) -> f32 {
             // SAFETY: the trait's contract.
             unsafe { vaddvq_f32(self.0) }
+        }
+        #[inline(always)]
+        unsafe fn pick(from: *const f32, count: usize, picks: &[u32; MOST_LANES]) -> Self {
+            debug_assert!(picks[..4].iter().all(|&pick| (pick as usize) < count));
+            // SAFETY: the caller vouches for `count` values at `from`, and picks are less than `count`.
+            unsafe {
+                let lanes: [f32; 4] = std::array::from_fn(|lane| *from.add(picks[lane] as usize));
+                Self(vld1q_f32(lanes.as_ptr()))
+            }
         }
         #[inline(always)]
         unsafe fn prefetch(_address: *const f32) {}

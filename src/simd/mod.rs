@@ -5,6 +5,7 @@
 //! the one that `RUVECTOR_ISA=scalar|avx2|avx512|neon` names. Sums run in a fixed order per set, so results are
 //! the same on any number of threads, and differ between sets only by rounding.
 
+mod heads;
 mod kernels;
 mod lanes;
 
@@ -45,6 +46,22 @@ pub type RowsKernel = fn(query: &[f32], table: &[f32], rows: &[u32], out: &mut [
 /// The weighted sum of many rows of a row-major table.
 pub type WeightedGather = fn(table: &[f32], rows: &[u32], weights: &[f32], out: &mut [f32]);
 
+/// Queries of several heads against many rows of a row-major table.
+pub type HeadDots = fn(query: &[f32], table: &[f32], rows: &[u32], heads: usize, out: &mut [f32]);
+
+/// Weighted sums of many rows, each head with weights and columns of its own.
+pub type HeadSums = fn(
+    table: &[f32],
+    rows: &[u32],
+    weights: &[f32],
+    positions: Option<&[u32]>,
+    heads: usize,
+    out: &mut [f32],
+);
+
+/// Weighted sums of many rows, each head with weights of its own.
+pub type RowSums = fn(table: &[f32], rows: &[u32], weights: &[f32], heads: usize, out: &mut [f32]);
+
 /// The kernels of one instruction set. All slices may have any length, zero included; the functions panic when
 /// lengths disagree (callers check shapes first).
 #[derive(Debug)]
@@ -66,6 +83,15 @@ pub struct Kernels {
     pub gather_sum: fn(table: &[f32], rows: &[u32], out: &mut [f32]),
     /// `out = sum_j weights_j table[rows_j]`, as `gather_sum`.
     pub gather_weighted_sum: WeightedGather,
+    /// `out_jh = <query_h, table[rows_j]_h>`, the columns divided among the heads.
+    pub head_dots: HeadDots,
+    /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided among the heads; the weights of row `j` stand at
+    /// `j`, or at `positions_j`.
+    pub head_sums: HeadSums,
+    /// `out_jh = <queries_h, table[rows_j]>`, every head seeing the whole row.
+    pub row_dots: HeadDots,
+    /// `out_h = sum_j weights_jh table[rows_j]`, every head seeing the whole row.
+    pub row_sums: RowSums,
 }
 
 /// The kernels in use in this process.
@@ -93,6 +119,31 @@ pub fn prefetch<T>(table: &[T], at: usize) {
     }
     #[cfg(not(all(feature = "simd", any(target_arch = "x86_64", target_arch = "aarch64"))))]
     let _ = address;
+}
+
+/// Runs plain Rust compiled for the set in use: loops over slices inside `f` become its vector instructions. `f` must
+/// be inlined to profit; results do not change, as nothing is reordered or fused.
+#[inline]
+pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn avx2<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+        unsafe fn avx512<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        match kernels().isa {
+            // SAFETY: kernels() has seen that the processor has the set.
+            Isa::Avx2 => return unsafe { avx2(f) },
+            // SAFETY: as above.
+            Isa::Avx512 => return unsafe { avx512(f) },
+            Isa::Scalar | Isa::Neon => {}
+        }
+    }
+    f()
 }
 
 /// The kernels of `isa`, if this build and this processor have them.

@@ -126,3 +126,78 @@ fn this_machine_runs_its_best_set() {
     assert!(kernels_for(kernels().isa).is_some());
     assert!(check_environment().is_ok());
 }
+
+/// A table of rows, rows drawn from it with repeats, and weights for every drawn row and head.
+fn gathered() -> impl Strategy<Value = (usize, usize, Vec<f32>, Vec<u32>, Vec<f32>)> {
+    (1usize..9, 1usize..37, 1usize..9, 0usize..12).prop_flat_map(|(heads, width, rows, picked)| {
+        let unit = || -2.0f32..2.0;
+        (
+            Just(heads),
+            Just(width),
+            prop::collection::vec(unit(), rows * heads * width),
+            prop::collection::vec(0..rows as u32, picked),
+            prop::collection::vec(unit(), picked * heads),
+        )
+    })
+}
+
+fn close(got: &[f32], expected: &[f64], terms: usize) -> bool {
+    let bound = tolerance(terms, 4.0 * terms as f64);
+    got.len() == expected.len() && got.iter().zip(expected).all(|(&a, b)| (f64::from(a) - b).abs() <= bound)
+}
+
+proptest! {
+    #[test]
+    fn kernels_of_divided_rows_match_float64((heads, width, table, rows, weights) in gathered()) {
+        let columns = heads * width;
+        let at = |row: u32, column: usize| f64::from(table[row as usize * columns + column]);
+        let query = &table[..columns];
+        let mut dots = vec![0.0; rows.len() * heads];
+        let mut sums = vec![0.0; columns];
+        for (j, &row) in rows.iter().enumerate() {
+            for column in 0..columns {
+                dots[j * heads + column / width] += f64::from(query[column]) * at(row, column);
+                sums[column] += f64::from(weights[j * heads + column / width]) * at(row, column);
+            }
+        }
+        // The same weights, backwards, found again by their positions.
+        let turned: Vec<f32> = weights.chunks_exact(heads).rev().flatten().copied().collect();
+        let positions: Vec<u32> = (0..rows.len() as u32).rev().collect();
+        for set in sets() {
+            let mut got = vec![f32::NAN; dots.len()];
+            (set.head_dots)(query, &table, &rows, heads, &mut got);
+            prop_assert!(close(&got, &dots, width), "{:?} head_dots", set.isa);
+            let mut got = vec![f32::NAN; columns];
+            (set.head_sums)(&table, &rows, &weights, None, heads, &mut got);
+            prop_assert!(close(&got, &sums, rows.len()), "{:?} head_sums", set.isa);
+            let mut again = vec![f32::NAN; columns];
+            (set.head_sums)(&table, &rows, &turned, Some(&positions), heads, &mut again);
+            prop_assert_eq!(got, again);
+        }
+    }
+
+    #[test]
+    fn kernels_of_whole_rows_match_float64((heads, columns, table, rows, weights) in gathered()) {
+        // `table` holds `heads` times as many rows of `columns` values: enough for the queries.
+        let at = |row: u32, column: usize| f64::from(table[row as usize * columns + column]);
+        let queries = &table[..heads * columns];
+        let mut dots = vec![0.0; rows.len() * heads];
+        let mut sums = vec![0.0; heads * columns];
+        for (j, &row) in rows.iter().enumerate() {
+            for head in 0..heads {
+                for column in 0..columns {
+                    dots[j * heads + head] += f64::from(queries[head * columns + column]) * at(row, column);
+                    sums[head * columns + column] += f64::from(weights[j * heads + head]) * at(row, column);
+                }
+            }
+        }
+        for set in sets() {
+            let mut got = vec![f32::NAN; dots.len()];
+            (set.row_dots)(queries, &table, &rows, heads, &mut got);
+            prop_assert!(close(&got, &dots, columns), "{:?} row_dots", set.isa);
+            let mut got = vec![f32::NAN; heads * columns];
+            (set.row_sums)(&table, &rows, &weights, heads, &mut got);
+            prop_assert!(close(&got, &sums, rows.len()), "{:?} row_sums", set.isa);
+        }
+    }
+}

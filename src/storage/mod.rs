@@ -18,10 +18,9 @@
 //! lengthen header and entries and add sections; readers step over what they do not know.
 //!
 //! A file is written beside its name, flushed to the disk and renamed, so that a crash at any instant leaves the
-//! old file or the new one ([`replace`]). In memory, large tables stand in [`Lines`].
+//! old file or the new one ([`replace`]).
 
 mod layout;
-mod lines;
 mod reader;
 mod replace;
 mod writer;
@@ -29,7 +28,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use lines::Lines;
 pub use reader::Reader;
 pub use replace::replace;
 pub use writer::Writer;

@@ -191,6 +191,7 @@ fn zip_run<T: Real>(out: &mut [T], a: &[T], b: &[T], steps: (usize, usize), f: &
 }
 
 /// A sum over eight lanes, in a fixed order.
+#[inline(always)]
 pub(in crate::autograd) fn sum<T: Real>(values: &[T]) -> T {
     let mut lanes = [T::ZERO; 8];
     let (eights, rest) = values.as_chunks::<8>();

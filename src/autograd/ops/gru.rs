@@ -10,6 +10,7 @@ use crate::autograd::{CHUNK, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::real::Real;
+use crate::simd::vectorized;
 use crate::threads;
 use std::sync::Arc;
 
@@ -80,9 +81,11 @@ fn zip4<T: Real>(out: &mut [T], [x, y, z]: [&[T]; 3], f: impl Fn(T, T, T, T) -> 
     threads::for_each_chunk(out, CHUNK, |chunk, out| {
         let part = |values: &'_ [T]| chunk * CHUNK..(chunk * CHUNK + out.len()).min(values.len());
         let (x, y, z) = (&x[part(x)], &y[part(y)], &z[part(z)]);
-        for (((out, &x), &y), &z) in out.iter_mut().zip(x).zip(y).zip(z) {
-            *out = f(*out, x, y, z);
-        }
+        vectorized(|| {
+            for (((out, &x), &y), &z) in out.iter_mut().zip(x).zip(y).zip(z) {
+                *out = f(*out, x, y, z);
+            }
+        });
     });
 }
 

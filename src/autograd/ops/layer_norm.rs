@@ -12,10 +12,12 @@ use crate::autograd::tape::record;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::real::Real;
+use crate::simd::vectorized;
 use crate::threads;
 use std::sync::Arc;
 
 /// Mean and `1 / sqrt(var + eps)` of a row.
+#[inline(always)]
 fn moments<T: Real>(row: &[T], eps: T) -> (T, T) {
     let count = T::of(row.len() as f64);
     let mean = sum(row) / count;
@@ -24,6 +26,15 @@ fn moments<T: Real>(row: &[T], eps: T) -> (T, T) {
         squares.iter_mut().zip(eight).for_each(|(square, &x)| *square += (x - mean) * (x - mean));
     }
     (mean, T::ONE / (sum(&squares) / count + eps).sqrt())
+}
+
+/// Normalizes one row in place.
+#[inline(always)]
+pub(crate) fn normalize_row<T: Real>(row: &mut [T], weight: &[T], bias: &[T], eps: T) {
+    let (mean, scale) = moments(row, eps);
+    for ((x, &w), &b) in row.iter_mut().zip(weight).zip(bias) {
+        *x = (*x - mean) * scale * w + b;
+    }
 }
 
 impl<T: Real> Tensor<T> {
@@ -42,11 +53,8 @@ impl<T: Real> Tensor<T> {
         let (x, w, b) = (self.values(), weight.values(), bias.values());
         let mut out = Buffer::stale(x.len());
         each_row(&mut out, columns, |row, out| {
-            let x = &x[row * columns..][..columns];
-            let (mean, scale) = moments(x, eps);
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = (x[i] - mean) * scale * w[i] + b[i];
-            }
+            out.copy_from_slice(&x[row * columns..][..columns]);
+            vectorized(|| normalize_row(out, &w, &b, eps));
         });
         let parents = [self, weight, bias];
         Ok(record("layer_norm", Arc::new(out), self.shape(), parents, move |mut grad, wanted| {

@@ -9,12 +9,15 @@ use crate::autograd::{CHUNK, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::real::{Real, larger};
+use crate::simd::vectorized;
 use crate::threads;
 use std::sync::Arc;
 
 /// `f` of each value, in place.
 pub(in crate::autograd) fn in_place<T: Real>(values: &mut [T], f: impl Fn(T) -> T + Sync) {
-    threads::for_each_chunk(values, CHUNK, |_, part| part.iter_mut().for_each(|value| *value = f(*value)));
+    threads::for_each_chunk(values, CHUNK, |_, part| {
+        vectorized(|| part.iter_mut().for_each(|value| *value = f(*value)));
+    });
 }
 
 /// `f(value, other)` of each pair, in place of the first.
@@ -25,7 +28,7 @@ pub(in crate::autograd) fn zip_in_place<T: Real>(
 ) {
     threads::for_each_chunk(values, CHUNK, |chunk, part| {
         let other = &other[chunk * CHUNK..][..part.len()];
-        part.iter_mut().zip(other).for_each(|(value, &other)| *value = f(*value, other));
+        vectorized(|| part.iter_mut().zip(other).for_each(|(value, &other)| *value = f(*value, other)));
     });
 }
 
@@ -34,7 +37,7 @@ fn mapped<T: Real>(values: &[T], f: impl Fn(T) -> T + Sync) -> Buffer<T> {
     let mut out = Buffer::stale(values.len());
     threads::for_each_chunk(&mut out, CHUNK, |chunk, out| {
         let values = &values[chunk * CHUNK..][..out.len()];
-        out.iter_mut().zip(values).for_each(|(out, &value)| *out = f(value));
+        vectorized(|| out.iter_mut().zip(values).for_each(|(out, &value)| *out = f(value)));
     });
     out
 }

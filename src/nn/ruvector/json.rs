@@ -5,9 +5,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::{GruCell, LayerNorm, Linear, NeighborAttention, RuvectorLayer};
+use super::{NeighborAttention, RuvectorLayer};
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
+use crate::nn::{GruCell, LayerNorm, Linear};
 use crate::real::Real;
 use serde_json::Value;
 
@@ -50,7 +51,7 @@ impl<T: Real> RuvectorLayer<T> {
 
     /// Every map but the first takes `hidden` to `hidden`, and the heads divide it.
     fn check_json_shapes(&self) -> Result<()> {
-        use super::Module as _;
+        use crate::nn::Module as _;
         let (hidden, ins) = self.w_msg.weight.shape().matrix("ruvector JSON", "w_msg.weights")?;
         for (name, parameter) in self.named_parameters() {
             let expected: &[usize] = match parameter.dims().len() {

@@ -1,0 +1,95 @@
+//! What graph attention layers do with edges: self loops, features in the order of the edges as given, and heads.
+
+#![forbid(unsafe_code)]
+
+use crate::autograd::{Reduce, Tensor, segment_sum};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Looped};
+use crate::real::Real;
+
+/// The edges that a layer attends over.
+pub(super) struct AttentionEdges {
+    /// Of the edges in row order.
+    pub(super) graph: Graph,
+    given: Graph,
+    loops: bool,
+}
+
+impl AttentionEdges {
+    pub(super) fn of(graph: &Graph, loops: bool) -> Result<Self> {
+        let attended = if loops { graph.replace_self_loops()?.graph.clone() } else { graph.clone() };
+        Ok(Self { graph: attended, given: graph.clone(), loops })
+    }
+
+    /// The features, if the layer takes any and they fit the edges as given.
+    pub(super) fn features<'a, T: Real>(
+        &self,
+        layer: &str,
+        edge_attr: Option<&'a Tensor<T>>,
+        taken: bool,
+    ) -> Result<Option<&'a Tensor<T>>> {
+        match (edge_attr, taken) {
+            (None, false) => Ok(None),
+            (Some(_), false) => {
+                Err(Error::Config(format!("{layer}: edge_attr given, but the layer has no edge_dim")))
+            }
+            (None, true) => {
+                Err(Error::Config(format!("{layer}: the layer has edge_dim, but edge_attr is missing")))
+            }
+            (Some(features), true) => {
+                let edges = self.given.num_edges();
+                if features.dims().len() != 2 || features.dims()[0] != edges {
+                    let message = format!("edge_attr of shape {} for {edges} edges", features.shape());
+                    return Err(Error::Shape(format!("{layer}: {message}")));
+                }
+                Ok(Some(features))
+            }
+        }
+    }
+
+    /// Rows per edge as given, in the order of the attended edges; a loop gets the mean of its node's others.
+    pub(super) fn arrange<T: Real>(&self, rows: &Tensor<T>) -> Result<Tensor<T>> {
+        if !self.loops {
+            return match self.given.edge_order() {
+                Some(order) => rows.index_select(order),
+                None => Ok(rows.clone()),
+            };
+        }
+        let Looped { kept, targets, order, .. } = self.given.replace_self_loops()?;
+        let kept = rows.index_select(kept)?;
+        let means = segment_sum(&kept, targets, self.given.num_nodes(), Reduce::Mean)?;
+        Tensor::concat(&[kept, means], 0)?.index_select(order)
+    }
+}
+
+/// Rows of the sources and, the first of them, of the nodes that attend.
+pub(super) fn sources_and_targets<T: Real>(
+    layer: &str,
+    rows: &Tensor<T>,
+    graph: &Graph,
+) -> Result<(Tensor<T>, Tensor<T>)> {
+    let (nodes, sources) = (graph.num_nodes(), graph.num_sources());
+    if rows.dims().len() != 2 || rows.dims()[0] != sources || nodes > sources {
+        let message =
+            format!("x of {} rows over a graph of {nodes} nodes and {sources} sources", rows.shape());
+        return Err(Error::Shape(format!("{layer}: {message}")));
+    }
+    let targets = if nodes == sources { rows.clone() } else { rows.slice(0, 0..nodes)? };
+    Ok((rows.clone(), targets))
+}
+
+/// Heads side by side, or their mean, plus the bias.
+pub(super) fn join_heads<T: Real>(
+    out: Tensor<T>,
+    heads: usize,
+    concat: bool,
+    bias: Option<&Tensor<T>>,
+) -> Result<Tensor<T>> {
+    let out = if concat || heads == 1 {
+        out
+    } else {
+        let (rows, columns) = (out.dims()[0], out.dims()[1] / heads);
+        out.reshape(&[rows, heads, columns])?.mean_axis(1, false)?
+    };
+    bias.map_or(Ok(out.clone()), |bias| out.add(bias))
+}

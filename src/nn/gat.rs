@@ -1,0 +1,205 @@
+//! Graph attention (Velickovic et al. 2018), as PyG's `GATConv`.
+//!
+//! With `h = W x`, per head `alpha_ij = softmax_j(leaky_relu(att_dst h_i + att_src h_j + att_edge W_e e_ij))` and
+//! `out_i = sum_j alpha_ij h_j`; heads are joined or averaged, and a bias is added. Edge weights are not looked at.
+
+#![forbid(unsafe_code)]
+
+use super::attention_edges::{AttentionEdges, join_heads, sources_and_targets};
+use super::init::{self, Init};
+use super::{Linear, Module, visit_inside};
+use crate::autograd::Tensor;
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::real::Real;
+
+/// Graph attention.
+#[derive(Clone, Debug)]
+pub struct GatLayer<T: Real> {
+    /// Without bias; `lin.weight (heads * out, in)`.
+    pub lin: Linear<T>,
+    /// `(1, heads, out)`.
+    pub att_src: Tensor<T>,
+    /// `(1, heads, out)`.
+    pub att_dst: Tensor<T>,
+    /// `(heads * out)`, or `(out)` for averaged heads.
+    pub bias: Option<Tensor<T>>,
+    /// The map of edge features, without bias, and `att_edge (1, heads, out)`.
+    pub edge: Option<(Linear<T>, Tensor<T>)>,
+    /// Whether heads are joined rather than averaged.
+    pub concat_heads: bool,
+    /// The slope of the leaky rectifier.
+    pub slope: f64,
+    /// Whether self loops are replaced by one per node.
+    pub add_self_loops: bool,
+}
+
+impl<T: Real> GatLayer<T> {
+    /// Glorot weights, zero bias.
+    pub fn new(ins: usize, outs: usize, heads: usize, edge_dim: Option<usize>, seed: u64) -> Result<Self> {
+        let columns = heads * outs;
+        let draw = |dims: &[usize], fans, number| {
+            init::draw(Init::GlorotUniform, dims, fans, seed.wrapping_add(number))
+        };
+        let att = |number| draw(&[1, heads, outs], (heads, outs), number);
+        let edge = match edge_dim {
+            Some(dim) => {
+                let weight = draw(&[columns, dim], (dim, columns), 3)?;
+                Some((Linear { weight, bias: None }, att(4)?))
+            }
+            None => None,
+        };
+        Ok(Self {
+            lin: Linear { weight: draw(&[columns, ins], (ins, columns), 0)?, bias: None },
+            att_src: att(1)?,
+            att_dst: att(2)?,
+            bias: Some(init::constant(0.0, &[columns])?),
+            edge,
+            concat_heads: true,
+            slope: 0.2,
+            add_self_loops: true,
+        })
+    }
+
+    /// `x (num_sources, in) -> (N, heads * out)`, or `(N, out)` for averaged heads; `edge_attr (E, edge_dim)` in the order
+    /// of the edges as given; `dropout` is a rate and a seed, for the attention weights.
+    pub fn forward(
+        &self,
+        x: &Tensor<T>,
+        graph: &Graph,
+        edge_attr: Option<&Tensor<T>>,
+        dropout: Option<(f64, u64)>,
+    ) -> Result<Tensor<T>> {
+        if dropout.is_some() {
+            return Ok(self.forward_with_attention(x, graph, edge_attr, dropout)?.0);
+        }
+        let Prepared { edges, rows, terms, edge_terms } = self.prepare(x, graph, edge_attr)?;
+        let (terms, bias) = ([&terms[0], &terms[1]], self.bias.as_ref());
+        let inside = bias.filter(|_| self.concat_heads);
+        let slope = T::of(self.slope);
+        let out = rows.additive_attention(terms, edge_terms.as_ref(), &edges.graph, slope, inside)?;
+        if self.concat_heads { Ok(out) } else { join_heads(out, self.heads(), false, bias) }
+    }
+
+    /// As [`forward`](Self::forward), with the graph that was attended over and the weights `(E', heads)` of its edges in
+    /// row order, before dropout.
+    pub fn forward_with_attention(
+        &self,
+        x: &Tensor<T>,
+        graph: &Graph,
+        edge_attr: Option<&Tensor<T>>,
+        dropout: Option<(f64, u64)>,
+    ) -> Result<(Tensor<T>, Graph, Tensor<T>)> {
+        let Prepared { edges, rows, terms, edge_terms } = self.prepare(x, graph, edge_attr)?;
+        let terms = [&terms[0], &terms[1]];
+        let alpha = Tensor::additive_weights(terms, edge_terms.as_ref(), &edges.graph, T::of(self.slope))?;
+        let kept = match dropout {
+            Some((rate, seed)) => alpha.dropout(rate, seed)?,
+            None => alpha.clone(),
+        };
+        let out = rows.aggregate_heads(&edges.graph, &kept)?;
+        let out = join_heads(out, self.heads(), self.concat_heads, self.bias.as_ref())?;
+        Ok((out, edges.graph, alpha))
+    }
+
+    fn heads(&self) -> usize {
+        self.att_src.dims()[1]
+    }
+
+    fn prepare(&self, x: &Tensor<T>, graph: &Graph, edge_attr: Option<&Tensor<T>>) -> Result<Prepared<T>> {
+        let edges = AttentionEdges::of(graph, self.add_self_loops)?;
+        let rows = self.lin.forward(x)?;
+        let (sources, targets) = sources_and_targets("GATLayer", &rows, graph)?;
+        let terms = [sources.matmul(&per_head(&self.att_src)?)?, targets.matmul(&per_head(&self.att_dst)?)?];
+        let edge_terms = match (edges.features("GATLayer", edge_attr, self.edge.is_some())?, &self.edge) {
+            (Some(features), Some((map, att))) => {
+                // att_edge (W_e e) = (att_edge W_e) e, one row per head.
+                let folded = per_head(att)?.transpose()?.matmul(&map.weight)?;
+                Some(edges.arrange(&features.linear(&folded, None)?)?)
+            }
+            _ => None,
+        };
+        Ok(Prepared { edges, rows, terms, edge_terms })
+    }
+}
+
+struct Prepared<T: Real> {
+    edges: AttentionEdges,
+    rows: Tensor<T>,
+    terms: [Tensor<T>; 2],
+    edge_terms: Option<Tensor<T>>,
+}
+
+/// `att (1, heads, out)` as the matrix `(heads * out, heads)` that takes all heads' products at once: column `h` holds
+/// head `h`'s values in its rows and zeros elsewhere.
+fn per_head<T: Real>(att: &Tensor<T>) -> Result<Tensor<T>> {
+    let (heads, outs) = (att.dims()[1], att.dims()[2]);
+    let own = |at: usize| if at / heads / outs == at % heads { T::ONE } else { T::ZERO };
+    let mask: Vec<T> = (0..heads * outs * heads).map(own).collect();
+    att.reshape(&[heads * outs, 1])?.mul(&Tensor::new(mask, &[heads * outs, heads])?)
+}
+
+impl<T: Real> Module<T> for GatLayer<T> {
+    fn visit(&self, visit: &mut dyn FnMut(&str, &Tensor<T>)) {
+        visit_inside("lin", &self.lin, visit);
+        visit("att_src", &self.att_src);
+        visit("att_dst", &self.att_dst);
+        if let Some(bias) = &self.bias {
+            visit("bias", bias);
+        }
+        if let Some((map, att)) = &self.edge {
+            visit_inside("lin_edge", map, visit);
+            visit("att_edge", att);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::gradcheck::{gradcheck, random};
+
+    fn layer(x: &[Tensor<f64>], concat_heads: bool) -> GatLayer<f64> {
+        GatLayer {
+            lin: Linear { weight: x[1].clone(), bias: None },
+            att_src: x[2].clone(),
+            att_dst: x[3].clone(),
+            bias: Some(x[4].clone()),
+            edge: x.get(6).map(|weight| (Linear { weight: weight.clone(), bias: None }, x[5].clone())),
+            concat_heads,
+            slope: 0.2,
+            add_self_loops: true,
+        }
+    }
+
+    #[test]
+    fn gradients_of_input_weights_and_edge_features() {
+        let graph = Graph::from_edges(&[0, 1, 1, 3, 3], &[1, 0, 2, 3, 0], 4, 4, None).unwrap();
+        for (concat_heads, bias) in [(true, 6), (false, 3)] {
+            let mut inputs = vec![random(&[4, 5], 0), random(&[6, 5], 1)];
+            inputs.extend([random(&[1, 2, 3], 2), random(&[1, 2, 3], 3), random(&[bias], 4)]);
+            gradcheck(&inputs, |x| layer(x, concat_heads).forward(&x[0], &graph, None, None)).unwrap();
+            gradcheck(&inputs, |x| layer(x, concat_heads).forward(&x[0], &graph, None, Some((0.3, 5))))
+                .unwrap();
+            inputs.extend([random(&[1, 2, 3], 5), random(&[6, 2], 6), random(&[5, 2], 7)]);
+            gradcheck(&inputs, |x| layer(x, concat_heads).forward(&x[0], &graph, Some(&x[7]), None)).unwrap();
+        }
+    }
+
+    #[test]
+    fn weights_sum_to_one_and_give_the_same_output() {
+        let graph = Graph::from_edges(&[0, 0, 2], &[1, 2, 0], 3, 3, None).unwrap();
+        let gat = GatLayer::<f64>::new(5, 3, 2, None, 1).unwrap();
+        let x = random(&[3, 5], 0);
+        let (out, attended, alpha) = gat.forward_with_attention(&x, &graph, None, None).unwrap();
+        assert_eq!(out.to_vec(), gat.forward(&x, &graph, None, None).unwrap().to_vec());
+        let alpha = alpha.to_vec();
+        for node in 0..3 {
+            for head in 0..2 {
+                let sum: f64 = attended.edges(node).map(|edge| alpha[edge * 2 + head]).sum();
+                assert!((sum - 1.0).abs() < 1e-12);
+            }
+        }
+        assert!(gat.forward(&x, &graph, Some(&random(&[3, 2], 1)), None).is_err());
+    }
+}
