@@ -7,6 +7,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ruvector_gnn::autograd::Tensor;
+use ruvector_gnn::buffer::Buffer;
 use ruvector_gnn::optim::{Adam, AdamOptions, AdamW, AdamWOptions, Optimizer, Sgd, SgdOptions};
 use ruvector_gnn::threads;
 use std::hint::black_box;
@@ -16,11 +17,11 @@ const COUNT: usize = 10_000_000;
 const PIECE: usize = 16 << 10;
 
 /// Four arrays read and three written.
-struct Floor([Vec<f32>; 4]);
+struct Floor([Buffer<f32>; 4]);
 
 impl Floor {
     fn new() -> Self {
-        Self([1.0, 2.0, 3.0, 4.0].map(|value| vec![value; COUNT]))
+        Self([1.0, 2.0, 3.0, 4.0].map(|value| Buffer::filled(COUNT, value)))
     }
 
     fn run(&mut self) {

@@ -14,6 +14,7 @@ pub use clip::clip_grad_norm;
 pub use sgd::{Sgd, SgdOptions};
 
 use crate::autograd::Tensor;
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::real::Real;
 
@@ -30,12 +31,12 @@ pub struct Group<T: Real> {
 
 /// What an optimizer remembers of one parameter: how often it was updated, and one array per name of
 /// [`Optimizer::memory`], each as long as the parameter. A parameter that was never updated has no arrays.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct State<T> {
+#[derive(Clone, Debug, Default)]
+pub struct State<T: Real> {
     /// Updates so far.
     pub steps: u64,
     /// Running averages and the like.
-    pub arrays: Vec<Vec<T>>,
+    pub arrays: Vec<Buffer<T>>,
 }
 
 /// Something that updates parameters from their gradients.
@@ -79,7 +80,7 @@ pub trait Optimizer<T: Real>: Send {
         for (number, (state, parameter)) in states.iter().zip(&parameters).enumerate() {
             let whole = state.arrays.len() == names.len() || (state.steps == 0 && state.arrays.is_empty());
             if !whole || state.arrays.iter().any(|array| array.len() != parameter.count()) {
-                let lengths: Vec<usize> = state.arrays.iter().map(Vec::len).collect();
+                let lengths: Vec<usize> = state.arrays.iter().map(|array| array.len()).collect();
                 return Err(Error::Shape(format!(
                     "state_dict: parameter {number} of shape {} needs {names:?}, got arrays of {lengths:?} values",
                     parameter.shape()
@@ -127,7 +128,7 @@ fn each_gradient<T: Real>(
     for ((group, parameter), state) in parameters.zip(states) {
         let Some(grad) = parameter.grad() else { continue };
         if state.arrays.is_empty() {
-            state.arrays = vec![vec![T::ZERO; grad.len()]; arrays];
+            state.arrays = (0..arrays).map(|_| Buffer::zeros(grad.len())).collect();
         }
         state.steps += 1;
         update(group, parameter, state, &grad)?;

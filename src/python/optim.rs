@@ -1,6 +1,7 @@
 //! Optimizers.
 
 use crate::autograd::Tensor;
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::optim::{self, Adam, AdamOptions, AdamW, AdamWOptions, Group, Optimizer, Sgd, SgdOptions, State};
 use crate::python::array;
@@ -77,7 +78,7 @@ impl PyOptimizer {
             (optimizer.memory(), optimizer.states().to_vec(), optimizer.parameters())
         });
         let remembered = states.iter().zip(&parameters).map(|(state, parameter)| {
-            let array = |(name, values): (&&str, &Vec<f32>)| {
+            let array = |(name, values): (&&str, &Buffer<f32>)| {
                 Ok(((*name).to_owned(), to_numpy(py, values, parameter.dims())?.into_any()))
             };
             Ok((state.steps, names.iter().zip(&state.arrays).map(array).collect::<PyResult<_>>()?))
@@ -96,7 +97,7 @@ impl PyOptimizer {
                 return Err(Raise(Error::NotFound(message)).into());
             }
             let array = |(name, value): &(String, Bound<'_, PyAny>)| {
-                Ok(array::float32(name, value)?.as_slice()?.to_vec())
+                Ok(Buffer::copy_of(array::float32(name, value)?.as_slice()?))
             };
             Ok(State { steps, arrays: named.iter().map(array).collect::<PyResult<_>>()? })
         };

@@ -10,13 +10,14 @@ use crate::autograd::{CHUNK, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::real::Real;
-use crate::threads;
+use crate::{simd, threads};
 use std::sync::Arc;
 
 /// Values whose draws are made together.
 const RUN: usize = 16;
 
 /// Uniform bits for counter `at` (SplitMix64, Steele et al. 2014).
+#[inline(always)]
 fn bits(seed: u64, at: u64) -> u64 {
     let mut z = seed.wrapping_add((at.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,12 +32,7 @@ fn apply<T: Real>(values: &[T], rate: f64, seed: u64) -> Buffer<T> {
     let mut out = Buffer::stale(values.len());
     threads::for_each_chunk(&mut out, CHUNK, |chunk, out| {
         let values = &values[chunk * CHUNK..][..out.len()];
-        let (runs, rest) = out.as_chunks_mut::<RUN>();
-        let (given, given_rest) = values.as_chunks::<RUN>();
-        for (run, (out, values)) in runs.iter_mut().zip(given).enumerate() {
-            rule.run(values, chunk * CHUNK + run * RUN, out);
-        }
-        rule.run(given_rest, chunk * CHUNK + given.len() * RUN, rest);
+        simd::vectorized(|| rule.apply(values, chunk * CHUNK, out));
     });
     out
 }
@@ -50,7 +46,18 @@ struct Rule<T> {
 }
 
 impl<T: Real> Rule<T> {
-    /// At most [`RUN`] values, the first of them at the even place `first`. Each place has 32 bits, two share a counter;
+    /// Values of which the first is at the even place `first`.
+    #[inline(always)]
+    fn apply(self, values: &[T], first: usize, out: &mut [T]) {
+        let (runs, rest) = out.as_chunks_mut::<RUN>();
+        let (given, given_rest) = values.as_chunks::<RUN>();
+        for (run, (out, values)) in runs.iter_mut().zip(given).enumerate() {
+            self.run(values, first + run * RUN, out);
+        }
+        self.run(given_rest, first + given.len() * RUN, rest);
+    }
+
+    /// At most [`RUN`] values. Each place has 32 bits, two share a counter;
     /// zeros, of which sparse features have many, need no draw.
     #[inline(always)]
     fn run(self, values: &[T], first: usize, out: &mut [T]) {
@@ -58,11 +65,11 @@ impl<T: Real> Rule<T> {
             out.fill(T::ZERO);
             return;
         }
-        let mut draws = [0u32; RUN];
-        for (pair, draws) in draws.chunks_exact_mut(2).enumerate() {
-            let bits = bits(self.seed, (first / 2 + pair) as u64);
-            (draws[0], draws[1]) = (bits as u32, (bits >> 32) as u32);
+        let mut words = [0u64; RUN / 2];
+        for (pair, word) in words.iter_mut().enumerate() {
+            *word = bits(self.seed, (first / 2 + pair) as u64);
         }
+        let draws: [u32; RUN] = bytemuck::cast(words);
         for ((out, &value), draw) in out.iter_mut().zip(values).zip(draws) {
             *out = if draw < self.threshold { T::ZERO } else { value * self.scale };
         }
