@@ -8,6 +8,7 @@
 
 use crate::lines::Lines;
 use crate::real::Real;
+use crate::simd::vectorized;
 use crate::threads;
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,6 +23,16 @@ const POOLED: usize = 32 << 10;
 
 /// Values per task of a copy.
 const COPY: usize = 1 << 16;
+
+/// Whether no value is NaN or infinite.
+pub fn all_finite<T: Real>(values: &[T]) -> bool {
+    let pieces = threads::map(values.len().div_ceil(COPY), |piece| {
+        let values = &values[piece * COPY..values.len().min((piece + 1) * COPY)];
+        // Without an early end, which would keep the loop from vector instructions.
+        vectorized(|| values.iter().fold(true, |all, value| all & value.is_finite()))
+    });
+    pieces.into_iter().all(|finite| finite)
+}
 
 /// Values that somebody else owns: an array of the caller's, a mapped file.
 pub type Shared<T> = Arc<dyn AsRef<[T]> + Send + Sync>;
@@ -200,6 +211,17 @@ mod tests {
         assert_eq!(buffer.as_ptr(), owner.as_ptr());
         buffer[0] = 5.0;
         assert_eq!((&buffer[..], &owner[..]), (&[5.0, 2.0][..], &[1.0, 2.0][..]));
+    }
+
+    #[test]
+    fn one_value_that_is_not_finite_is_found_anywhere() {
+        let mut values = vec![1.0f64; 3 * COPY + 5];
+        assert!(all_finite(&values) && all_finite::<f64>(&[]));
+        for (at, wrong) in [(0, f64::NAN), (2 * COPY, f64::INFINITY), (3 * COPY + 4, f64::NEG_INFINITY)] {
+            values[at] = wrong;
+            assert!(!all_finite(&values));
+            values[at] = 1.0;
+        }
     }
 
     #[test]

@@ -264,6 +264,24 @@ def sage(
     x: _Array, graph: Graph, parameters: Sequence[Tensor], aggregator: str, normalize: bool
 ) -> Tensor: ...
 def multihead_attention(x: _Array, graph: Graph, parameters: Sequence[Tensor], heads: int) -> Tensor: ...
+def gat(
+    x: _Array,
+    graph: Graph,
+    parameters: Sequence[Tensor],
+    bias: Tensor | None,
+    edge_attr: _Array | None,
+    settings: tuple[bool, float, bool, tuple[float, int] | None],
+    attention: bool,
+) -> tuple[Tensor, tuple[NDArray[np.int64], Tensor] | None]: ...
+def gatv2(
+    x: _Array,
+    graph: Graph,
+    parameters: Sequence[Tensor],
+    bias: Tensor | None,
+    edge_attr: _Array | None,
+    settings: tuple[bool, float, bool, tuple[float, int] | None],
+    attention: bool,
+) -> tuple[Tensor, tuple[NDArray[np.int64], Tensor] | None]: ...
 def gru(x: _Array, h: _Array, parameters: Sequence[Tensor]) -> Tensor: ...
 def ruvector(
     x: _Array,

@@ -1,10 +1,12 @@
 //! Array-likes -> contiguous NumPy arrays of the type that the core wants, copied only when they must be.
 
+use crate::buffer::Shared;
 use crate::error::Error;
 use crate::python::error::Raise;
 use numpy::{Element, PyArrayDescrMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::sync::Arc;
 
 /// `value` as a C-contiguous `float32` array of any dimension; `name` is the argument's name in errors.
 ///
@@ -58,6 +60,38 @@ fn converted<'py, T: Element>(
     quiet.call_method1("__exit__", (value.py().None(), value.py().None(), value.py().None()))?;
     let contiguous = contiguous?.call_method1("reshape", (array.getattr("shape")?,))?;
     contiguous.extract()
+}
+
+/// An array whose values are read where they lie; it is kept alive meanwhile.
+struct Held {
+    _array: Py<PyAny>,
+    start: *const f32,
+    len: usize,
+}
+
+// SAFETY: the values are only read, and the array object is dropped under the GIL wherever this is dropped.
+#[allow(unsafe_code)]
+unsafe impl Send for Held {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Held {}
+
+impl AsRef<[f32]> for Held {
+    #[allow(unsafe_code)]
+    fn as_ref(&self) -> &[f32] {
+        // SAFETY: the array owns `len` contiguous values from `start` on and lives as long as this; NumPy does not move
+        // or resize the data of an array that is referred to. A caller that writes them during the call reads torn
+        // numbers, as with every function of NumPy's that releases the GIL.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+/// The values of a contiguous array, where they lie.
+pub fn held(array: PyReadonlyArrayDyn<'_, f32>) -> PyResult<Shared<f32>> {
+    let values = array.as_slice()?;
+    let (start, len) = (values.as_ptr(), values.len());
+    let owner = Py::clone_ref(array.as_any().as_unbound(), array.py());
+    Ok(Arc::new(Held { _array: owner, start, len }))
 }
 
 fn as_array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {

@@ -31,6 +31,12 @@ fn int64<'py>(py: Python<'py>, values: impl IntoIterator<Item = i64>) -> Bound<'
     PyArray1::from_vec(py, values.into_iter().collect())
 }
 
+/// `(2, E)` in row order: sources above, targets below.
+pub fn edge_index<'py>(py: Python<'py>, graph: &Graph) -> PyResult<Bound<'py, PyArray2<i64>>> {
+    let both = graph.indices().iter().copied().chain(graph.targets()).map(i64::from);
+    int64(py, both).reshape([2, graph.num_edges()])
+}
+
 #[pymethods]
 impl PyGraph {
     #[staticmethod]
@@ -102,8 +108,7 @@ impl PyGraph {
     }
 
     fn to_edge_index<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<i64>>> {
-        let both = self.0.indices().iter().copied().chain(self.0.targets()).map(i64::from);
-        int64(py, both).reshape([2, self.0.num_edges()])
+        edge_index(py, &self.0)
     }
 
     #[getter]

@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod array;
+mod attention;
 mod call;
 mod error;
 mod graph;
@@ -48,6 +49,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     losses::register(module)?;
     optim::register(module)?;
     search::register(module)?;
+    attention::register(module)?;
     training::register(module)?;
     // The stub is the list of names.
     module.delattr("__all__")?;

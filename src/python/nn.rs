@@ -11,7 +11,7 @@ use crate::python::call::detached;
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
 use crate::python::ops::reduce_of;
-use crate::python::tensor::{PyTensor, tensor_of};
+use crate::python::tensor::{PyTensor, input_of};
 use pyo3::prelude::*;
 
 type Handle<'py> = PyRef<'py, PyTensor>;
@@ -52,7 +52,7 @@ fn linear(
     weight: &PyTensor,
     bias: Option<Handle<'_>>,
 ) -> PyResult<PyTensor> {
-    let (x, layer) = (tensor_of("x", x, true)?, linear_of(weight, bias.as_deref()));
+    let (x, layer) = (input_of("x", x)?, linear_of(weight, bias.as_deref()));
     detached(py, || layer.forward(&x)).map(PyTensor)
 }
 
@@ -64,14 +64,14 @@ fn layer_norm(
     bias: &PyTensor,
     eps: f64,
 ) -> PyResult<PyTensor> {
-    let x = tensor_of("x", x, true)?;
+    let x = input_of("x", x)?;
     let layer = LayerNorm { weight: weight.0.clone(), bias: bias.0.clone(), eps };
     detached(py, || layer.forward(&x)).map(PyTensor)
 }
 
 #[pyfunction]
 fn activate(py: Python<'_>, x: &Bound<'_, PyAny>, name: &str) -> PyResult<PyTensor> {
-    let (x, activation) = (tensor_of("x", x, true)?, name.parse::<Activation>().map_err(Raise)?);
+    let (x, activation) = (input_of("x", x)?, name.parse::<Activation>().map_err(Raise)?);
     detached(py, || activation.apply(&x)).map(PyTensor)
 }
 
@@ -86,7 +86,7 @@ fn gcn(
     add_self_loops: bool,
     activation: Option<&str>,
 ) -> PyResult<PyTensor> {
-    let x = tensor_of("x", x, true)?;
+    let x = input_of("x", x)?;
     let activation = activation.map(str::parse).transpose().map_err(Raise)?;
     let bias = bias.map(|bias| bias.0.clone());
     let layer = GcnLayer { lin: linear_of(weight, None), bias, add_self_loops, activation };
@@ -102,7 +102,7 @@ fn sage(
     aggregator: &str,
     normalize: bool,
 ) -> PyResult<PyTensor> {
-    let (x, reduce) = (tensor_of("x", x, true)?, reduce_of(aggregator)?);
+    let (x, reduce) = (input_of("x", x)?, reduce_of(aggregator)?);
     let [left, bias, right] = &parameters;
     let (lin_l, lin_r) = (linear_of(left, Some(bias)), linear_of(right, None));
     detached(py, || SageLayer { lin_l, lin_r, reduce, normalize }.forward(&x, &graph.0)).map(PyTensor)
@@ -116,7 +116,7 @@ fn multihead_attention(
     parameters: [Handle<'_>; 4],
     heads: usize,
 ) -> PyResult<PyTensor> {
-    let x = tensor_of("x", x, true)?;
+    let x = input_of("x", x)?;
     let [in_proj_weight, in_proj_bias, weight, bias] = parameters.each_ref().map(|handle| handle.0.clone());
     let out_proj = Linear { weight, bias: Some(bias) };
     let layer = MultiheadAttention { in_proj_weight, in_proj_bias, out_proj, heads };
@@ -143,7 +143,7 @@ fn gru(
     h: &Bound<'_, PyAny>,
     parameters: Vec<Handle<'_>>,
 ) -> PyResult<PyTensor> {
-    let (x, h) = (tensor_of("x", x, true)?, tensor_of("h", h, true)?);
+    let (x, h) = (input_of("x", x)?, input_of("h", h)?);
     let cell = gru_of(maps(&parameters)?);
     detached(py, || cell.forward(&x, &h)).map(PyTensor)
 }
@@ -160,7 +160,7 @@ fn ruvector(
     eps: f64,
     dropout: Option<(f64, u64)>,
 ) -> PyResult<PyTensor> {
-    let x = tensor_of("x", x, true)?;
+    let x = input_of("x", x)?;
     let [w_msg, w_agg, q, k, v, out, w_z, u_z, w_r, u_r, w_h, u_h, last] = maps(&parameters)?;
     let Some(norm_bias) = last.bias else { unreachable!("maps gives biases") };
     let layer = RuvectorLayer {

@@ -1,11 +1,12 @@
 //! `Tensor`: arrays with gradients.
 
-use crate::autograd::Tensor;
+use crate::autograd::{Tensor, is_recording};
+use crate::buffer::{Buffer, all_finite};
 use crate::error::{Error, Result, require_finite};
 use crate::python::array;
 use crate::python::call::detached;
 use crate::python::error::Raise;
-use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -18,12 +19,32 @@ pub fn tensor_of(name: &str, value: &Bound<'_, PyAny>, finite: bool) -> PyResult
     if let Ok(tensor) = value.cast::<PyTensor>() {
         return Ok(tensor.get().0.clone());
     }
+    let array = checked(name, value, finite)?;
+    Ok(Tensor::new(Buffer::copy_of(array.as_slice()?), array.shape()).map_err(Raise)?)
+}
+
+fn checked<'py>(
+    name: &str,
+    value: &Bound<'py, PyAny>,
+    finite: bool,
+) -> PyResult<PyReadonlyArrayDyn<'py, f32>> {
     let array = array::float32(name, value)?;
     let values = array.as_slice()?;
-    if finite {
+    if finite && !all_finite(values) {
         require_finite(name, values).map_err(Raise)?;
     }
-    Ok(Tensor::new(values.to_vec(), array.shape()).map_err(Raise)?)
+    Ok(array)
+}
+
+/// The input of a layer: as [`tensor_of`], but an array is read where it lies unless the tape will need it later, when
+/// its owner may have changed it.
+pub fn input_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Tensor<f32>> {
+    if value.is_instance_of::<PyTensor>() || is_recording() {
+        return tensor_of(name, value, true);
+    }
+    let array = checked(name, value, true)?;
+    let shape = array.shape().to_vec();
+    Ok(Tensor::new(Buffer::shared(array::held(array)?), &shape).map_err(Raise)?)
 }
 
 /// A NumPy copy of `values` in `shape`.

@@ -3,6 +3,7 @@
 from ruvector_gnn.nn.attention import MultiheadAttention
 from ruvector_gnn.nn.autoencoder import GraphAutoencoder, InnerProductDecoder
 from ruvector_gnn.nn.dense import Activation, Dropout, LayerNorm, Linear
+from ruvector_gnn.nn.gat import GATLayer, GATv2Layer
 from ruvector_gnn.nn.gcn import GCNLayer
 from ruvector_gnn.nn.infomax import DeepGraphInfomax
 from ruvector_gnn.nn.module import Module, Parameter, evaluation
@@ -14,6 +15,8 @@ __all__ = [
     "Activation",
     "DeepGraphInfomax",
     "Dropout",
+    "GATLayer",
+    "GATv2Layer",
     "GCNLayer",
     "GRUCell",
     "GraphAutoencoder",

@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use super::unary::in_place;
 use crate::autograd::Tensor;
 use crate::autograd::tape::record;
 use crate::buffer::Buffer;
@@ -61,13 +60,6 @@ impl<T: Real> Tensor<T> {
             grad.iter_mut().zip(&mask).filter(|(_, mask)| **mask).for_each(|(g, _)| *g = T::ZERO);
             [Some(grad)]
         }))
-    }
-
-    /// Not a number anywhere, nor infinite.
-    pub fn all_finite(&self) -> bool {
-        let mut copy = self.values().as_ref().clone();
-        in_place(&mut copy, |value| if value.is_finite() { T::ZERO } else { T::ONE });
-        super::reduce::total(&copy) == T::ZERO
     }
 }
 

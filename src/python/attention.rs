@@ -1,0 +1,123 @@
+//! Forward passes of the attention layers over edges, given their parameters.
+
+use crate::autograd::Tensor;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::nn::{GatLayer, GatV2Layer, Linear};
+use crate::python::call::detached;
+use crate::python::error::Raise;
+use crate::python::graph::{PyGraph, edge_index};
+use crate::python::tensor::{PyTensor, input_of, tensor_of};
+use numpy::PyArray2;
+use pyo3::prelude::*;
+
+type Handle<'py> = PyRef<'py, PyTensor>;
+
+/// What both layers are set to: joined heads, slope, self loops, and the rate and seed of dropout.
+type Settings = (bool, f64, bool, Option<(f64, u64)>);
+
+/// The result and, if it was asked for, the edges that were attended over and their weights.
+type Attended<'py> = (PyTensor, Option<(Bound<'py, PyArray2<i64>>, PyTensor)>);
+
+fn linear_of(weight: &PyTensor, bias: Option<&PyTensor>) -> Linear<f32> {
+    Linear { weight: weight.0.clone(), bias: bias.map(|bias| bias.0.clone()) }
+}
+
+fn count<T>(parameters: &[T], expected: usize) -> PyResult<()> {
+    if parameters.len() != expected {
+        let message = format!("{} parameters given, expected {expected}", parameters.len());
+        return Err(Raise(Error::Config(message)).into());
+    }
+    Ok(())
+}
+
+/// Runs one of the two forward passes.
+fn attend(
+    py: Python<'_>,
+    attention: bool,
+    plain: impl FnOnce() -> Result<Tensor<f32>> + Send,
+    with_weights: impl FnOnce() -> Result<(Tensor<f32>, Graph, Tensor<f32>)> + Send,
+) -> PyResult<Attended<'_>> {
+    if !attention {
+        return Ok((PyTensor(detached(py, plain)?), None));
+    }
+    let (out, graph, alpha) = detached(py, with_weights)?;
+    Ok((PyTensor(out), Some((edge_index(py, &graph)?, PyTensor(alpha)))))
+}
+
+/// `parameters`: lin.weight, att_src, att_dst, and with edge features lin_edge.weight, att_edge.
+#[pyfunction]
+#[pyo3(signature = (x, graph, parameters, bias, edge_attr, settings, attention))]
+fn gat<'py>(
+    x: &Bound<'py, PyAny>,
+    graph: &PyGraph,
+    parameters: Vec<Handle<'py>>,
+    bias: Option<Handle<'py>>,
+    edge_attr: Option<&Bound<'py, PyAny>>,
+    settings: Settings,
+    attention: bool,
+) -> PyResult<Attended<'py>> {
+    let (concat_heads, slope, add_self_loops, dropout) = settings;
+    let (py, x) = (x.py(), input_of("x", x)?);
+    let features = edge_attr.map(|edge_attr| tensor_of("edge_attr", edge_attr, true)).transpose()?;
+    count(&parameters, if parameters.len() > 3 { 5 } else { 3 })?;
+    let tensor = |at: usize| parameters[at].0.clone();
+    let layer = GatLayer {
+        lin: linear_of(&parameters[0], None),
+        att_src: tensor(1),
+        att_dst: tensor(2),
+        bias: bias.map(|bias| bias.0.clone()),
+        edge: (parameters.len() == 5).then(|| (linear_of(&parameters[3], None), tensor(4))),
+        concat_heads,
+        slope,
+        add_self_loops,
+    };
+    let (graph, features) = (&graph.0, features.as_ref());
+    attend(
+        py,
+        attention,
+        || layer.forward(&x, graph, features, dropout),
+        || layer.forward_with_attention(&x, graph, features, dropout),
+    )
+}
+
+/// `parameters`: att, then weight and bias of lin_l and lin_r, and with edge features lin_edge.weight.
+#[pyfunction]
+#[pyo3(signature = (x, graph, parameters, bias, edge_attr, settings, attention))]
+fn gatv2<'py>(
+    x: &Bound<'py, PyAny>,
+    graph: &PyGraph,
+    parameters: Vec<Handle<'py>>,
+    bias: Option<Handle<'py>>,
+    edge_attr: Option<&Bound<'py, PyAny>>,
+    settings: Settings,
+    attention: bool,
+) -> PyResult<Attended<'py>> {
+    let (concat_heads, slope, add_self_loops, dropout) = settings;
+    let (py, x) = (x.py(), input_of("x", x)?);
+    let features = edge_attr.map(|edge_attr| tensor_of("edge_attr", edge_attr, true)).transpose()?;
+    count(&parameters, if parameters.len() > 5 { 6 } else { 5 })?;
+    let layer = GatV2Layer {
+        lin_l: linear_of(&parameters[1], Some(&parameters[2])),
+        lin_r: linear_of(&parameters[3], Some(&parameters[4])),
+        att: parameters[0].0.clone(),
+        bias: bias.map(|bias| bias.0.clone()),
+        lin_edge: parameters.get(5).map(|weight| linear_of(weight, None)),
+        concat_heads,
+        slope,
+        add_self_loops,
+    };
+    let (graph, features) = (&graph.0, features.as_ref());
+    attend(
+        py,
+        attention,
+        || layer.forward(&x, graph, features, dropout),
+        || layer.forward_with_attention(&x, graph, features, dropout),
+    )
+}
+
+/// Registers the functions.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(gat, module)?)?;
+    module.add_function(wrap_pyfunction!(gatv2, module)?)
+}
