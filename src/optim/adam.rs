@@ -148,40 +148,18 @@ impl<T: Real> Rule<T> {
 
     fn apply(&self, values: &mut [T], arrays: &mut [Buffer<T>], grad: &[T]) {
         let [first, second, largest @ ..] = arrays else { unreachable!("Adam remembers two moments") };
+        let mut largest = largest.first_mut().map(|largest| largest.chunks_mut(PIECE));
         let pieces = values.chunks_mut(PIECE).zip(first.chunks_mut(PIECE)).zip(second.chunks_mut(PIECE));
-        let mut pieces: Vec<_> = pieces.zip(grad.chunks(PIECE)).collect();
-        if let [largest] = largest {
-            let mut pieces: Vec<_> = pieces.into_iter().zip(largest.chunks_mut(PIECE)).collect();
-            threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
-                for ((((values, first), second), grad), largest) in pieces {
-                    simd::vectorized(|| self.apply_amsgrad(values, (first, second, largest), grad));
-                }
-            });
-        } else {
-            threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
-                for (((values, first), second), grad) in pieces {
-                    simd::vectorized(|| self.apply_piece(values, first, second, grad));
-                }
-            });
-        }
-    }
-
-    #[inline(always)]
-    fn apply_piece(&self, values: &mut [T], first: &mut [T], second: &mut [T], grad: &[T]) {
-        for (((p, m), v), &g) in values.iter_mut().zip(first).zip(second).zip(grad) {
-            self.moments(*p, g, m, v);
-            *p = self.moved(*p, *m, *v);
-        }
-    }
-
-    #[inline(always)]
-    fn apply_amsgrad(&self, values: &mut [T], moments: (&mut [T], &mut [T], &mut [T]), grad: &[T]) {
-        let moments = moments.0.iter_mut().zip(moments.1).zip(moments.2);
-        for ((p, ((m, v), largest)), &g) in values.iter_mut().zip(moments).zip(grad) {
-            self.moments(*p, g, m, v);
-            *largest = larger(*largest, *v);
-            *p = self.moved(*p, *m, *largest);
-        }
+        let mut pieces: Vec<_> = pieces
+            .zip(grad.chunks(PIECE))
+            .map(|(((values, first), second), grad)| {
+                let largest = largest.as_mut().and_then(Iterator::next);
+                Some(Piece { rule: self, values, first, second, largest, grad })
+            })
+            .collect();
+        threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
+            pieces.iter_mut().filter_map(Option::take).for_each(simd::vectorized);
+        });
     }
 
     #[inline(always)]
@@ -195,6 +173,42 @@ impl<T: Real> Rule<T> {
     #[inline(always)]
     fn moved(&self, p: T, m: T, v: T) -> T {
         p * self.keep - self.step * m / (v.sqrt() * self.correction + self.eps)
+    }
+}
+
+/// One task of an update.
+struct Piece<'a, T> {
+    rule: &'a Rule<T>,
+    values: &'a mut [T],
+    first: &'a mut [T],
+    second: &'a mut [T],
+    /// The largest second moment so far, under `amsgrad`.
+    largest: Option<&'a mut [T]>,
+    grad: &'a [T],
+}
+
+impl<T: Real> simd::Task for Piece<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let rule = self.rule;
+        let moments = self.values.iter_mut().zip(self.first).zip(self.second).zip(self.grad);
+        match self.largest {
+            None => {
+                for (((p, m), v), &g) in moments {
+                    rule.moments(*p, g, m, v);
+                    *p = rule.moved(*p, *m, *v);
+                }
+            }
+            Some(largest) => {
+                for ((((p, m), v), &g), largest) in moments.zip(largest) {
+                    rule.moments(*p, g, m, v);
+                    *largest = larger(*largest, *v);
+                    *p = rule.moved(*p, *m, *largest);
+                }
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Group, Optimizer, PIECE, State, each_gradient, fresh, require_amount
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
 use crate::real::Real;
-use crate::{simd, threads};
+use crate::threads;
 
 /// Settings with PyTorch's defaults.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -98,18 +98,13 @@ impl<T: Real> Rule<T> {
         let mut pieces: Vec<_> = pieces.collect();
         threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
             for ((values, buffer), grad) in pieces {
-                simd::vectorized(|| self.apply_piece(values, buffer, grad));
+                for ((p, b), &g) in values.iter_mut().zip(buffer.iter_mut()).zip(grad.iter()) {
+                    let g = g + self.decay * *p;
+                    *b = self.keep * *b + self.enter * g;
+                    *p -= self.ahead * g + self.follow * *b;
+                }
             }
         });
-    }
-
-    #[inline(always)]
-    fn apply_piece(&self, values: &mut [T], buffer: &mut [T], grad: &[T]) {
-        for ((p, b), &g) in values.iter_mut().zip(buffer).zip(grad) {
-            let g = g + self.decay * *p;
-            *b = self.keep * *b + self.enter * g;
-            *p -= self.ahead * g + self.follow * *b;
-        }
     }
 
     /// Without momentum the gradient is the direction.

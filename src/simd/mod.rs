@@ -121,29 +121,46 @@ pub fn prefetch<T>(table: &[T], at: usize) {
     let _ = address;
 }
 
-/// Runs plain Rust compiled for the set in use: loops over slices inside `f` become its vector instructions. `f` must
+/// What [`vectorized`] runs: a closure with a small body, or a type whose `run` is `#[inline(always)]`, for bodies that
+/// the compiler would not inline from a closure.
+pub trait Task {
+    /// What it gives.
+    type Output;
+    /// Does it.
+    fn run(self) -> Self::Output;
+}
+
+impl<R, F: FnOnce() -> R> Task for F {
+    type Output = R;
+    #[inline(always)]
+    fn run(self) -> R {
+        self()
+    }
+}
+
+/// Runs plain Rust compiled for the set in use: loops over slices inside `task` become its vector instructions. It must
 /// be inlined to profit; results do not change, as nothing is reordered or fused.
 #[inline]
-pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+pub fn vectorized<K: Task>(task: K) -> K::Output {
     #[cfg(all(feature = "simd", target_arch = "x86_64"))]
     {
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2<R>(f: impl FnOnce() -> R) -> R {
-            f()
+        unsafe fn avx2<K: Task>(task: K) -> K::Output {
+            task.run()
         }
         #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-        unsafe fn avx512<R>(f: impl FnOnce() -> R) -> R {
-            f()
+        unsafe fn avx512<K: Task>(task: K) -> K::Output {
+            task.run()
         }
         match kernels().isa {
             // SAFETY: kernels() has seen that the processor has the set.
-            Isa::Avx2 => return unsafe { avx2(f) },
+            Isa::Avx2 => return unsafe { avx2(task) },
             // SAFETY: as above.
-            Isa::Avx512 => return unsafe { avx512(f) },
+            Isa::Avx512 => return unsafe { avx512(task) },
             Isa::Scalar | Isa::Neon => {}
         }
     }
-    f()
+    task.run()
 }
 
 /// The kernels of `isa`, if this build and this processor have them.

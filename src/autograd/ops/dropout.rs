@@ -32,9 +32,31 @@ fn apply<T: Real>(values: &[T], rate: f64, seed: u64) -> Buffer<T> {
     let mut out = Buffer::stale(values.len());
     threads::for_each_chunk(&mut out, CHUNK, |chunk, out| {
         let values = &values[chunk * CHUNK..][..out.len()];
-        simd::vectorized(|| rule.apply(values, chunk * CHUNK, out));
+        simd::vectorized(Chunk { rule, values, first: chunk * CHUNK, out });
     });
     out
+}
+
+/// Values of which the first is at the even place `first`.
+struct Chunk<'a, T> {
+    rule: Rule<T>,
+    values: &'a [T],
+    first: usize,
+    out: &'a mut [T],
+}
+
+impl<T: Real> simd::Task for Chunk<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (runs, rest) = self.out.as_chunks_mut::<RUN>();
+        let (given, given_rest) = self.values.as_chunks::<RUN>();
+        for (run, (out, values)) in runs.iter_mut().zip(given).enumerate() {
+            self.rule.run(values, self.first + run * RUN, out);
+        }
+        self.rule.run(given_rest, self.first + given.len() * RUN, rest);
+    }
 }
 
 /// What becomes of a value.
@@ -46,22 +68,14 @@ struct Rule<T> {
 }
 
 impl<T: Real> Rule<T> {
-    /// Values of which the first is at the even place `first`.
-    #[inline(always)]
-    fn apply(self, values: &[T], first: usize, out: &mut [T]) {
-        let (runs, rest) = out.as_chunks_mut::<RUN>();
-        let (given, given_rest) = values.as_chunks::<RUN>();
-        for (run, (out, values)) in runs.iter_mut().zip(given).enumerate() {
-            self.run(values, first + run * RUN, out);
-        }
-        self.run(given_rest, first + given.len() * RUN, rest);
-    }
-
-    /// At most [`RUN`] values. Each place has 32 bits, two share a counter;
-    /// zeros, of which sparse features have many, need no draw.
+    /// At most [`RUN`] values. Each place has 32 bits, two share a counter; zeros, of which sparse features have many,
+    /// need no draw.
     #[inline(always)]
     fn run(self, values: &[T], first: usize, out: &mut [T]) {
-        if values.iter().fold(true, |zero, &value| zero & (value == T::ZERO)) {
+        // On the stack, where the compiler sees that nothing else points.
+        let mut kept = [T::ZERO; RUN];
+        kept[..values.len()].copy_from_slice(values);
+        if kept.iter().fold(true, |zero, &value| zero & (value == T::ZERO)) {
             out.fill(T::ZERO);
             return;
         }
@@ -70,9 +84,10 @@ impl<T: Real> Rule<T> {
             *word = bits(self.seed, (first / 2 + pair) as u64);
         }
         let draws: [u32; RUN] = bytemuck::cast(words);
-        for ((out, &value), draw) in out.iter_mut().zip(values).zip(draws) {
-            *out = if draw < self.threshold { T::ZERO } else { value * self.scale };
+        for (value, draw) in kept.iter_mut().zip(draws) {
+            *value = if draw < self.threshold { T::ZERO } else { *value * self.scale };
         }
+        out.copy_from_slice(&kept[..out.len()]);
     }
 }
 
