@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ruvector_gnn.nn.init import Input
 
     Layer = Callable[[Tensor, Graph], Tensor]
+    _Level = tuple[NDArray[np.int64], Tensor]
 
 __all__ = ["GNNEmbedder", "HierarchicalSearch", "differentiable_search", "hierarchical_forward"]
 
@@ -137,9 +138,9 @@ class HierarchicalSearch:
         """See the class."""
         self.index, self.layers = index, list(layers)
         self._lock = threading.Lock()
-        self._read: tuple[int, list[tuple[NDArray[np.int64], Tensor]]] | None = None
+        self._read: tuple[int, list[_Level]] | None = None
 
-    def _levels(self) -> list[tuple[NDArray[np.int64], Tensor]]:
+    def _levels(self) -> list[_Level]:
         """Rows and vectors of each level, top first."""
         if len(self.index) == 0:
             raise ConfigError("the index is empty: there is nothing to search")
@@ -162,7 +163,9 @@ class HierarchicalSearch:
 
         Gradients flow to the query and to the layers' parameters.
         """
-        levels = self._levels()
+        return self._walk(self._levels(), query, k, temperature)
+
+    def _walk(self, levels: list[_Level], query: Input, k: int, temperature: float) -> Tensor:
         layers = self.layers[len(self.layers) - len(levels) :]
         return hierarchical_forward(query, [vectors for _, vectors in levels], layers, k, temperature)
 
@@ -174,8 +177,9 @@ class HierarchicalSearch:
         Returns row numbers and weights, `(k,)` or `(B, k)`, fewer where the index holds fewer; gradients flow
         through the weights to the query and to all layers.
         """
-        state = self.forward(query, k, temperature)
-        rows, vectors = self._levels()[-1]
+        levels = self._levels()
+        rows, vectors = levels[-1]
+        state = self._walk(levels, query, k, temperature)
         places, weights = differentiable_search(state, vectors, k, temperature)
         return rows[places], weights
 
