@@ -6,7 +6,8 @@ The file holds arrays: features as compressed rows (`feat_indptr`, `feat_indices
 `feat_shape`), `edge_index (2, E)` with both directions of every edge, `labels`, and the numbers of the nodes
 to train on, to choose the epoch by and to judge on: `train_idx`, `val_idx`, `test_idx`. Models and settings
 are those of the papers: GCN (Kipf & Welling 2017) and GAT (Velickovic et al. 2018). The test nodes are looked
-at once, with the weights of the epoch that was best on the validation nodes.
+at once, with the weights of the last epoch that was the best so far on the validation nodes, in accuracy and
+in loss; training ends early when neither has got better for a while. That is the rule of GAT's authors.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def train(
     rg.manual_seed(seed)
     model = kind(data.x.shape[1], data.classes, seed=1000 * seed)
     optimizer, targets, seconds = model.optimizer(), data.labels[data.train], []
-    best, chosen, waited = (-1.0, 0.0), model.state_dict(), 0
+    best, chosen, waited = (-1.0, float("inf")), model.state_dict(), 0
     for _ in range(epochs or model.epochs):
         begin = time.perf_counter()
         optimizer.zero_grad()
@@ -118,10 +119,11 @@ def train(
         with nn.evaluation(model):
             scores = model(data.x, data.graph)
             loss = rg.losses.cross_entropy(scores.index_select(data.val), data.labels[data.val]).item()
-        reached = (accuracy(scores.numpy(), data.labels, data.val), -loss)
-        waited = 0 if reached > best else waited + 1
-        if reached > best:
-            best, chosen = reached, model.state_dict()
+        reached = accuracy(scores.numpy(), data.labels, data.val)
+        if reached >= best[0] and loss <= best[1]:
+            chosen = model.state_dict()
+        waited = 0 if reached >= best[0] or loss <= best[1] else waited + 1
+        best = (max(best[0], reached), min(best[1], loss))
         if waited >= model.patience:
             break
     model.load_state_dict(chosen)
