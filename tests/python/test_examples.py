@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from planted import planted
-from ruvector_gnn import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 CORA = Path(os.environ.get("RUVECTOR_SHARED", ROOT.parent / "shared")) / "data" / "cora.npz"
@@ -28,8 +27,6 @@ def cora() -> ModuleType:
     spec.loader.exec_module(module)
     return module
 
-
-NEEDS_GAT = pytest.mark.skipif(not hasattr(nn, "GATLayer"), reason="no GATLayer")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +51,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("model", ["gcn", pytest.param("gat", marks=NEEDS_GAT)])
+@pytest.mark.parametrize("model", ["gcn", "gat"])
 def test_a_small_graph(cora: ModuleType, small: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cora.main([str(small), "--model", model, "--seeds", "2", "--epochs", "120", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
@@ -72,9 +69,7 @@ def test_a_seed_gives_the_same_result_again(cora: ModuleType, small: Path) -> No
 
 @pytest.mark.long
 @pytest.mark.skipif(not CORA.exists(), reason="the data set is not here")
-@pytest.mark.parametrize(
-    "model, least", [("gcn", 81.0), pytest.param("gat", 82.5, marks=NEEDS_GAT)]
-)
+@pytest.mark.parametrize("model, least", [("gcn", 81.0), ("gat", 82.5)])
 def test_cora_reaches_the_published_accuracy(
     cora: ModuleType, model: str, least: float, capsys: pytest.CaptureFixture[str]
 ) -> None:

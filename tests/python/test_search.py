@@ -79,11 +79,16 @@ def test_gradients_train_a_query_towards_its_target() -> None:
     weights.slice(0, 1).sum().backward()
 
 
-@pytest.mark.parametrize("number", sorted({key.split("/")[0] for key in under("ruvector", GOLDEN)}))
+CALLS = sorted(
+    key.split("/")[0]
+    for key, value in under("ruvector", GOLDEN).items()
+    if key.endswith("/neighbors") and len(value) > 0
+)
+
+
+@pytest.mark.parametrize("number", CALLS)
 def test_one_level_is_ruvectors_call_for_a_node(number: str) -> None:
     data = under(f"ruvector/{number}", GOLDEN)
-    if len(data["neighbors"]) == 0:
-        pytest.skip("a level has rows")
     layer = nn.RuvectorLayer.from_ruvector_json(data["json"].tobytes().decode()).eval()
     node, rows = data["node"].astype(float), data["neighbors"].astype(float)
     weights = reference(node, rows, 0.5)
