@@ -10,6 +10,7 @@
 //! graph -> aggregate                CSR graphs, neighbour sums and their adjoints
 //! hnsw                              the index, whose links are a graph
 //! autograd -> nn, losses, optim     tensors with gradients, layers, training pieces
+//! search                            soft search with gradients, level by level
 //! metrics -> learn                  ranking quality; the learner that improves search
 //! python                            (feature `python`) bindings without logic
 //! ```
@@ -34,6 +35,7 @@ pub mod optim;
 mod python;
 pub mod real;
 pub mod rng;
+pub mod search;
 pub mod simd;
 pub mod storage;
 pub mod threads;

@@ -146,7 +146,18 @@ fn sum<T: Real>(values: &[T]) -> T {
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
+/// Work that [`run`] compiles for each set; its `run` is `#[inline(always)]`.
+pub trait Task {
+    /// Does it.
+    fn run(self);
+}
+
 vectorized! {
+    /// Runs a task.
+    pub fn run[K: Task][K](task: K) {
+        task.run();
+    }
+
     fn softmax_of[T: Real, const HEADS: usize][T, HEADS](scores: &mut [T], heads: usize) {
         if HEADS == 0 {
             for head in 0..heads {

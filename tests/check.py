@@ -55,7 +55,7 @@ def steps() -> dict[str, Callable[[], None]]:
         "cargo test portable": lambda: run("cargo", "test", "--quiet", "--no-default-features"),
         "rustdoc": lambda: run("cargo", "doc", "--quiet", "--no-deps", env=docs),
         "wheel": wheel,
-        "ruff": lambda: module("ruff", "check", "python", "tests", "benches"),
+        "ruff": lambda: module("ruff", "check", "python", "tests", "benches", "examples"),
         "mypy": lambda: module("mypy"),
         "stubtest": lambda: module("mypy.stubtest", "ruvector_gnn._core"),
         "pytest": lambda: module("pytest", "-m", "not long", "--ignore", "tests/python/test_docs.py"),

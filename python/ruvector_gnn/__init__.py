@@ -6,7 +6,7 @@
 True
 """
 
-from ruvector_gnn import losses, metrics, nn, optim
+from ruvector_gnn import losses, metrics, nn, optim, search
 from ruvector_gnn._core import (
     Block,
     Graph,
@@ -60,6 +60,7 @@ __all__ = [
     "no_grad",
     "num_threads",
     "optim",
+    "search",
     "segment_max",
     "segment_mean",
     "segment_sum",

@@ -13,10 +13,12 @@ mod hops;
 mod importance;
 mod loops;
 mod normalize;
+mod receptive;
 mod sample;
 mod walks;
 
 pub use block::Block;
+pub use receptive::ReceptiveField;
 pub use walks::WalkOptions;
 
 use crate::error::{Error, Result};

@@ -16,7 +16,7 @@ use super::space::{Geometry, Space};
 use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::losses::{Reduction, Targets, cross_entropy};
-use crate::optim::{AdamW, AdamWOptions, Group, clip_grad_norm};
+use crate::optim::{AdamW, AdamWOptions, Group, Optimizer, clip_grad_norm};
 use crate::rng::{Rng, stream};
 
 /// Up to this many documents the softmax runs over all.

@@ -1,13 +1,25 @@
 //! Losses: numerically stable, each forward and adjoint in one pass where that saves memory traffic.
 
+mod adjacency;
+mod bce;
 mod cross_entropy;
+mod features;
 mod info_nce;
+mod infomax;
+mod link_prediction;
+mod mse;
 
+pub use adjacency::{adjacency_reconstruction, negative_edges, sparse_adjacency};
+pub use bce::bce_with_logits;
 pub use cross_entropy::{Targets, cross_entropy};
+pub use features::{FeatureKind, feature_reconstruction};
 pub use info_nce::info_nce;
+pub use infomax::deep_graph_infomax;
+pub use link_prediction::{Pairs, Score, link_prediction};
+pub use mse::mse;
 
 use crate::autograd::Tensor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::real::Real;
 
 /// What becomes of the losses of the single examples.
@@ -23,6 +35,9 @@ pub enum Reduction {
 }
 
 impl Reduction {
+    /// All of them.
+    pub const ALL: [Reduction; 3] = [Reduction::Mean, Reduction::Sum, Reduction::None];
+
     pub(crate) fn apply<T: Real>(self, losses: &Tensor<T>) -> Result<Tensor<T>> {
         match self {
             Self::Mean => losses.mean(),
@@ -30,4 +45,28 @@ impl Reduction {
             Self::None => Ok(losses.clone()),
         }
     }
+}
+
+/// Fails unless two tensors have one shape; `op` and their names are named.
+fn same_shape<T: Real>(
+    op: &str,
+    (left, x): (&str, &Tensor<T>),
+    (right, y): (&str, &Tensor<T>),
+) -> Result<()> {
+    if x.shape() == y.shape() {
+        return Ok(());
+    }
+    Err(Error::Shape(format!("{op}: {left} of shape {} with {right} of shape {}", x.shape(), y.shape())))
+}
+
+/// Binary cross entropy of logits whose target is 1 against those whose target is 0, in this order.
+fn told_apart<T: Real>(
+    positive: &Tensor<T>,
+    negative: &Tensor<T>,
+    reduction: Reduction,
+) -> Result<Tensor<T>> {
+    let (ones, zeros) = (positive.count(), negative.count());
+    let logits = Tensor::concat(&[positive.clone(), negative.clone()], 0)?;
+    let targets = [vec![T::ONE; ones], vec![T::ZERO; zeros]].concat();
+    bce_with_logits(&logits, &Tensor::new(targets, &[ones + zeros])?, None, reduction)
 }

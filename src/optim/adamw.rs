@@ -1,15 +1,15 @@
-//! AdamW (Loshchilov & Hutter 2019), as `torch.optim.AdamW`.
+//! AdamW (Loshchilov & Hutter 2019), as `torch.optim.AdamW`: Adam whose decay acts on the weights, not through the
+//! gradient.
 //!
 //! `p -= lr wd p`; `m = b1 m + (1 - b1) g`; `v = b2 v + (1 - b2) g^2`;
-//! `p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps)`, in one pass over the four arrays.
+//! `p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps)`.
 
 #![forbid(unsafe_code)]
 
-use super::{Group, PIECE};
+use super::{Adam, AdamOptions, Group, Optimizer, State};
 use crate::autograd::Tensor;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::real::Real;
-use crate::threads;
 
 /// Settings with PyTorch's defaults.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,26 +22,21 @@ pub struct AdamWOptions {
     pub eps: f64,
     /// Decay of the weights, decoupled from the gradient.
     pub weight_decay: f64,
+    /// Divides by the largest second moment so far.
+    pub amsgrad: bool,
 }
 
 impl Default for AdamWOptions {
     fn default() -> Self {
-        Self { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 1e-2 }
+        let AdamOptions { lr, betas, eps, amsgrad, .. } = AdamOptions::default();
+        Self { lr, betas, eps, weight_decay: 1e-2, amsgrad }
     }
-}
-
-/// The first and second moment of one parameter, and how often it was updated.
-#[derive(Clone, Debug, Default)]
-struct Moments<T> {
-    first: Vec<T>,
-    second: Vec<T>,
-    steps: u64,
 }
 
 /// AdamW over groups of parameters.
 ///
 /// ```
-/// use ruvector_gnn::{autograd::Tensor, optim::{AdamW, AdamWOptions}};
+/// use ruvector_gnn::{autograd::Tensor, optim::{AdamW, AdamWOptions, Optimizer}};
 /// let x = Tensor::parameter(vec![1.0f32, -2.0], &[2])?;
 /// let mut optimizer = AdamW::new(vec![x.clone()], AdamWOptions { lr: 0.1, ..Default::default() })?;
 /// for _ in 0..100 {
@@ -53,12 +48,7 @@ struct Moments<T> {
 /// # Ok::<(), ruvector_gnn::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct AdamW<T: Real> {
-    groups: Vec<Group<T>>,
-    betas: (f64, f64),
-    eps: f64,
-    moments: Vec<Vec<Moments<T>>>,
-}
+pub struct AdamW<T: Real>(Adam<T>);
 
 impl<T: Real> AdamW<T> {
     /// Over one group of parameters.
@@ -69,96 +59,35 @@ impl<T: Real> AdamW<T> {
 
     /// Over groups with their own learning rate and decay; those of `options` are not used.
     pub fn with_groups(groups: Vec<Group<T>>, options: AdamWOptions) -> Result<Self> {
-        let refuse =
-            |name: &str, value: f64| Err(Error::Config(format!("AdamW: {name} must not be {value}")));
-        for (name, beta) in [("beta1", options.betas.0), ("beta2", options.betas.1)] {
-            if !(0.0..1.0).contains(&beta) {
-                return refuse(name, beta);
-            }
-        }
-        let amounts =
-            groups.iter().flat_map(|group| [("lr", group.lr), ("weight_decay", group.weight_decay)]);
-        for (name, value) in amounts.chain([("eps", options.eps)]) {
-            if !value.is_finite() || value < 0.0 {
-                return refuse(name, value);
-            }
-        }
-        let fresh = |group: &Group<T>| group.parameters.iter().map(|_| Moments::default()).collect();
-        let moments = groups.iter().map(fresh).collect();
-        Ok(Self { groups, betas: options.betas, eps: options.eps, moments })
-    }
-
-    /// The groups, whose learning rates and decays may be changed between steps.
-    pub fn groups_mut(&mut self) -> &mut [Group<T>] {
-        &mut self.groups
-    }
-
-    /// All parameters.
-    pub fn parameters(&self) -> Vec<Tensor<T>> {
-        self.groups.iter().flat_map(|group| group.parameters.clone()).collect()
-    }
-
-    /// Forgets all gradients.
-    pub fn zero_grad(&self) {
-        self.groups.iter().flat_map(|group| &group.parameters).for_each(Tensor::zero_grad);
-    }
-
-    /// Updates every parameter that has a gradient.
-    pub fn step(&mut self) -> Result<()> {
-        for (group, moments) in self.groups.iter().zip(&mut self.moments) {
-            for (parameter, moments) in group.parameters.iter().zip(moments) {
-                let Some(grad) = parameter.grad() else { continue };
-                moments.first.resize(grad.len(), T::ZERO);
-                moments.second.resize(grad.len(), T::ZERO);
-                moments.steps += 1;
-                let rule = Rule::new(group, self.betas, self.eps, moments.steps);
-                parameter.update(|values| rule.apply(values, moments, &grad))?;
-            }
-        }
-        Ok(())
+        let AdamWOptions { lr, betas, eps, weight_decay, amsgrad } = options;
+        let options = AdamOptions { lr, betas, eps, weight_decay, amsgrad };
+        Adam::checked("AdamW", groups, options, true).map(Self)
     }
 }
 
-/// The numbers of one update.
-struct Rule<T> {
-    keep: T,
-    betas: (T, T),
-    step: T,
-    correction: T,
-    eps: T,
-}
-
-impl<T: Real> Rule<T> {
-    fn new(group: &Group<T>, betas: (f64, f64), eps: f64, steps: u64) -> Self {
-        let unbiased = |beta: f64| 1.0 - beta.powi(i32::try_from(steps).unwrap_or(i32::MAX));
-        Self {
-            keep: T::of(1.0 - group.lr * group.weight_decay),
-            betas: (T::of(betas.0), T::of(betas.1)),
-            step: T::of(group.lr / unbiased(betas.0)),
-            correction: T::of(1.0 / unbiased(betas.1).sqrt()),
-            eps: T::of(eps),
-        }
+impl<T: Real> Optimizer<T> for AdamW<T> {
+    fn groups(&self) -> &[Group<T>] {
+        self.0.groups()
     }
 
-    fn apply(&self, values: &mut [T], moments: &mut Moments<T>, grad: &[T]) {
-        let arrays = values.chunks_mut(PIECE).zip(moments.first.chunks_mut(PIECE));
-        let arrays = arrays.zip(moments.second.chunks_mut(PIECE)).zip(grad.chunks(PIECE));
-        let mut pieces: Vec<_> = arrays.collect();
-        threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
-            for (((values, first), second), grad) in pieces {
-                self.apply_piece(values, first, second, grad);
-            }
-        });
+    fn groups_mut(&mut self) -> &mut [Group<T>] {
+        self.0.groups_mut()
     }
 
-    fn apply_piece(&self, values: &mut [T], first: &mut [T], second: &mut [T], grad: &[T]) {
-        let (b1, b2) = self.betas;
-        let (c1, c2) = (T::ONE - b1, T::ONE - b2);
-        for (((p, m), v), &g) in values.iter_mut().zip(first).zip(second).zip(grad) {
-            *m += (g - *m) * c1;
-            *v = *v * b2 + g * g * c2;
-            *p = *p * self.keep - self.step * *m / (v.sqrt() * self.correction + self.eps);
-        }
+    fn memory(&self) -> &'static [&'static str] {
+        self.0.memory()
+    }
+
+    fn states(&self) -> &[State<T>] {
+        self.0.states()
+    }
+
+    fn states_mut(&mut self) -> &mut [State<T>] {
+        self.0.states_mut()
+    }
+
+    fn step(&mut self) -> Result<()> {
+        self.0.step()
     }
 }
 

@@ -11,8 +11,11 @@ mod features;
 mod graph;
 mod index;
 mod learn;
+mod losses;
 mod nn;
 mod ops;
+mod optim;
+mod search;
 mod subscript;
 mod tensor;
 mod training;
@@ -49,6 +52,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(block::_block_from_parts, module)?)?;
     ops::register(module)?;
     nn::register(module)?;
+    losses::register(module)?;
+    optim::register(module)?;
+    search::register(module)?;
     attention::register(module)?;
     training::register(module)?;
     // The stub is the list of names.

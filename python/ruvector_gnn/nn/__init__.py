@@ -1,6 +1,7 @@
 """Layers: modules of parameters whose forward passes run in the Rust core."""
 
 from ruvector_gnn.nn.attention import MultiheadAttention
+from ruvector_gnn.nn.autoencoder import GraphAutoencoder, InnerProductDecoder
 from ruvector_gnn.nn.container import ModuleList, Sequential
 from ruvector_gnn.nn.dense import Activation, Dropout, LayerNorm, Linear, ReLU
 from ruvector_gnn.nn.gat import GATLayer, GATv2Layer
@@ -8,8 +9,9 @@ from ruvector_gnn.nn.gcn import GCNLayer
 from ruvector_gnn.nn.gin import GINLayer
 from ruvector_gnn.nn.graph_conv import GraphConv
 from ruvector_gnn.nn.graphsage import GraphSAGE
+from ruvector_gnn.nn.infomax import DeepGraphInfomax
 from ruvector_gnn.nn.message_passing import MessagePassing
-from ruvector_gnn.nn.module import Module, Parameter
+from ruvector_gnn.nn.module import Module, Parameter, evaluation
 from ruvector_gnn.nn.readout import AttentionPool, global_max_pool, global_mean_pool, global_sum_pool
 from ruvector_gnn.nn.recurrent import LSTM, GRUCell
 from ruvector_gnn.nn.ruvector import RuvectorLayer
@@ -21,6 +23,7 @@ __all__ = [
     "LSTM",
     "Activation",
     "AttentionPool",
+    "DeepGraphInfomax",
     "Dropout",
     "GATLayer",
     "GATv2Layer",
@@ -29,6 +32,8 @@ __all__ = [
     "GRUCell",
     "GraphConv",
     "GraphSAGE",
+    "GraphAutoencoder",
+    "InnerProductDecoder",
     "LayerNorm",
     "Linear",
     "MessagePassing",
@@ -40,6 +45,7 @@ __all__ = [
     "RuvectorLayer",
     "SAGELayer",
     "Sequential",
+    "evaluation",
     "global_max_pool",
     "global_mean_pool",
     "global_sum_pool",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ruvector_gnn import _core
 from ruvector_gnn._core import Tensor
+from ruvector_gnn.autograd import no_grad
 from ruvector_gnn.errors import ConfigError, NotFoundError, ShapeError
 
-__all__ = ["Module", "Parameter"]
+__all__ = ["Module", "Parameter", "evaluation"]
 
 
 class Parameter(Tensor):
@@ -163,3 +165,25 @@ class Module:
         lines = [f"  ({name}): {module!r}".replace("\n", "\n  ") for name, module in self._modules.items()]
         inside = "\n" + "\n".join(lines) + "\n" if lines else ""
         return f"{type(self).__name__}({self.extra_repr()}{inside})"
+
+
+@contextmanager
+def evaluation(module: Module) -> Iterator[None]:
+    """Run `module` in evaluation and without a tape; each part is as it was afterwards.
+
+    >>> import ruvector_gnn as rg
+    >>> model = rg.nn.Dropout(0.5)
+    >>> with evaluation(model):
+    ...     model([1.0, 2.0]).numpy()
+    array([1., 2.], dtype=float32)
+    >>> model.training
+    True
+    """
+    before = [(part, part.training) for _, part in module.named_modules()]
+    module.eval()
+    try:
+        with no_grad():
+            yield
+    finally:
+        for part, training in before:
+            part.training = training

@@ -1,0 +1,85 @@
+//! Differentiable search, and the part of a graph that a block of nodes depends on.
+
+use crate::error::{Error, Result};
+use crate::python::array;
+use crate::python::call::detached;
+use crate::python::graph::PyGraph;
+use crate::python::index::positive;
+use crate::python::tensor::{PyTensor, tensor_of};
+use crate::rng;
+use crate::search::{self, Choice};
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use pyo3::prelude::*;
+
+fn int64(py: Python<'_>, nodes: Vec<u32>) -> Bound<'_, PyArray1<i64>> {
+    PyArray1::from_vec(py, nodes.into_iter().map(i64::from).collect())
+}
+
+/// The rows chosen for `queries (B, d)`, `(B, k)`, and their weights.
+#[pyfunction]
+fn differentiable_search<'py>(
+    py: Python<'py>,
+    queries: &Bound<'py, PyAny>,
+    candidates: &Bound<'py, PyAny>,
+    k: i64,
+    temperature: f64,
+) -> PyResult<(Bound<'py, PyArray2<i64>>, PyTensor)> {
+    let (queries, candidates) =
+        (tensor_of("query", queries, true)?, tensor_of("candidates", candidates, true)?);
+    let Choice { indices, weights } = detached(py, || {
+        search::differentiable_search(&queries, &candidates, positive("k", k)?, temperature)
+    })?;
+    let shape = [weights.dims()[0], weights.dims()[1]];
+    Ok((int64(py, indices).reshape(shape)?, PyTensor(weights)))
+}
+
+/// What the layer of one level is called with.
+#[pyfunction]
+fn gather_level(
+    py: Python<'_>,
+    states: &Bound<'_, PyAny>,
+    candidates: &Bound<'_, PyAny>,
+    k: i64,
+    temperature: f64,
+) -> PyResult<(PyTensor, PyGraph)> {
+    let (states, candidates) =
+        (tensor_of("query", states, true)?, tensor_of("level_embeddings", candidates, true)?);
+    let star = detached(py, || search::gather_level(&states, &candidates, positive("k", k)?, temperature))?;
+    Ok((PyTensor(star.x), PyGraph(star.graph)))
+}
+
+type Field<'py> = (Bound<'py, PyArray1<i64>>, PyGraph, Bound<'py, PyArray1<i64>>);
+
+/// The nodes, graph and places of a receptive field.
+#[pyfunction]
+fn receptive_field<'py>(
+    py: Python<'py>,
+    graph: &PyGraph,
+    nodes: &Bound<'py, PyAny>,
+    hops: usize,
+) -> PyResult<Field<'py>> {
+    let nodes = array::nodes("nodes", nodes)?;
+    let field = detached(py, || graph.0.receptive_field(&nodes, hops))?;
+    Ok((int64(py, field.nodes), PyGraph(field.graph), int64(py, field.places)))
+}
+
+/// The numbers below `count` in an order drawn from `seed`.
+#[pyfunction]
+fn permutation(py: Python<'_>, count: usize, seed: u64) -> PyResult<Bound<'_, PyArray1<i64>>> {
+    let order = detached(py, || -> Result<Vec<u32>> {
+        let last = u32::try_from(count)
+            .map_err(|_| Error::Config(format!("permutation: at most {} rows, got {count}", u32::MAX)))?;
+        let mut order: Vec<u32> = (0..last).collect();
+        rng::stream(seed, "permutation", 0).shuffle(&mut order);
+        Ok(order)
+    })?;
+    Ok(int64(py, order))
+}
+
+/// Registers the functions.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(differentiable_search, module)?)?;
+    module.add_function(wrap_pyfunction!(gather_level, module)?)?;
+    module.add_function(wrap_pyfunction!(receptive_field, module)?)?;
+    module.add_function(wrap_pyfunction!(permutation, module)?)
+}
