@@ -5,9 +5,11 @@
 //! give the same bits.
 
 #![allow(unsafe_code)]
+// Several rows are read at the same place; iterators over four of them hide that.
+#![allow(clippy::needless_range_loop)]
 
 use crate::real::{Real, larger};
-use crate::simd::{Isa, Rows, kernels, prefetch};
+use crate::simd::{Rows, prefetch};
 
 /// How many edges ahead the terms of scores are fetched.
 const AHEAD: usize = 16;
@@ -30,12 +32,12 @@ macro_rules! vectorized {
                 fn avx512<$($declared)*>($($argument: $kind),*) {
                     body::<$($passed)*>($($argument),*);
                 }
-                match kernels().isa {
+                match crate::simd::kernels().isa {
                     // SAFETY: kernels() has seen that the processor has the set.
-                    Isa::Avx2 => return unsafe { avx2::<$($passed)*>($($argument),*) },
+                    crate::simd::Isa::Avx2 => return unsafe { avx2::<$($passed)*>($($argument),*) },
                     // SAFETY: as above.
-                    Isa::Avx512 => return unsafe { avx512::<$($passed)*>($($argument),*) },
-                    Isa::Scalar | Isa::Neon => {}
+                    crate::simd::Isa::Avx512 => return unsafe { avx512::<$($passed)*>($($argument),*) },
+                    _ => {}
                 }
             }
             body::<$($passed)*>($($argument),*);
@@ -173,7 +175,7 @@ vectorized! {
         }
         for row in scores.chunks_exact_mut(HEADS.max(1)) {
             for head in 0..HEADS {
-                row[head] = row[head] - max[head];
+                row[head] -= max[head];
             }
         }
         for score in scores.iter_mut() {

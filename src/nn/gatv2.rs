@@ -70,7 +70,7 @@ impl<T: Real> GatV2Layer<T> {
         if dropout.is_some() {
             return Ok(self.forward_with_attention(x, graph, edge_attr, dropout)?.0);
         }
-        let (edges, [left, right], edge) = self.prepare(x, graph, edge_attr)?;
+        let Prepared { edges, left, right, edge } = self.prepare(x, graph, edge_attr)?;
         let (terms, bias) = ([&left, &right], self.bias.as_ref());
         let inside = bias.filter(|_| self.concat_heads);
         let out = left.dynamic_attention(
@@ -92,7 +92,7 @@ impl<T: Real> GatV2Layer<T> {
         edge_attr: Option<&Tensor<T>>,
         dropout: Option<(f64, u64)>,
     ) -> Result<(Tensor<T>, Graph, Tensor<T>)> {
-        let (edges, [left, right], edge) = self.prepare(x, graph, edge_attr)?;
+        let Prepared { edges, left, right, edge } = self.prepare(x, graph, edge_attr)?;
         let weight = (&self.att, self.heads());
         let alpha =
             Tensor::dynamic_weights([&left, &right], edge.as_ref(), weight, &edges.graph, T::of(self.slope))?;
@@ -109,23 +109,25 @@ impl<T: Real> GatV2Layer<T> {
         self.att.dims()[1]
     }
 
-    /// The edges, the rows of sources and nodes, and the terms of the edges themselves.
-    fn prepare(
-        &self,
-        x: &Tensor<T>,
-        graph: &Graph,
-        edge_attr: Option<&Tensor<T>>,
-    ) -> Result<(AttentionEdges, [Tensor<T>; 2], Option<Tensor<T>>)> {
+    fn prepare(&self, x: &Tensor<T>, graph: &Graph, edge_attr: Option<&Tensor<T>>) -> Result<Prepared<T>> {
         let edges = AttentionEdges::of(graph, self.add_self_loops)?;
         let (sources, targets) = sources_and_targets("GATv2Layer", x, graph)?;
-        let rows = [self.lin_l.forward(&sources)?, self.lin_r.forward(&targets)?];
+        let (left, right) = (self.lin_l.forward(&sources)?, self.lin_r.forward(&targets)?);
         let features = edges.features("GATv2Layer", edge_attr, self.lin_edge.is_some())?;
-        let terms = match (features, &self.lin_edge) {
+        let edge = match (features, &self.lin_edge) {
             (Some(features), Some(map)) => Some(edges.arrange(&map.forward(features)?)?),
             _ => None,
         };
-        Ok((edges, rows, terms))
+        Ok(Prepared { edges, left, right, edge })
     }
+}
+
+/// The edges, the rows of sources and nodes, and the terms of the edges themselves.
+struct Prepared<T: Real> {
+    edges: AttentionEdges,
+    left: Tensor<T>,
+    right: Tensor<T>,
+    edge: Option<Tensor<T>>,
 }
 
 impl<T: Real> Module<T> for GatV2Layer<T> {

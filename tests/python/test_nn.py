@@ -150,6 +150,9 @@ LAYERS: dict[str, tuple[int, Callable[[int], nn.Module]]] = {
         3,
         lambda seed: nn.SAGELayer(5, 3, aggregator="lstm", lstm_padding=False, seed=seed),
     ),
+    "gat": (8, lambda seed: nn.GATLayer(5, 4, num_heads=2, seed=seed)),
+    "gat mean": (3, lambda seed: nn.GATLayer(5, 3, num_heads=4, concat_heads=False, seed=seed)),
+    "gatv2": (9, lambda seed: nn.GATv2Layer(5, 3, num_heads=3, seed=seed)),
     "graphconv": (3, lambda seed: nn.GraphConv(5, 3, seed=seed)),
     "graphconv max": (8, lambda seed: nn.GraphConv(5, 8, "max", bias=False, seed=seed)),
     "gin": (8, lambda seed: nn.GINLayer(mlp(5, 8, seed), eps=0.5)),
@@ -157,6 +160,8 @@ LAYERS: dict[str, tuple[int, Callable[[int], nn.Module]]] = {
     "ruvector": (8, lambda seed: nn.RuvectorLayer(5, 8, num_heads=2, seed=seed)),
     "gnn gcn": (5, lambda seed: nn.GNN("gcn", 5, 8, 5, num_layers=3, dropout=0.2, seed=seed)),
     "gnn gin": (3, lambda seed: nn.GNN("gin", 5, 5, 3, num_layers=2, norm=False, seed=seed)),
+    "gnn gat": (4, lambda seed: nn.GNN("gat", 5, 8, 4, num_layers=2, num_heads=2, seed=seed)),
+    "gnn gatv2": (4, lambda seed: nn.GNN("gatv2", 5, 8, 4, num_layers=3, num_heads=2, seed=seed)),
     "gnn ruvector": (4, lambda seed: nn.GNN("ruvector", 5, 8, 4, num_layers=2, num_heads=2, seed=seed)),
     "sequential": (4, lambda seed: nn.Sequential(nn.GraphConv(5, 6, seed=seed), nn.ReLU(), mlp(6, 4, seed))),
 }

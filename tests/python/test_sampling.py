@@ -195,7 +195,7 @@ def sage(**settings: object) -> tuple[nn.GraphSAGE, np.ndarray, rg.Graph]:
     return nn.GraphSAGE(6, 4, **options), x, random_graph(60, 500, 7)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("aggregator", ["mean", "sum"])
+@pytest.mark.parametrize("aggregator", ["mean", "sum", "max", "lstm"])
 def test_with_all_neighbours_a_minibatch_is_the_whole_graph(aggregator: str) -> None:
     model, x, graph = sage(aggregator=aggregator)
     batch = [59, 3, 14, 3]

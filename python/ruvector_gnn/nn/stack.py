@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core, nn
 from ruvector_gnn._core import Graph, Tensor
@@ -99,14 +99,11 @@ def _conv(
     if layer == "gin":
         maps = (nn.Linear(ins, outs, seed=seed), nn.Linear(outs, outs, seed=seed + 2))
         return nn.GINLayer(nn.Sequential(maps[0], nn.Activation(activation), maps[1]))
-    # Looked up by name: these two are a family of their own.
-    kind: Any = getattr(nn, {"gat": "GATLayer", "gatv2": "GATv2Layer"}.get(layer, ""), None)
-    if kind is None:
+    if layer not in KINDS:
         raise ConfigError(f"layer must be one of {', '.join(KINDS)}, got {layer!r}")
+    kind = nn.GATLayer if layer == "gat" else nn.GATv2Layer
     if last:
-        made: Module = kind(ins, outs, num_heads=num_heads, concat_heads=False, seed=seed)
-    else:
-        if outs % num_heads:
-            raise ConfigError(f"num_heads must divide hidden_dim {outs}, got {num_heads}")
-        made = kind(ins, outs // num_heads, num_heads=num_heads, seed=seed)
-    return made
+        return kind(ins, outs, num_heads=num_heads, concat_heads=False, seed=seed)
+    if outs % num_heads:
+        raise ConfigError(f"num_heads must divide hidden_dim {outs}, got {num_heads}")
+    return kind(ins, outs // num_heads, num_heads=num_heads, seed=seed)

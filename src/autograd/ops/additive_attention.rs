@@ -195,6 +195,9 @@ impl<T: Real> Tensor<T> {
     }
 }
 
+/// Calls its second argument with row and number of each edge of a node.
+type EdgesOf<'a> = dyn Fn(usize, &mut dyn FnMut(usize, usize)) + Sync + 'a;
+
 /// GATv2's scores: terms are whole rows, weighed by `weight`.
 struct Dynamic<T: Real> {
     terms: Terms<T>,
@@ -252,7 +255,7 @@ impl<T: Real> Dynamic<T> {
     fn term_gradients(&self, ds: &[T], wanted: &[bool]) -> Vec<Option<Buffer<T>>> {
         let (graph, columns) = (&self.terms.graph, self.terms.width);
         // Rows of `out`, each the sum of the gradients of some edges, given with their rows.
-        let summed = |nodes: usize, edges: &(dyn Fn(usize, &mut dyn FnMut(usize, usize)) + Sync)| {
+        let summed = |nodes: usize, edges: &EdgesOf<'_>| {
             let mut out = Buffer::zeros(nodes * columns);
             threads::for_each_chunk(&mut out, BAND * columns, |band, out| {
                 let mut room = vec![T::ZERO; columns];
