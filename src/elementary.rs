@@ -13,7 +13,8 @@ pub fn exp(x: f32) -> f32 {
     // The clamps keep the exponent arithmetic in range; the last lines put the limits right. NaN passes them all.
     let held = if x > 89.0 { 89.0 } else { x };
     let held = if held < -104.0 { -104.0 } else { held };
-    let n = (held * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = held * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = (held - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_199_9e-3;
@@ -22,8 +23,9 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_6e-1;
     let p = p * r + 5e-1;
     let value = p * r * r + r + 1.0;
-    // 2^n in two factors: n reaches below the smallest normal exponent.
-    let n = n as i32;
+    // 2^n in two factors: n reaches below the smallest normal exponent. Its bits stand at the end of the rounded number;
+    // a conversion, which minds NaN, would leave the vector registers.
+    let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
     let value = value * power_of_two(half) * power_of_two(n - half);
     let value = if x > 88.722_84 { f32::INFINITY } else { value };
@@ -32,7 +34,7 @@ pub fn exp(x: f32) -> f32 {
 
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
-    f32::from_bits(((n + 127) << 23) as u32)
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
 /// The hyperbolic tangent.

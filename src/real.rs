@@ -76,16 +76,8 @@ pub trait Real:
     fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]);
     /// `out_jh = <query_h, table[rows_j]_h>`, the columns divided among the heads.
     fn head_dots(query: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]);
-    /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided among the heads; the weights of row `j` stand at
-    /// `j`, or at `positions_j`.
-    fn head_sums(
-        table: &[Self],
-        rows: Rows<'_>,
-        weights: &[Self],
-        positions: Option<Rows<'_>>,
-        heads: usize,
-        out: &mut [Self],
-    );
+    /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided among the heads.
+    fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], heads: usize, out: &mut [Self]);
     /// `out_jh = <queries_h, table[rows_j]>`, every head seeing the whole row.
     fn row_dots(queries: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]);
     /// `out_h = sum_j weights_jh table[rows_j]`, every head seeing the whole row.
@@ -190,15 +182,8 @@ impl Real for f32 {
     fn head_dots(query: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
         (simd::kernels().head_dots)(query, table, rows, heads, out);
     }
-    fn head_sums(
-        table: &[Self],
-        rows: Rows<'_>,
-        weights: &[Self],
-        positions: Option<Rows<'_>>,
-        heads: usize,
-        out: &mut [Self],
-    ) {
-        (simd::kernels().head_sums)(table, rows, weights, positions, heads, out);
+    fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], heads: usize, out: &mut [Self]) {
+        (simd::kernels().head_sums)(table, rows, weights, heads, out);
     }
     fn row_dots(queries: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
         (simd::kernels().row_dots)(queries, table, rows, heads, out);
@@ -272,21 +257,13 @@ impl Real for f64 {
             }
         }
     }
-    fn head_sums(
-        table: &[Self],
-        rows: Rows<'_>,
-        weights: &[Self],
-        positions: Option<Rows<'_>>,
-        heads: usize,
-        out: &mut [Self],
-    ) {
+    fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], heads: usize, out: &mut [Self]) {
         let (columns, width) = (out.len(), out.len() / heads);
         out.fill(0.0);
         for (j, &row) in rows.now.iter().enumerate() {
-            let position = positions.map_or(j, |positions| positions.now[j] as usize);
             let row = row_of(table, row, columns);
             for (head, out) in out.chunks_exact_mut(width).enumerate() {
-                Self::axpy(weights[position * heads + head], &row[head * width..][..width], out);
+                Self::axpy(weights[j * heads + head], &row[head * width..][..width], out);
             }
         }
     }

@@ -45,8 +45,7 @@ pub(super) unsafe fn head_dots<L: Lanes>(
     }
 }
 
-/// `out_h = sum_j weights_jh table[rows_j]_h`, the columns of `out` and of the rows divided among `heads`. The weights of
-/// row `j` stand at `j`, or at `positions_j`.
+/// `out_h = sum_j weights_jh table[rows_j]_h`, the columns of `out` and of the rows divided among `heads`.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`.
@@ -55,23 +54,16 @@ pub(super) unsafe fn head_sums<L: Lanes>(
     table: &[f32],
     rows: Rows<'_>,
     weights: &[f32],
-    positions: Option<Rows<'_>>,
     heads: usize,
     out: &mut [f32],
 ) {
     let columns = out.len();
     assert!(heads > 0 && columns.is_multiple_of(heads), "{heads} heads, {columns} columns");
     require_rows(table, rows.now, columns);
-    match positions {
-        None => assert_eq!(weights.len(), rows.now.len() * heads, "{} rows of {heads} heads", rows.now.len()),
-        Some(positions) => {
-            assert_eq!(positions.now.len(), rows.now.len(), "{} rows but other positions", rows.now.len());
-            require_rows(weights, positions.now, heads);
-        }
-    }
-    let sums = HeadSums { table, rows, weights, positions, heads, columns };
+    assert_eq!(weights.len(), rows.now.len() * heads, "{} rows of {heads} heads", rows.now.len());
+    let sums = HeadSums { table, rows, weights, heads, columns };
     let mut at = 0;
-    // SAFETY: rows and positions were checked above, and `at` plus the tile stays within the columns.
+    // SAFETY: rows and weights were checked above, and `at` plus the tile stays within the columns.
     unsafe {
         while at + TILE * L::N <= columns {
             sums.tile::<L, TILE>(at, L::N, out);
@@ -89,7 +81,6 @@ struct HeadSums<'a> {
     table: &'a [f32],
     rows: Rows<'a>,
     weights: &'a [f32],
-    positions: Option<Rows<'a>>,
     heads: usize,
     columns: usize,
 }
@@ -99,7 +90,7 @@ impl HeadSums<'_> {
     ///
     /// # Safety
     /// - The processor has the instruction set of `L`.
-    /// - Rows and positions lie within their tables; `at + (WIDTH - 1) * N + len <= columns`, `0 < len <= N`.
+    /// - Rows lie within the table, `weights` holds `heads` values for each; `at + (WIDTH - 1) * N + len <= columns`, `0 < len <= N`.
     #[inline(always)]
     unsafe fn tile<L: Lanes, const WIDTH: usize>(&self, at: usize, len: usize, out: &mut [f32]) {
         let width = self.columns / self.heads;
@@ -119,7 +110,7 @@ impl HeadSums<'_> {
             }
             *span = (first, head + 1 - first, lanes);
         }
-        // SAFETY: the caller's contract; weights hold `heads` values at each position, and a span ends within them.
+        // SAFETY: the caller's contract; a span ends within the weights of its row.
         unsafe {
             let mut sums = [L::splat(0.0); WIDTH];
             let ahead = rows_ahead(self.columns);
@@ -131,16 +122,7 @@ impl HeadSums<'_> {
                     prefetch_row::<L>(self.table, row, self.columns);
                 }
                 let values = self.table.as_ptr().add(row as usize * self.columns + at);
-                let position = match self.positions {
-                    None => j,
-                    Some(positions) => {
-                        if let Some(position) = positions.ahead(j + ahead) {
-                            L::prefetch(self.weights.as_ptr().wrapping_add(position as usize * self.heads));
-                        }
-                        *positions.now.get_unchecked(j) as usize
-                    }
-                };
-                let weights = self.weights.as_ptr().add(position * self.heads);
+                let weights = self.weights.as_ptr().add(j * self.heads);
                 for (register, (sum, &(first, count, picks))) in sums.iter_mut().zip(&spans).enumerate() {
                     let from = values.add(register * L::N);
                     let part = if len < L::N { L::load_partial(from, len) } else { L::load(from) };

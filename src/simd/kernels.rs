@@ -305,8 +305,7 @@ macro_rules! kernel_set {
 
             kernel_set!(@wrap head_dots(query: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32])
                 => super::super::heads::head_dots::<L> $(, $features)?);
-            kernel_set!(@wrap head_sums(table: &[f32], rows: Rows<'_>, weights: &[f32], positions: Option<Rows<'_>>,
-                heads: usize, out: &mut [f32]) => super::super::heads::head_sums::<L> $(, $features)?);
+            kernel_set!(@wrap head_sums(table: &[f32], rows: Rows<'_>, weights: &[f32], heads: usize, out: &mut [f32]) => super::super::heads::head_sums::<L> $(, $features)?);
             kernel_set!(@wrap row_dots(queries: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32])
                 => super::super::heads::row_dots::<L> $(, $features)?);
             kernel_set!(@wrap row_sums(table: &[f32], rows: &[u32], weights: &[f32], heads: usize, out: &mut [f32])

@@ -83,14 +83,7 @@ pub type WeightedGather = fn(table: &[f32], rows: Rows<'_>, weights: &[f32], out
 pub type HeadDots = fn(query: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32]);
 
 /// Weighted sums of many rows, each head with weights and columns of its own.
-pub type HeadSums = fn(
-    table: &[f32],
-    rows: Rows<'_>,
-    weights: &[f32],
-    positions: Option<Rows<'_>>,
-    heads: usize,
-    out: &mut [f32],
-);
+pub type HeadSums = fn(table: &[f32], rows: Rows<'_>, weights: &[f32], heads: usize, out: &mut [f32]);
 
 /// Weighted sums of many rows, each head with weights of its own.
 pub type RowSums = fn(table: &[f32], rows: &[u32], weights: &[f32], heads: usize, out: &mut [f32]);
@@ -122,8 +115,7 @@ pub struct Kernels {
     pub gather_weighted_sum: WeightedGather,
     /// `out_jh = <query_h, table[rows_j]_h>`, the columns divided among the heads.
     pub head_dots: HeadDots,
-    /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided among the heads; the weights of row `j` stand at
-    /// `j`, or at `positions_j`.
+    /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided among the heads.
     pub head_sums: HeadSums,
     /// `out_jh = <queries_h, table[rows_j]>`, every head seeing the whole row.
     pub row_dots: HeadDots,

@@ -204,19 +204,13 @@ proptest! {
                 sums[column] += f64::from(weights[j * heads + column / width]) * at(row, column);
             }
         }
-        // The same weights, backwards, found again by their positions.
-        let turned: Vec<f32> = weights.chunks_exact(heads).rev().flatten().copied().collect();
-        let positions: Vec<u32> = (0..rows.len() as u32).rev().collect();
         for set in sets() {
             let mut got = vec![f32::NAN; dots.len()];
             (set.head_dots)(query, &table, Rows::of(&rows, 0..rows.len()), heads, &mut got);
             prop_assert!(close(&got, &dots, width), "{:?} head_dots", set.isa);
             let mut got = vec![f32::NAN; columns];
-            (set.head_sums)(&table, rows[..].into(), &weights, None, heads, &mut got);
+            (set.head_sums)(&table, rows[..].into(), &weights, heads, &mut got);
             prop_assert!(close(&got, &sums, rows.len()), "{:?} head_sums", set.isa);
-            let mut again = vec![f32::NAN; columns];
-            (set.head_sums)(&table, rows[..].into(), &turned, Some(positions[..].into()), heads, &mut again);
-            prop_assert_eq!(got, again);
         }
     }
 

@@ -56,20 +56,28 @@ impl Heads {
         weights: &[T],
         x: &[T],
     ) -> Buffer<T> {
-        let mut out = Buffer::stale(graph.num_nodes() * self.columns);
+        let (heads, nodes) = (self.heads, graph.num_nodes());
+        let mut out = Buffer::stale(nodes * self.columns);
         threads::for_each_chunk(&mut out, BAND * self.columns, |band, out| {
-            for (row, out) in out.chunks_exact_mut(self.columns).enumerate() {
-                let edges = graph.edges(band * BAND + row);
-                let rows = Rows::of(graph.indices(), edges.clone());
-                match order {
-                    Some(order) => {
-                        T::head_sums(x, rows, weights, Some(Rows::of(order, edges)), self.heads, out)
+            let (first, last) = (band * BAND, nodes.min((band + 1) * BAND));
+            let edges = graph.edges(first).start..graph.edges(last - 1).end;
+            // Weights that stand elsewhere are fetched for the whole band at once: many loads are under way together.
+            let mut arranged = Vec::new();
+            let weights = match order {
+                None => &weights[edges.start * heads..edges.end * heads],
+                Some(order) => {
+                    arranged.reserve(edges.len() * heads);
+                    for &edge in &order[edges.clone()] {
+                        arranged.extend_from_slice(&weights[edge as usize * heads..][..heads]);
                     }
-                    None => {
-                        let own = edges.start * self.heads..edges.end * self.heads;
-                        T::head_sums(x, rows, &weights[own], None, self.heads, out);
-                    }
+                    &arranged
                 }
+            };
+            for (row, out) in out.chunks_exact_mut(self.columns).enumerate() {
+                let own = graph.edges(first + row);
+                let rows = Rows::of(graph.indices(), own.clone());
+                let own = (own.start - edges.start) * heads..(own.end - edges.start) * heads;
+                T::head_sums(x, rows, &weights[own], heads, out);
             }
         });
         out
@@ -114,7 +122,7 @@ impl Heads {
                 alpha.resize(edges.len() * self.heads, T::ZERO);
                 score(band * BAND + row, edges.clone(), &mut alpha);
                 loops::softmax(&mut alpha, self.heads);
-                T::head_sums(x, Rows::of(graph.indices(), edges), &alpha, None, self.heads, out);
+                T::head_sums(x, Rows::of(graph.indices(), edges), &alpha, self.heads, out);
                 if let Some(bias) = bias {
                     T::axpy(T::ONE, bias, out);
                 }

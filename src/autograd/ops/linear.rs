@@ -7,11 +7,17 @@ use crate::autograd::tape::record_many;
 use crate::autograd::{CHUNK, Tensor, Values};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
-use crate::linalg::{MatRef, matmul_into};
+use crate::linalg::{MatRef, matmul_here, matmul_into};
 use crate::real::Real;
 use crate::threads;
 
 use super::broadcast::tree;
+
+/// Rows per task where there are many: a block of the result stays in the L2 cache.
+const BAND: usize = 512;
+
+/// Rows from which on sharing them out alone keeps all threads busy.
+const MANY: usize = 16 * BAND;
 
 /// The sum of the rows of a matrix, by bands fixed by its shape.
 pub(in crate::autograd) fn column_sums<T: Real>(values: &[T], columns: usize) -> Buffer<T> {
@@ -53,9 +59,21 @@ impl<T: Real> Tensor<T> {
             return Err(mismatch("bias", bias, weight));
         }
         let mut out = Buffer::stale(rows * outs);
-        fill_rows(&mut out, outs, biases);
-        for (number, map) in maps.iter().enumerate() {
-            matmul_into(map.x(), map.weight().t(), &mut out, number > 0 || !biases.is_empty());
+        let bias = total(biases);
+        if rows < MANY || outs == 0 {
+            fill_rows(&mut out, bias.as_deref());
+            for (number, map) in maps.iter().enumerate() {
+                matmul_into(map.x(), map.weight().t(), &mut out, number > 0 || bias.is_some());
+            }
+        } else {
+            // Bias and products of some rows while they are in the cache.
+            threads::for_each_chunk(&mut out, BAND * outs, |band, out| {
+                fill_rows(out, bias.as_deref());
+                for (number, map) in maps.iter().enumerate() {
+                    let x = map.rows(band * BAND, out.len() / outs);
+                    matmul_here(x, map.weight().t(), out, number > 0 || bias.is_some());
+                }
+            });
         }
         let inputs = pairs.iter().flat_map(|&(x, weight)| [x, weight]);
         let parents = inputs.chain(biases.iter().copied()).cloned().collect();
@@ -96,6 +114,10 @@ impl<T: Real> Map<T> {
         MatRef::new(&self.x, self.rows, self.ins)
     }
 
+    fn rows(&self, first: usize, count: usize) -> MatRef<'_, T> {
+        MatRef::new(&self.x[first * self.ins..(first + count) * self.ins], count, self.ins)
+    }
+
     fn weight(&self) -> MatRef<'_, T> {
         MatRef::new(&self.weight, self.outs, self.ins)
     }
@@ -105,17 +127,21 @@ fn mismatch<T: Real>(name: &str, given: &Tensor<T>, weight: &Tensor<T>) -> Error
     Error::Shape(format!("linear: {name} of shape {} with weight of shape {}", given.shape(), weight.shape()))
 }
 
-/// Writes the sum of the biases into every row.
-fn fill_rows<T: Real>(out: &mut [T], columns: usize, biases: &[&Tensor<T>]) {
-    let Some((first, others)) = biases.split_first() else { return };
+/// The sum of the biases, if there are any.
+fn total<T: Real>(biases: &[&Tensor<T>]) -> Option<Vec<T>> {
+    let (first, others) = biases.split_first()?;
     let mut row = first.to_vec();
     for bias in others {
         row.iter_mut().zip(bias.values().iter()).for_each(|(sum, &value)| *sum += value);
     }
-    let columns = columns.max(1);
-    threads::for_each_chunk(out, (CHUNK / columns).max(1) * columns, |_, out| {
-        out.chunks_exact_mut(columns).for_each(|place| place.copy_from_slice(&row));
-    });
+    Some(row)
+}
+
+/// Writes the bias into every row.
+fn fill_rows<T: Real>(out: &mut [T], bias: Option<&[T]>) {
+    if let Some(bias) = bias.filter(|bias| !bias.is_empty()) {
+        out.chunks_exact_mut(bias.len()).for_each(|place| place.copy_from_slice(bias));
+    }
 }
 
 #[cfg(test)]
