@@ -1,17 +1,21 @@
 //! Layers at 100,000 nodes, average degree 16, 128 -> 64, beside the floor: `cargo bench --bench layers`.
 //!
-//! The floor of a layer is the time of its products and gathers alone, with their buffers at hand. The training row of a
-//! layer is forward, backward and nothing else.
+//! On a random graph and on that of nearest neighbours. The floor of a layer is the time of its products and gathers
+//! alone, with their buffers at hand; the gathers are our own, which a bare loop does not beat.
 
 #![allow(missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use ndarray::Array2;
 use ruvector_gnn::aggregate;
 use ruvector_gnn::autograd::{Tensor, no_grad};
 use ruvector_gnn::buffer::Buffer;
 use ruvector_gnn::graph::Graph;
+use ruvector_gnn::hnsw::{HnswIndex, Metric, Params};
 use ruvector_gnn::linalg::{MatRef, matmul_into};
-use ruvector_gnn::nn::{GcnLayer, Module, RuvectorLayer, SageLayer};
+use ruvector_gnn::monitor::Silent;
+use ruvector_gnn::nn::{GatLayer, GatV2Layer, GcnLayer, Module, RuvectorLayer, SageLayer};
+use ruvector_gnn::optim::{AdamW, AdamWOptions, Optimizer};
 use ruvector_gnn::rng::stream;
 use std::hint::black_box;
 
@@ -56,29 +60,35 @@ fn aggregation(c: &mut Criterion) {
     }
 }
 
-/// Times `forward` without a tape, `train` with one, and the bare products `(rows, ins, outs)` and gathers (columns).
+/// What a layer can't do without: products `(ins, outs)` and gathers of so many columns.
+struct Floor<'a> {
+    products: &'a [(usize, usize)],
+    gathers: &'a [usize],
+}
+
+/// Times the floor, `forward` without a tape, and a training step (forward, backward, AdamW).
 fn layer(
     c: &mut Criterion,
     name: &str,
-    parameters: &[Tensor<f32>],
-    (products, gathers): (&[(usize, usize)], &[usize]),
+    graph: &Graph,
+    floor: Floor<'_>,
+    parameters: Vec<Tensor<f32>>,
     forward: impl Fn() -> Tensor<f32>,
 ) {
-    let graph = graph();
-    let widest = 3 * INS.max(OUTS);
+    let widest = INS.max(OUTS);
     let (x, w) = (Buffer::from(random(NODES * widest, 4)), random(widest * widest, 5));
     let mut out = Buffer::zeros(NODES * widest);
     let mut group = c.benchmark_group(name);
     group.sample_size(15);
     group.bench_function("floor", |b| {
         b.iter(|| {
-            for &(ins, outs) in products {
+            for &(ins, outs) in floor.products {
                 let (x, w) =
                     (MatRef::new(&x[..NODES * ins], NODES, ins), MatRef::new(&w[..ins * outs], outs, ins));
                 matmul_into(x, w.t(), &mut out[..NODES * outs], false);
             }
-            for &columns in gathers {
-                aggregate::sum(&graph, None, &x[..NODES * columns], columns, &mut out[..NODES * columns]);
+            for &columns in floor.gathers {
+                aggregate::sum(graph, None, &x[..NODES * columns], columns, &mut out[..NODES * columns]);
             }
         });
     });
@@ -86,30 +96,67 @@ fn layer(
         let _guard = no_grad();
         b.iter(|| black_box(forward()));
     });
-    let seed = random(NODES * OUTS, 6);
+    let seed = Buffer::from(random(NODES * OUTS, 6));
+    let mut optimizer = AdamW::new(parameters, AdamWOptions::default()).unwrap();
     group.bench_function("train", |b| {
         b.iter(|| {
-            parameters.iter().for_each(Tensor::zero_grad);
-            forward().backward_from(Some(seed.clone().into()), false).unwrap();
+            optimizer.zero_grad();
+            forward().backward_from(Some(seed.clone()), false).unwrap();
+            optimizer.step().unwrap();
         });
     });
     group.finish();
 }
 
+/// The 16 nearest of 100,000 clustered vectors each: what an index's own graph is like.
+fn nearest() -> Graph {
+    let mut rng = stream(3, "bench", 0);
+    let centres = Array2::from_shape_fn((1000, 32), |_| rng.normal() as f32);
+    let which: Vec<usize> = (0..NODES).map(|_| rng.below(1000) as usize).collect();
+    let vectors =
+        Array2::from_shape_fn((NODES, 32), |(i, j)| centres[[which[i], j]] + 0.5 * rng.normal() as f32);
+    let mut index = HnswIndex::new(32, Params { metric: Metric::L2, ..Params::default() }).unwrap();
+    index.add(vectors.view(), &mut Silent).unwrap();
+    let hits = index.search(vectors.view(), DEGREE, Some(32), None).unwrap();
+    let sources: Vec<u32> = hits.rows.iter().map(|&row| row as u32).collect();
+    let targets: Vec<u32> = (0..NODES as u32).flat_map(|node| [node; DEGREE]).collect();
+    Graph::from_edges(&targets, &sources, NODES, NODES, None).unwrap()
+}
+
 fn layers(c: &mut Criterion) {
-    let graph = graph();
     let x = Tensor::new(random(NODES * INS, 0), &[NODES, INS]).unwrap();
-    let gcn = GcnLayer::<f32>::new(INS, OUTS, true, 1).unwrap();
-    let work: (&[_], &[_]) = (&[(INS, OUTS)], &[OUTS]);
-    layer(c, "gcn", &gcn.parameters(), work, || gcn.forward(&x, &graph).unwrap());
-    let sage = SageLayer::<f32>::new(INS, OUTS, false, 2).unwrap();
-    let work: (&[_], &[_]) = (&[(INS, OUTS), (INS, OUTS)], &[OUTS]);
-    layer(c, "sage", &sage.parameters(), work, || sage.forward(&x, &graph).unwrap());
-    let ruvector = RuvectorLayer::<f32>::new(INS, OUTS, 4, 3).unwrap();
-    let square = (OUTS, OUTS);
-    // Message, then q, k, v, out, W_agg and six maps of the unit; gathers of keys, values and messages.
-    let work: (&[_], &[_]) = (&[&[(INS, OUTS)][..], &[square; 11]].concat(), &[OUTS; 3]);
-    layer(c, "ruvector", &ruvector.parameters(), work, || ruvector.forward(&x, &graph, None).unwrap());
+    let x = &x;
+    for (kind, graph) in [("random", graph()), ("nearest", nearest())] {
+        let graph = &graph;
+        let (wide, square) = ((INS, OUTS), (OUTS, OUTS));
+        let gcn = GcnLayer::<f32>::new(INS, OUTS, true, 1).unwrap();
+        let floor = Floor { products: &[wide], gathers: &[OUTS] };
+        layer(c, &format!("{kind}/gcn"), graph, floor, gcn.parameters(), || gcn.forward(x, graph).unwrap());
+        let first = SageLayer::<f32>::new(INS, OUTS, false, 2).unwrap();
+        let second = SageLayer::<f32>::new(OUTS, OUTS, false, 3).unwrap();
+        let floor = Floor { products: &[wide, wide, square, square], gathers: &[OUTS; 2] };
+        let both = [first.parameters(), second.parameters()].concat();
+        layer(c, &format!("{kind}/sage, 2 layers"), graph, floor, both, || {
+            second.forward(&first.forward(x, graph).unwrap().relu().unwrap(), graph).unwrap()
+        });
+        let gat = GatLayer::<f32>::new(INS, 8, 8, None, 4).unwrap();
+        let floor = Floor { products: &[wide], gathers: &[OUTS, 8] };
+        layer(c, &format!("{kind}/gat"), graph, floor, gat.parameters(), || {
+            gat.forward(x, graph, None, None).unwrap()
+        });
+        let gatv2 = GatV2Layer::<f32>::new(INS, 8, 8, None, 5).unwrap();
+        let floor = Floor { products: &[wide; 2], gathers: &[OUTS; 2] };
+        layer(c, &format!("{kind}/gatv2"), graph, floor, gatv2.parameters(), || {
+            gatv2.forward(x, graph, None, None).unwrap()
+        });
+        let ruvector = RuvectorLayer::<f32>::new(INS, OUTS, 4, 6).unwrap();
+        // Message, then q, k, v, out, W_agg and six maps of the unit; gathers of keys, values and messages.
+        let products = [&[wide][..], &[square; 11]].concat();
+        let floor = Floor { products: &products, gathers: &[OUTS; 3] };
+        layer(c, &format!("{kind}/ruvector"), graph, floor, ruvector.parameters(), || {
+            ruvector.forward(x, graph, None).unwrap()
+        });
+    }
 }
 
 criterion_group!(benches, aggregation, layers);

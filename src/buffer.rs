@@ -48,11 +48,8 @@ enum Store<T> {
 impl<T: Real> Buffer<T> {
     /// A buffer whose values are arbitrary: every one must be written before it is read.
     pub fn stale(len: usize) -> Self {
-        Self(Store::Own(T::pool().take(len).unwrap_or_else(|| {
-            let mut fresh = Lines::zeros(roomy::<T>(len));
-            fresh.truncate(len);
-            fresh
-        })))
+        let fresh = || Lines::with_room(len, roomy::<T>(len));
+        Self(Store::Own(T::pool().take(len).unwrap_or_else(fresh)))
     }
 
     /// All zero.

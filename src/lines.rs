@@ -29,6 +29,15 @@ impl<T: Pod> Lines<T> {
         Self { lines: Vec::new(), len: 0, values: PhantomData }
     }
 
+    /// `len` zeros, with room for `room` values in all, which costs no memory before it is used.
+    pub fn with_room(len: usize, room: usize) -> Self {
+        let mut lines = Self::new();
+        lines.lines.reserve_exact(room.div_ceil(Self::PER_LINE));
+        ask_for_huge_pages(&lines.lines);
+        lines.grow(len, T::zeroed());
+        lines
+    }
+
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
         let mut lines = Self::new();

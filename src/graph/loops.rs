@@ -2,28 +2,26 @@
 
 #![forbid(unsafe_code)]
 
-use super::Graph;
+use super::{Graph, build};
 use crate::error::{Error, Result};
 
-/// A graph whose self loops were replaced, and where its edges come from.
+/// Where the edges of a graph come from whose self loops were replaced.
 #[derive(Debug)]
-pub struct Looped {
-    /// Without weights; every node `i` aggregates from the source `i` once.
-    pub graph: Graph,
+pub struct LoopedEdges {
     /// The edges that were kept, by their positions among the edges as given, in row order.
     pub kept: Vec<u32>,
     /// Per kept edge, its row.
     pub targets: Vec<u32>,
-    /// Per edge of [`graph`](Self::graph) in row order, its position among the kept edges followed by the loops by node.
+    /// Per edge of the new graph in row order, its position among the kept edges followed by the loops by node.
     pub order: Vec<u32>,
 }
 
 impl Graph {
-    /// Drops all edges from a node to itself and adds one per node. In a rectangular graph node `i` is also the source
-    /// `i`, as in sampled blocks. Computed once.
+    /// The graph without the edges from a node to itself, and with one such edge per node; without weights. In a
+    /// rectangular graph node `i` is also the source `i`, as in sampled blocks. Computed once.
     ///
     /// As `remove_self_loops` followed by `add_self_loops` of `torch_geometric.utils`.
-    pub fn replace_self_loops(&self) -> Result<&Looped> {
+    pub fn replace_self_loops(&self) -> Result<&Self> {
         if let Some(looped) = self.0.looped.get() {
             return Ok(looped);
         }
@@ -33,22 +31,40 @@ impl Graph {
                 "self loops: each of the {nodes} nodes must be a source, but there are {sources} sources"
             )));
         }
-        let rows = self.targets();
-        let other = |edge: &u32| rows[*edge as usize] != self.indices()[*edge as usize];
-        let kept: Vec<u32> = (0..self.num_edges() as u32).filter(other).collect();
-        let targets: Vec<u32> = kept.iter().map(|&edge| rows[edge as usize]).collect();
-        let of = |edges: &[u32], values: &[u32]| edges.iter().map(|&edge| values[edge as usize]).collect();
-        let mut from: Vec<u32> = of(&kept, self.indices());
-        let mut to = targets.clone();
-        from.extend(0..nodes as u32);
-        to.extend(0..nodes as u32);
-        let graph = self.named(Self::from_edges(&to, &from, nodes, sources, None)?);
-        let order = match graph.edge_order() {
-            Some(order) => order.to_vec(),
-            None => (0..graph.num_edges() as u32).collect(),
+        let (mut indptr, mut indices) = (Vec::with_capacity(nodes + 1), Vec::new());
+        indices.reserve_exact(self.num_edges() + nodes);
+        indptr.push(0);
+        for node in 0..nodes {
+            let (own, neighbors) = (node as u32, self.neighbors(node));
+            let before = neighbors.iter().position(|&other| other > own).unwrap_or(neighbors.len());
+            indices.extend(neighbors[..before].iter().filter(|&&other| other != own));
+            indices.push(own);
+            indices.extend(neighbors[before..].iter().filter(|&&other| other != own));
+            indptr.push(indices.len());
+        }
+        build::check_counts(nodes, sources, indices.len())?;
+        let rows = build::Rows { indptr, indices, order: None };
+        let looped = Self::assemble(rows, sources, None, self.0.node_ids.clone());
+        Ok(self.0.looped.get_or_init(|| looped))
+    }
+
+    /// Where the edges of [`replace_self_loops`](Self::replace_self_loops) come from: for what goes with edges.
+    pub fn looped_edges(&self) -> Result<LoopedEdges> {
+        let looped = self.replace_self_loops()?;
+        let (mut kept, mut targets) = (Vec::new(), Vec::new());
+        for (edge, (row, &source)) in self.targets().into_iter().zip(self.indices()).enumerate() {
+            if row != source {
+                kept.push(self.edge_order().map_or(edge as u32, |order| order[edge]));
+                targets.push(row);
+            }
+        }
+        let mut others = 0..kept.len() as u32;
+        let from = |(row, &source): (u32, &u32)| {
+            let loops = kept.len() as u32 + row;
+            if row == source { loops } else { others.next().unwrap_or(loops) }
         };
-        let kept = self.edge_order().map_or(kept.clone(), |order| of(&kept, order));
-        Ok(self.0.looped.get_or_init(|| Looped { graph, kept, targets, order }))
+        let order = looped.targets().into_iter().zip(looped.indices()).map(from).collect();
+        Ok(LoopedEdges { kept, targets, order })
     }
 }
 
@@ -62,17 +78,18 @@ mod tests {
         let (targets, sources) = ([0, 1, 0, 2, 0, 0], [2, 1, 1, 0, 0, 2]);
         let graph = Graph::from_edges(&targets, &sources, 3, 3, Some(&[1.0; 6])).unwrap();
         let looped = graph.replace_self_loops().unwrap();
-        assert_eq!(looped.graph.indices(), [0, 1, 2, 2, 1, 0, 2]);
-        assert_eq!(looped.graph.degrees(), [4, 1, 2]);
-        assert!(looped.graph.weights().is_none());
-        for (edge, &at) in looped.order.iter().enumerate() {
-            let (row, from) = (looped.graph.targets()[edge], looped.graph.indices()[edge]);
-            match looped.kept.get(at as usize) {
+        assert_eq!(looped.indices(), [0, 1, 2, 2, 1, 0, 2]);
+        assert_eq!(looped.degrees(), [4, 1, 2]);
+        assert!(looped.weights().is_none());
+        let edges = graph.looped_edges().unwrap();
+        for (edge, &at) in edges.order.iter().enumerate() {
+            let (row, from) = (looped.targets()[edge], looped.indices()[edge]);
+            match edges.kept.get(at as usize) {
                 Some(&given) => {
                     assert_eq!((targets[given as usize], sources[given as usize]), (row, from));
-                    assert_eq!(looped.targets[at as usize], row);
+                    assert_eq!(edges.targets[at as usize], row);
                 }
-                None => assert_eq!((at as usize - looped.kept.len(), row), (row as usize, from)),
+                None => assert_eq!((at as usize - edges.kept.len(), row), (row as usize, from)),
             }
         }
     }
@@ -80,9 +97,9 @@ mod tests {
     #[test]
     fn a_block_loops_from_its_own_sources_and_an_empty_graph_has_none() {
         let block = Graph::from_edges(&[0, 1], &[2, 1], 2, 3, None).unwrap();
-        assert_eq!(block.replace_self_loops().unwrap().graph.indices(), [0, 2, 1]);
+        assert_eq!(block.replace_self_loops().unwrap().indices(), [0, 2, 1]);
         let empty = Graph::from_edges(&[], &[], 0, 0, None).unwrap();
-        assert_eq!(empty.replace_self_loops().unwrap().graph.num_edges(), 0);
+        assert_eq!(empty.replace_self_loops().unwrap().num_edges(), 0);
         assert!(Graph::from_edges(&[], &[], 3, 2, None).unwrap().replace_self_loops().is_err());
     }
 }

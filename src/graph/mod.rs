@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-pub use loops::Looped;
+pub use loops::LoopedEdges;
 
 /// A directed graph in compressed rows, with optional edge weights.
 ///
@@ -50,7 +50,7 @@ struct Inner {
     node_ids: Option<Arc<[i64]>>,
     transpose: OnceLock<Transposed>,
     normalized: [OnceLock<Graph>; 3],
-    looped: OnceLock<Looped>,
+    looped: OnceLock<Graph>,
     places: sample::Places,
 }
 

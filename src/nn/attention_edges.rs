@@ -4,7 +4,7 @@
 
 use crate::autograd::{Reduce, Tensor, segment_reduce};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Looped};
+use crate::graph::{Graph, LoopedEdges};
 use crate::real::Real;
 
 /// The edges that a layer attends over.
@@ -17,7 +17,7 @@ pub(super) struct AttentionEdges {
 
 impl AttentionEdges {
     pub(super) fn of(graph: &Graph, loops: bool) -> Result<Self> {
-        let attended = if loops { graph.replace_self_loops()?.graph.clone() } else { graph.clone() };
+        let attended = if loops { graph.replace_self_loops()?.clone() } else { graph.clone() };
         Ok(Self { graph: attended, given: graph.clone(), loops })
     }
 
@@ -55,10 +55,10 @@ impl AttentionEdges {
                 None => Ok(rows.clone()),
             };
         }
-        let Looped { kept, targets, order, .. } = self.given.replace_self_loops()?;
-        let kept = rows.index_select(kept)?;
-        let means = segment_reduce(&kept, targets, self.given.num_nodes(), Reduce::Mean)?;
-        Tensor::concat(&[kept, means], 0)?.index_select(order)
+        let LoopedEdges { kept, targets, order } = self.given.looped_edges()?;
+        let kept = rows.index_select(&kept)?;
+        let means = segment_reduce(&kept, &targets, self.given.num_nodes(), Reduce::Mean)?;
+        Tensor::concat(&[kept, means], 0)?.index_select(&order)
     }
 }
 
