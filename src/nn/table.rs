@@ -12,6 +12,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Block;
 use crate::real::Real;
+use crate::simd::Rows;
 use crate::threads;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -59,16 +60,18 @@ impl<'a, T: Real> Table<'a, T> {
     fn neighbors_and_own(&self, block: &Block, mean: bool) -> Result<Tensor<T>> {
         let (graph, sources) = (block.graph(), block.source_nodes());
         self.computed((graph.num_nodes(), 2 * self.columns), sources, |first, out| {
-            let mut nodes = Vec::new();
-            for (row, out) in out.chunks_exact_mut(2 * self.columns).enumerate() {
+            let rows = first..first + out.len() / (2 * self.columns).max(1);
+            let start = graph.indptr()[rows.start];
+            let neighbors = &graph.indices()[start..graph.indptr()[rows.end]];
+            let nodes: Vec<u32> = neighbors.iter().map(|&neighbor| sources[neighbor as usize]).collect();
+            for (row, out) in rows.zip(out.chunks_exact_mut(2 * self.columns)) {
                 let (sum, own) = out.split_at_mut(self.columns);
-                own.copy_from_slice(self.row(sources[first + row]));
-                nodes.clear();
-                let neighbors = graph.neighbors(first + row);
-                nodes.extend(neighbors.iter().map(|&neighbor| sources[neighbor as usize]));
-                T::gather_sum(self.values, nodes[..].into(), sum);
-                if mean && nodes.len() > 1 {
-                    let scale = T::ONE / T::of(nodes.len() as f64);
+                own.copy_from_slice(self.row(sources[row]));
+                let edges = graph.edges(row);
+                let (edges, degree) = (edges.start - start..edges.end - start, edges.len());
+                T::gather_sum(self.values, Rows::of(&nodes, edges), sum);
+                if mean && degree > 1 {
+                    let scale = T::ONE / T::of(degree as f64);
                     sum.iter_mut().for_each(|value| *value *= scale);
                 }
             }
