@@ -1,35 +1,21 @@
 //! Forward passes of the attention layers over edges, given their parameters.
 
 use crate::autograd::Tensor;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Graph;
-use crate::nn::{GatLayer, GatV2Layer, Linear};
+use crate::nn::{GatLayer, GatV2Layer};
 use crate::python::call::detached;
-use crate::python::error::Raise;
 use crate::python::graph::{PyGraph, edge_index};
+use crate::python::nn::{Handle, linear_of, wrong_count};
 use crate::python::tensor::{PyTensor, input_of, tensor_of};
 use numpy::PyArray2;
 use pyo3::prelude::*;
-
-type Handle<'py> = PyRef<'py, PyTensor>;
 
 /// What both layers are set to: joined heads, slope, self loops, and the rate and seed of dropout.
 type Settings = (bool, f64, bool, Option<(f64, u64)>);
 
 /// The result and, if it was asked for, the edges that were attended over and their weights.
 type Attended<'py> = (PyTensor, Option<(Bound<'py, PyArray2<i64>>, PyTensor)>);
-
-fn linear_of(weight: &PyTensor, bias: Option<&PyTensor>) -> Linear<f32> {
-    Linear { weight: weight.0.clone(), bias: bias.map(|bias| bias.0.clone()) }
-}
-
-fn count<T>(parameters: &[T], expected: usize) -> PyResult<()> {
-    if parameters.len() != expected {
-        let message = format!("{} parameters given, expected {expected}", parameters.len());
-        return Err(Raise(Error::Config(message)).into());
-    }
-    Ok(())
-}
 
 /// Runs one of the two forward passes.
 fn attend(
@@ -60,7 +46,9 @@ fn gat<'py>(
     let (concat_heads, slope, add_self_loops, dropout) = settings;
     let (py, x) = (x.py(), input_of("x", x)?);
     let features = edge_attr.map(|edge_attr| tensor_of("edge_attr", edge_attr, true)).transpose()?;
-    count(&parameters, if parameters.len() > 3 { 5 } else { 3 })?;
+    if !matches!(parameters.len(), 3 | 5) {
+        return Err(wrong_count(&parameters, 3));
+    }
     let tensor = |at: usize| parameters[at].0.clone();
     let layer = GatLayer {
         lin: linear_of(&parameters[0], None),
@@ -96,7 +84,9 @@ fn gatv2<'py>(
     let (concat_heads, slope, add_self_loops, dropout) = settings;
     let (py, x) = (x.py(), input_of("x", x)?);
     let features = edge_attr.map(|edge_attr| tensor_of("edge_attr", edge_attr, true)).transpose()?;
-    count(&parameters, if parameters.len() > 5 { 6 } else { 5 })?;
+    if !matches!(parameters.len(), 5 | 6) {
+        return Err(wrong_count(&parameters, 5));
+    }
     let layer = GatV2Layer {
         lin_l: linear_of(&parameters[1], Some(&parameters[2])),
         lin_r: linear_of(&parameters[3], Some(&parameters[4])),

@@ -18,9 +18,9 @@ use crate::python::tensor::{PyTensor, input_of};
 use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
-type Handle<'py> = PyRef<'py, PyTensor>;
+pub(super) type Handle<'py> = PyRef<'py, PyTensor>;
 
-fn linear_of(weight: &PyTensor, bias: Option<&PyTensor>) -> Linear<f32> {
+pub(super) fn linear_of(weight: &PyTensor, bias: Option<&PyTensor>) -> Linear<f32> {
     Linear { weight: weight.0.clone(), bias: bias.map(|bias| bias.0.clone()) }
 }
 
@@ -151,7 +151,7 @@ fn gin_sum(py: Python<'_>, x: &Bound<'_, PyAny>, graph: &PyGraph, eps: &PyTensor
     detached(py, || nn::gin_sum(&x, &graph.0, &eps.0)).map(PyTensor)
 }
 
-fn wrong_count(parameters: &[Handle<'_>], expected: usize) -> PyErr {
+pub(super) fn wrong_count(parameters: &[Handle<'_>], expected: usize) -> PyErr {
     Raise(Error::Config(format!("{} parameters given, expected {expected}", parameters.len()))).into()
 }
 
