@@ -107,7 +107,8 @@ pub fn sum_adjoint<T: Real>(graph: &Graph, weights: Option<&[T]>, grad: &[T], co
 /// The gradient of the weights in [`sum`]: `out_ij = <g_i, x_j>` per edge in row order.
 pub fn weights_adjoint<T: Real>(graph: &Graph, x: &[T], grad: &[T], columns: usize, out: &mut [T]) {
     per_row(graph, 1, out, |row, edges, out| {
-        T::dot_rows(&grad[row * columns..][..columns], x, &graph.indices()[edges], out);
+        let grad = &grad[row * columns..][..columns];
+        T::head_dots(grad, x, Rows::of(graph.indices(), edges), 1, out);
     });
 }
 

@@ -9,10 +9,10 @@
 #![allow(clippy::needless_range_loop)]
 
 use crate::real::{Real, larger};
-use crate::simd::{Rows, prefetch};
+use crate::simd::{Rows, prefetch, rows_ahead};
 
-/// How many edges ahead the terms of scores are fetched.
-const AHEAD: usize = 16;
+/// Values per pass over scores: a register of the widest set.
+const LANES: usize = 16;
 
 /// Defines functions whose body is compiled for each set; generics stand in brackets, first declared, then passed on.
 macro_rules! vectorized {
@@ -60,9 +60,27 @@ macro_rules! by_heads {
     };
 }
 
+/// As [`by_heads`], by the width of a head.
+macro_rules! by_width {
+    ($width:expr, $f:ident($($argument:expr),*)) => {
+        match $width {
+            8 => $f::<T, 8>($($argument),*, 8),
+            16 => $f::<T, 16>($($argument),*, 16),
+            32 => $f::<T, 32>($($argument),*, 32),
+            64 => $f::<T, 64>($($argument),*, 64),
+            width => $f::<T, 0>($($argument),*, width),
+        }
+    };
+}
+
 /// Softmax of one node's scores, `heads` columns, in place.
 pub fn softmax<T: Real>(scores: &mut [T], heads: usize) {
-    by_heads!(heads, softmax_of(scores));
+    by_heads!(heads, softmax_of(scores, &mut []));
+}
+
+/// As [`softmax`]; `kept` gets each head's largest score, then each head's `1 / sum exp(score - largest)`.
+pub fn softmax_kept<T: Real>(scores: &mut [T], heads: usize, kept: &mut [T]) {
+    by_heads!(heads, softmax_of(scores, kept));
 }
 
 /// Turns one node's gradients, `heads` columns, into those of its scores: `grad = y (grad - sum y grad)`.
@@ -73,8 +91,10 @@ pub fn softmax_adjoint<T: Real>(grad: &mut [T], y: &[T], heads: usize) {
 /// The terms of the edges of one node: `source[rows_j] + target (+ own_j)`, `width` values each.
 #[derive(Clone, Copy)]
 pub struct EdgeTerms<'a, T> {
-    /// A row per source.
+    /// Rows of sources, which begin with their terms.
     pub source: &'a [T],
+    /// From one such row to the next.
+    pub stride: usize,
     /// The sources of the edges.
     pub rows: Rows<'a>,
     /// The row of the node.
@@ -86,24 +106,83 @@ pub struct EdgeTerms<'a, T> {
 }
 
 impl<T: Real> EdgeTerms<'_, T> {
+    /// `f(term, at)` for the `width` terms of edge `j`.
     #[inline(always)]
-    fn sum(&self, j: usize, at: usize, width: usize) -> T {
-        let both = self.source[self.rows.now[j] as usize * width + at] + self.target[at];
+    fn each(&self, j: usize, width: usize, mut f: impl FnMut(T, usize)) {
+        let source = &self.source[self.rows.now[j] as usize * self.stride..][..width];
+        let target = &self.target[..width];
         match self.own {
-            None => both,
-            Some(own) => both + own[j * width + at],
+            None => {
+                for at in 0..width {
+                    f(source[at] + target[at], at);
+                }
+            }
+            Some(own) => {
+                let own = &own[j * width..][..width];
+                for at in 0..width {
+                    f(source[at] + target[at] + own[at], at);
+                }
+            }
+        }
+    }
+
+    /// Asks for a row some edges ahead.
+    #[inline(always)]
+    fn prefetch(&self, j: usize, width: usize) {
+        if let Some(row) = self.rows.ahead(j + rows_ahead(width)) {
+            for at in (0..width).step_by(LANES) {
+                prefetch(self.source, row as usize * self.stride + at);
+            }
         }
     }
 }
 
-impl<T> EdgeTerms<'_, T> {
-    /// Asks for a row some edges ahead.
+/// The edges that leave one source, whose weights are made again for the backward pass.
+#[derive(Clone, Copy)]
+pub struct LeavingEdges<'a, T> {
+    /// The term of the source, a value per head.
+    pub source: &'a [T],
+    /// Per node and head its term, its largest score, the scale of its weights and `sum alpha dalpha`, four rows of `heads`.
+    pub nodes: &'a [T],
+    /// The nodes that the edges enter.
+    pub rows: Rows<'a>,
+    /// The terms of the edges themselves.
+    pub own: Option<&'a [T]>,
+    /// Of the leaky rectifier.
+    pub slope: T,
+}
+
+impl<'a, T: Real> LeavingEdges<'a, T> {
+    /// What is known of the node that edge `j` enters, and `f(term, at)` for the terms of the edge.
     #[inline(always)]
-    fn prefetch(&self, j: usize, width: usize) {
-        if let Some(row) = self.rows.ahead(j + AHEAD) {
-            prefetch(self.source, row as usize * width);
+    fn each(&self, j: usize, heads: usize, mut f: impl FnMut(&'a [T], T, usize)) {
+        let node = &self.nodes[self.rows.now[j] as usize * 4 * heads..][..4 * heads];
+        let source = &self.source[..heads];
+        match self.own {
+            None => {
+                for at in 0..heads {
+                    f(node, source[at] + node[at], at);
+                }
+            }
+            Some(own) => {
+                let own = &own[j * heads..][..heads];
+                for at in 0..heads {
+                    f(node, source[at] + node[at] + own[at], at);
+                }
+            }
         }
     }
+}
+
+/// `alpha_jh = exp(l(term_jh) - largest_h) scale_h`: the weights of the edges.
+pub fn weights_again<T: Real>(edges: LeavingEdges<'_, T>, alpha: &mut [T]) {
+    by_heads!(edges.source.len(), weights_again_of(edges, alpha));
+}
+
+/// Turns the gradients of the weights into those of the terms, `d_jh = alpha_jh (d_jh - sum_h) l'(term_jh)`, and `out_h =
+/// sum_j d_jh`.
+pub fn weights_again_adjoint<T: Real>(edges: LeavingEdges<'_, T>, alpha: &[T], d: &mut [T], out: &mut [T]) {
+    by_heads!(edges.source.len(), weights_again_adjoint_of(edges, alpha, d, out));
 }
 
 /// `scores_j = l(terms_j)`, a score per column.
@@ -114,6 +193,50 @@ pub fn leaky<T: Real>(terms: EdgeTerms<'_, T>, scores: &mut [T]) {
 /// `grad_j *= l'(terms_j)`.
 pub fn leaky_adjoint<T: Real>(terms: EdgeTerms<'_, T>, grad: &mut [T]) {
     by_heads!(terms.target.len(), leaky_adjoint_of(terms, grad));
+}
+
+/// `scores_jh = sum_c weight_hc l(terms_j)_hc`, the columns divided among the heads; `room` holds a row.
+pub fn weighed_leaky<T: Real>(
+    terms: EdgeTerms<'_, T>,
+    weight: &[T],
+    width: usize,
+    room: &mut [T],
+    scores: &mut [T],
+) {
+    by_width!(width, weighed_leaky_of(terms, weight, room, scores));
+}
+
+/// `out_hc += sum_j ds_jh l(terms_j)_hc`: the gradient of the weight.
+pub fn weighed_leaky_to_weight<T: Real>(
+    terms: EdgeTerms<'_, T>,
+    ds: &[T],
+    width: usize,
+    room: &mut [T],
+    out: &mut [T],
+) {
+    by_width!(width, weighed_leaky_to_weight_of(terms, ds, room, out));
+}
+
+/// `out_hc += sum_j ds_jh weight_hc l'(terms_j)_hc`: the gradient of the term that the edges share.
+pub fn weighed_leaky_to_terms<T: Real>(
+    terms: EdgeTerms<'_, T>,
+    weight: &[T],
+    ds: &[T],
+    width: usize,
+    room: &mut [T],
+    out: &mut [T],
+) {
+    by_width!(width, weighed_leaky_to_terms_of(terms, weight, ds, room, out));
+}
+
+/// `out_hc += ds_h x_hc`.
+#[inline(always)]
+fn add_by_head<T: Real>(ds: &[T], x: &[T], out: &mut [T], width: usize) {
+    for ((out, x), &ds) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(ds) {
+        for at in 0..width {
+            out[at] += ds * x[at];
+        }
+    }
 }
 
 #[inline(always)]
@@ -160,40 +283,49 @@ vectorized! {
         task.run();
     }
 
-    fn softmax_of[T: Real, const HEADS: usize][T, HEADS](scores: &mut [T], heads: usize) {
+    fn softmax_of[T: Real, const HEADS: usize][T, HEADS](
+        scores: &mut [T], kept: &mut [T], heads: usize
+    ) {
         if HEADS == 0 {
             for head in 0..heads {
-                softmax_column(scores, head, heads);
+                let [max, scale] = softmax_column(scores, head, heads);
+                if !kept.is_empty() {
+                    (kept[head], kept[heads + head]) = (max, scale);
+                }
             }
             return;
         }
-        let mut max = [T::of(f64::NEG_INFINITY); 16];
-        for row in scores.chunks_exact(HEADS.max(1)) {
-            for head in 0..HEADS {
-                max[head] = larger(max[head], row[head]);
+        // Lane by lane over whole registers; the heads recur every HEADS lanes, which divide a register.
+        let (registers, rest) = scores.as_chunks_mut::<LANES>();
+        let mut last = [T::of(f64::NEG_INFINITY); LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        let mut max = last;
+        for register in registers.iter() {
+            for lane in 0..LANES {
+                max[lane] = larger(max[lane], register[lane]);
             }
         }
-        for row in scores.chunks_exact_mut(HEADS.max(1)) {
-            for head in 0..HEADS {
-                row[head] -= max[head];
+        let max = fold_lanes::<T, HEADS>(max, larger);
+        let mut total = [T::ZERO; LANES];
+        for register in registers.iter_mut().chain([&mut last]) {
+            for lane in 0..LANES {
+                register[lane] = (register[lane] - max[lane]).exp();
+                total[lane] += register[lane];
             }
         }
-        for score in scores.iter_mut() {
-            *score = score.exp();
+        let mut scale = fold_lanes::<T, HEADS>(total, |a, b| a + b);
+        for lane in 0..LANES {
+            scale[lane] = T::ONE / scale[lane];
         }
-        let mut scale = [T::ZERO; 16];
-        for row in scores.chunks_exact(HEADS.max(1)) {
-            for head in 0..HEADS {
-                scale[head] += row[head];
+        for register in registers.iter_mut().chain([&mut last]) {
+            for lane in 0..LANES {
+                register[lane] *= scale[lane];
             }
         }
-        for head in 0..HEADS {
-            scale[head] = T::ONE / scale[head];
-        }
-        for row in scores.chunks_exact_mut(HEADS.max(1)) {
-            for head in 0..HEADS {
-                row[head] *= scale[head];
-            }
+        rest.copy_from_slice(&last[..rest.len()]);
+        if !kept.is_empty() {
+            kept[..HEADS].copy_from_slice(&max[..HEADS]);
+            kept[HEADS..2 * HEADS].copy_from_slice(&scale[..HEADS]);
         }
     }
 
@@ -219,9 +351,7 @@ vectorized! {
         let heads = if HEADS == 0 { heads } else { HEADS };
         for (j, row) in scores.chunks_exact_mut(heads).enumerate() {
             terms.prefetch(j, heads);
-            for at in 0..heads {
-                row[at] = rectified(terms.sum(j, at, heads), terms.slope);
-            }
+            terms.each(j, heads, |term, at| row[at] = rectified(term, terms.slope));
         }
     }
 
@@ -231,56 +361,96 @@ vectorized! {
         let heads = if HEADS == 0 { heads } else { HEADS };
         for (j, row) in grad.chunks_exact_mut(heads).enumerate() {
             terms.prefetch(j, heads);
+            terms.each(j, heads, |term, at| row[at] *= slope_at(term, terms.slope));
+        }
+    }
+
+    fn weights_again_of[T: Real, const HEADS: usize][T, HEADS](
+        edges: LeavingEdges<'_, T>, alpha: &mut [T], heads: usize
+    ) {
+        let heads = if HEADS == 0 { heads } else { HEADS };
+        for (j, row) in alpha.chunks_exact_mut(heads).enumerate() {
+            if let Some(node) = edges.rows.ahead(j + rows_ahead(4 * heads)) {
+                let start = node as usize * 4 * heads;
+                for at in (0..4 * heads).step_by(LANES) {
+                    prefetch(edges.nodes, start + at);
+                }
+            }
+            edges.each(j, heads, |node, term, at| row[at] = rectified(term, edges.slope) - node[heads + at]);
+        }
+        for value in alpha.iter_mut() {
+            *value = value.exp();
+        }
+        for (row, &node) in alpha.chunks_exact_mut(heads).zip(edges.rows.now) {
+            let scale = &edges.nodes[(node as usize * 4 + 2) * heads..][..heads];
             for at in 0..heads {
-                row[at] *= slope_at(terms.sum(j, at, heads), terms.slope);
+                row[at] *= scale[at];
             }
         }
     }
 
-    /// `scores_jh = sum_c weight_hc l(terms_j)_hc`, the columns divided among `heads`; `room` holds a row.
-    pub fn weighed_leaky[T: Real][T](
-        terms: EdgeTerms<'_, T>, weight: &[T], heads: usize, room: &mut [T], scores: &mut [T]
+    fn weights_again_adjoint_of[T: Real, const HEADS: usize][T, HEADS](
+        edges: LeavingEdges<'_, T>, alpha: &[T], d: &mut [T], out: &mut [T], heads: usize
     ) {
-        let columns = weight.len();
-        for (j, scores) in scores.chunks_exact_mut(heads).enumerate() {
-            if let Some(row) = terms.rows.ahead(j + AHEAD / 2) {
-                (0..columns).step_by(16).for_each(|at| prefetch(terms.source, row as usize * columns + at));
-            }
-            term_row(&terms, j, room);
-            for at in 0..columns {
-                room[at] = rectified(room[at], terms.slope) * weight[at];
-            }
-            for (score, part) in scores.iter_mut().zip(room.chunks_exact(columns / heads)) {
+        let heads = if HEADS == 0 { heads } else { HEADS };
+        let out = &mut out[..heads];
+        out.fill(T::ZERO);
+        for (j, (d, alpha)) in d.chunks_exact_mut(heads).zip(alpha.chunks_exact(heads)).enumerate() {
+            edges.each(j, heads, |node, term, at| {
+                d[at] = alpha[at] * (d[at] - node[3 * heads + at]) * slope_at(term, edges.slope);
+                out[at] += d[at];
+            });
+        }
+    }
+
+    fn weighed_leaky_of[T: Real, const WIDTH: usize][T, WIDTH](
+        terms: EdgeTerms<'_, T>, weight: &[T], room: &mut [T], scores: &mut [T], width: usize
+    ) {
+        let width = if WIDTH == 0 { width } else { WIDTH };
+        let room = &mut room[..weight.len()];
+        for (j, scores) in scores.chunks_exact_mut(weight.len() / width).enumerate() {
+            terms.prefetch(j, weight.len());
+            terms.each(j, weight.len(), |term, at| room[at] = rectified(term, terms.slope) * weight[at]);
+            for (score, part) in scores.iter_mut().zip(room.chunks_exact(width)) {
                 *score = sum(part);
             }
         }
     }
 
-    /// `out_hc += sum_j ds_jh l(terms_j)_hc`: the gradient of the weight.
-    pub fn weighed_leaky_to_weight[T: Real][T](
-        terms: EdgeTerms<'_, T>, ds: &[T], heads: usize, room: &mut [T], out: &mut [T]
+    fn weighed_leaky_to_weight_of[T: Real, const WIDTH: usize][T, WIDTH](
+        terms: EdgeTerms<'_, T>, ds: &[T], room: &mut [T], out: &mut [T], width: usize
     ) {
-        let width = out.len() / heads;
-        for (j, ds) in ds.chunks_exact(heads).enumerate() {
-            term_row(&terms, j, room);
-            for ((out, room), &ds) in out.chunks_exact_mut(width).zip(room.chunks_exact(width)).zip(ds) {
-                for at in 0..width {
-                    out[at] += ds * rectified(room[at], terms.slope);
-                }
-            }
+        let width = if WIDTH == 0 { width } else { WIDTH };
+        let room = &mut room[..out.len()];
+        for (j, ds) in ds.chunks_exact(out.len() / width).enumerate() {
+            terms.prefetch(j, out.len());
+            terms.each(j, out.len(), |term, at| room[at] = rectified(term, terms.slope));
+            add_by_head(ds, room, out, width);
         }
     }
 
-    /// `out_hc += ds_h weight_hc l'(terms_j)_hc`: the gradient of the terms of edge `j`.
-    pub fn weighed_leaky_to_terms[T: Real][T](
-        terms: EdgeTerms<'_, T>, j: usize, weight: &[T], ds: &[T], room: &mut [T], out: &mut [T]
+    fn weighed_leaky_to_terms_of[T: Real, const WIDTH: usize][T, WIDTH](
+        terms: EdgeTerms<'_, T>, weight: &[T], ds: &[T], room: &mut [T], out: &mut [T], width: usize
     ) {
-        let width = out.len() / ds.len();
-        term_row(&terms, j, room);
-        let parts = out.chunks_exact_mut(width).zip(room.chunks_exact(width)).zip(weight.chunks_exact(width));
-        for (((out, room), weight), &ds) in parts.zip(ds) {
-            for at in 0..width {
-                out[at] += ds * weight[at] * slope_at(room[at], terms.slope);
+        let width = if WIDTH == 0 { width } else { WIDTH };
+        let room = &mut room[..weight.len()];
+        for (j, ds) in ds.chunks_exact(weight.len() / width).enumerate() {
+            terms.prefetch(j, weight.len());
+            terms.each(j, weight.len(), |term, at| room[at] = weight[at] * slope_at(term, terms.slope));
+            add_by_head(ds, room, out, width);
+        }
+    }
+
+    /// `out_jhc = ds_jh weight_hc l'(terms_j)_hc`: the gradients of the edges' own terms.
+    pub fn weighed_leaky_to_edges[T: Real][T](
+        terms: EdgeTerms<'_, T>, weight: &[T], ds: &[T], width: usize, out: &mut [T]
+    ) {
+        let columns = weight.len();
+        let rows = out.chunks_exact_mut(columns).zip(ds.chunks_exact(columns / width));
+        for (j, (out, ds)) in rows.enumerate() {
+            terms.each(j, columns, |term, at| out[at] = weight[at] * slope_at(term, terms.slope));
+            for (out, &ds) in out.chunks_exact_mut(width).zip(ds) {
+                out.iter_mut().for_each(|out| *out *= ds);
             }
         }
     }
@@ -335,8 +505,21 @@ vectorized! {
     }
 }
 
+/// Combines the lanes that belong to the same of `HEADS` heads, and gives each lane its head's result.
 #[inline(always)]
-fn softmax_column<T: Real>(scores: &mut [T], head: usize, heads: usize) {
+fn fold_lanes<T: Real, const HEADS: usize>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> [T; LANES] {
+    let mut half = LANES / 2;
+    while half >= HEADS {
+        for lane in 0..half {
+            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    std::array::from_fn(|lane| lanes[lane % HEADS])
+}
+
+#[inline(always)]
+fn softmax_column<T: Real>(scores: &mut [T], head: usize, heads: usize) -> [T; 2] {
     let mut max = T::of(f64::NEG_INFINITY);
     for row in scores.chunks_exact(heads) {
         max = larger(max, row[head]);
@@ -350,21 +533,7 @@ fn softmax_column<T: Real>(scores: &mut [T], head: usize, heads: usize) {
     for row in scores.chunks_exact_mut(heads) {
         row[head] *= scale;
     }
-}
-
-/// The sum of the terms of edge `j`.
-#[inline(always)]
-fn term_row<T: Real>(terms: &EdgeTerms<'_, T>, j: usize, room: &mut [T]) {
-    let columns = room.len();
-    let source = &terms.source[terms.rows.now[j] as usize * columns..][..columns];
-    for ((room, &a), &b) in room.iter_mut().zip(source).zip(terms.target) {
-        *room = a + b;
-    }
-    if let Some(own) = terms.own {
-        for (room, &c) in room.iter_mut().zip(&own[j * columns..][..columns]) {
-            *room += c;
-        }
-    }
+    [max, scale]
 }
 
 /// Mean and `1 / sqrt(var + eps)` of a row.

@@ -5,7 +5,7 @@
 use crate::buffer::Pool;
 use crate::elementary;
 use crate::linalg::Element;
-use crate::simd::{self, Rows};
+use crate::simd::{self, HeadPlan, Rows};
 use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
@@ -63,21 +63,19 @@ pub trait Real:
     /// `out = sum_j weights_j table[rows_j]`.
     fn gather_weighted_sum(table: &[Self], rows: Rows<'_>, weights: &[Self], out: &mut [Self]);
     /// `out = max_j table[rows_j]` column by column, 0 without rows; NaN wins.
-    fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]);
+    fn gather_max(table: &[Self], rows: Rows<'_>, out: &mut [Self]);
     /// `out = sum_j values[rows_j]` where `keys[rows_j]` equals `key`, column by column; counts without `values`.
     fn gather_where_equal(
         keys: &[Self],
         values: Option<&[Self]>,
-        rows: &[u32],
+        rows: Rows<'_>,
         key: &[Self],
         out: &mut [Self],
     );
-    /// `out_j = dot(query, table[rows_j])`.
-    fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]);
     /// `out_jh = <query_h, table[rows_j]_h>`, the columns divided among the heads.
     fn head_dots(query: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]);
-    /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided among the heads.
-    fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], heads: usize, out: &mut [Self]);
+    /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided as the plan says.
+    fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], plan: &HeadPlan, out: &mut [Self]);
     /// `out_jh = <queries_h, table[rows_j]>`, every head seeing the whole row.
     fn row_dots(queries: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]);
     /// `out_h = sum_j weights_jh table[rows_j]`, every head seeing the whole row.
@@ -164,26 +162,23 @@ impl Real for f32 {
     fn gather_weighted_sum(table: &[Self], rows: Rows<'_>, weights: &[Self], out: &mut [Self]) {
         (simd::kernels().gather_weighted_sum)(table, rows, weights, out);
     }
-    fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]) {
+    fn gather_max(table: &[Self], rows: Rows<'_>, out: &mut [Self]) {
         (simd::kernels().gather_max)(table, rows, out);
     }
     fn gather_where_equal(
         keys: &[Self],
         values: Option<&[Self]>,
-        rows: &[u32],
+        rows: Rows<'_>,
         key: &[Self],
         out: &mut [Self],
     ) {
         (simd::kernels().gather_where_equal)(keys, values, rows, key, out);
     }
-    fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {
-        (simd::kernels().dot_rows)(query, table, rows, out);
-    }
     fn head_dots(query: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
         (simd::kernels().head_dots)(query, table, rows, heads, out);
     }
-    fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], heads: usize, out: &mut [Self]) {
-        (simd::kernels().head_sums)(table, rows, weights, heads, out);
+    fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], plan: &HeadPlan, out: &mut [Self]) {
+        (simd::kernels().head_sums)(table, rows, weights, plan, out);
     }
     fn row_dots(queries: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
         (simd::kernels().row_dots)(queries, table, rows, heads, out);
@@ -218,9 +213,9 @@ impl Real for f64 {
             Self::axpy(weight, row_of(table, row, out.len()), out);
         }
     }
-    fn gather_max(table: &[Self], rows: &[u32], out: &mut [Self]) {
-        out.fill(if rows.is_empty() { 0.0 } else { f64::NEG_INFINITY });
-        for &row in rows {
+    fn gather_max(table: &[Self], rows: Rows<'_>, out: &mut [Self]) {
+        out.fill(if rows.now.is_empty() { 0.0 } else { f64::NEG_INFINITY });
+        for &row in rows.now {
             let values = row_of(table, row, out.len());
             out.iter_mut().zip(values).for_each(|(best, &value)| *best = largest(*best, value));
         }
@@ -228,24 +223,18 @@ impl Real for f64 {
     fn gather_where_equal(
         keys: &[Self],
         values: Option<&[Self]>,
-        rows: &[u32],
+        rows: Rows<'_>,
         key: &[Self],
         out: &mut [Self],
     ) {
         out.fill(0.0);
-        for start in rows.iter().map(|&row| row as usize * key.len()) {
+        for start in rows.now.iter().map(|&row| row as usize * key.len()) {
             for (column, (out, &key)) in out.iter_mut().zip(key).enumerate() {
                 let at = start + column;
                 if keys[at] == key {
                     *out += values.map_or(1.0, |values| values[at]);
                 }
             }
-        }
-    }
-    fn dot_rows(query: &[Self], table: &[Self], rows: &[u32], out: &mut [Self]) {
-        assert_eq!(rows.len(), out.len());
-        for (&row, value) in rows.iter().zip(out) {
-            *value = Self::dot(query, row_of(table, row, query.len()));
         }
     }
     fn head_dots(query: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
@@ -257,8 +246,9 @@ impl Real for f64 {
             }
         }
     }
-    fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], heads: usize, out: &mut [Self]) {
-        let (columns, width) = (out.len(), out.len() / heads);
+    fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], plan: &HeadPlan, out: &mut [Self]) {
+        let (columns, heads) = (out.len(), plan.heads);
+        let width = columns / heads;
         out.fill(0.0);
         for (j, &row) in rows.now.iter().enumerate() {
             let row = row_of(table, row, columns);

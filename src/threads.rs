@@ -19,6 +19,21 @@ pub fn for_each_chunk<T: Send>(out: &mut [T], chunk_len: usize, task: impl Fn(us
     pool::for_each_chunk(out, chunk_len, task);
 }
 
+/// As [`for_each_chunk`], over two slices of equally many chunks.
+///
+/// # Panics
+/// If one slice has more chunks than the other.
+pub fn for_each_chunk_of_both<A: Send, B: Send>(
+    (a, a_len): (&mut [A], usize),
+    (b, b_len): (&mut [B], usize),
+    task: impl Fn(usize, &mut [A], &mut [B]) + Sync,
+) {
+    assert!(a_len > 0 && b_len > 0, "chunk lengths must be positive");
+    assert_eq!(a.len().div_ceil(a_len), b.len().div_ceil(b_len), "chunks of both slices");
+    let mut both: Vec<_> = a.chunks_mut(a_len).zip(b.chunks_mut(b_len)).collect();
+    for_each_chunk(&mut both, 1, |i, pair| pair.iter_mut().for_each(|(a, b)| task(i, a, b)));
+}
+
 /// `(0..n).map(task)` in parallel, in index order.
 pub fn map<T: Send>(n: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
     if n < 2 { (0..n).map(task).collect() } else { pool::map(n, task) }
@@ -209,6 +224,12 @@ mod tests {
             chunk.iter_mut().enumerate().for_each(|(j, v)| *v = i * 10 + j)
         });
         assert_eq!(out, (0..1003).collect::<Vec<_>>());
+        let (mut tens, mut ones) = ([0; 25], [0; 3]);
+        for_each_chunk_of_both((&mut tens, 10), (&mut ones, 1), |i, tens, ones| {
+            tens.fill(i + 1);
+            ones[0] = tens.len();
+        });
+        assert_eq!((tens[9], tens[10], tens[24], ones), (1, 2, 3, [10, 10, 5]));
         assert_eq!(join(|| 1, || 2), (1, 2));
     }
 

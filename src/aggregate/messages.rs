@@ -8,6 +8,7 @@
 use super::{BAND, per_row};
 use crate::graph::Graph;
 use crate::real::{Real, larger, largest};
+use crate::simd::Rows;
 use crate::threads;
 
 /// `out_i = max_j w_ij x_j`, 0 without neighbours; weights in row order, 1 when `None`.
@@ -16,7 +17,9 @@ use crate::threads;
 /// If lengths disagree.
 pub fn max<T: Real>(graph: &Graph, weights: Option<&[T]>, x: &[T], columns: usize, out: &mut [T]) {
     each_node(graph, columns, out, |node, out| {
-        let Some(weights) = weights else { return T::gather_max(x, graph.neighbors(node), out) };
+        let Some(weights) = weights else {
+            return T::gather_max(x, Rows::of(graph.indices(), graph.edges(node)), out);
+        };
         let edges = graph.edges(node);
         out.fill(if edges.is_empty() { T::ZERO } else { T::of(f64::NEG_INFINITY) });
         for edge in edges {
@@ -44,7 +47,10 @@ pub fn share_among_largest<T: Real>(
             let node = band * BAND + row;
             let best = &best[node * columns..][..columns];
             match weights {
-                None => T::gather_where_equal(x, None, graph.neighbors(node), best, &mut ties),
+                None => {
+                    let rows = Rows::of(graph.indices(), graph.edges(node));
+                    T::gather_where_equal(x, None, rows, best, &mut ties);
+                }
                 Some(weights) => count_largest(graph, weights, x, node, best, &mut ties),
             }
             grad.iter_mut().zip(&ties).for_each(|(g, &ties)| *g = *g / larger(ties, T::ONE));
@@ -68,7 +74,8 @@ pub fn max_adjoint<T: Real>(graph: &Graph, x: &[T], best: &[T], shares: &[T], co
     let back = &graph.transposed().graph;
     each_node(back, columns, out, |source, out| {
         let own = &x[source * columns..][..columns];
-        T::gather_where_equal(best, Some(shares), back.neighbors(source), own, out);
+        let rows = Rows::of(back.indices(), back.edges(source));
+        T::gather_where_equal(best, Some(shares), rows, own, out);
     });
 }
 

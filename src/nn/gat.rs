@@ -74,10 +74,10 @@ impl<T: Real> GatLayer<T> {
             return Ok(self.forward_with_attention(x, graph, edge_attr, dropout)?.0);
         }
         let Prepared { edges, rows, terms, edge_terms } = self.prepare(x, graph, edge_attr)?;
-        let (terms, bias) = ([&terms[0], &terms[1]], self.bias.as_ref());
+        let bias = self.bias.as_ref();
         let inside = bias.filter(|_| self.concat_heads);
         let slope = T::of(self.slope);
-        let out = rows.additive_attention(terms, edge_terms.as_ref(), &edges.graph, slope, inside)?;
+        let out = rows.additive_attention(&terms, edge_terms.as_ref(), &edges.graph, slope, inside)?;
         if self.concat_heads { Ok(out) } else { join_heads(out, self.heads(), false, bias) }
     }
 
@@ -91,8 +91,7 @@ impl<T: Real> GatLayer<T> {
         dropout: Option<(f64, u64)>,
     ) -> Result<(Tensor<T>, Graph, Tensor<T>)> {
         let Prepared { edges, rows, terms, edge_terms } = self.prepare(x, graph, edge_attr)?;
-        let terms = [&terms[0], &terms[1]];
-        let alpha = Tensor::additive_weights(terms, edge_terms.as_ref(), &edges.graph, T::of(self.slope))?;
+        let alpha = Tensor::additive_weights(&terms, edge_terms.as_ref(), &edges.graph, T::of(self.slope))?;
         let kept = match dropout {
             Some((rate, seed)) => alpha.dropout(rate, seed)?,
             None => alpha.clone(),
@@ -109,8 +108,9 @@ impl<T: Real> GatLayer<T> {
     fn prepare(&self, x: &Tensor<T>, graph: &Graph, edge_attr: Option<&Tensor<T>>) -> Result<Prepared<T>> {
         let edges = AttentionEdges::of(graph, self.add_self_loops)?;
         let rows = self.lin.forward(x)?;
-        let (sources, targets) = sources_and_targets("GATLayer", &rows, graph)?;
-        let terms = [sources.matmul(&per_head(&self.att_src)?)?, targets.matmul(&per_head(&self.att_dst)?)?];
+        sources_and_targets("GATLayer", &rows, graph)?;
+        let att = Tensor::concat(&[per_head(&self.att_src)?, per_head(&self.att_dst)?], 1)?;
+        let terms = rows.matmul(&att)?;
         let edge_terms = match (edges.features("GATLayer", edge_attr, self.edge.is_some())?, &self.edge) {
             (Some(features), Some((map, att))) => {
                 // att_edge (W_e e) = (att_edge W_e) e, one row per head.
@@ -126,7 +126,8 @@ impl<T: Real> GatLayer<T> {
 struct Prepared<T: Real> {
     edges: AttentionEdges,
     rows: Tensor<T>,
-    terms: [Tensor<T>; 2],
+    /// `(num_sources, 2 heads)`: of a node as a source, then as a target.
+    terms: Tensor<T>,
     edge_terms: Option<Tensor<T>>,
 }
 

@@ -1,24 +1,18 @@
 //! The largest of many rows, column by column, and the way back: the sum of what belongs to it.
 
+use super::Rows;
+use super::kernels::{LINE, require_rows, rows_ahead};
 use super::lanes::Lanes;
-
-/// How many rows ahead are prefetched.
-const AHEAD: usize = 3;
-
-/// Values per cache line.
-const LINE: usize = 16;
 
 /// `out = max_j table[rows_j]`, 0 without rows; NaN wins.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`.
 #[inline(always)]
-pub(super) unsafe fn gather_max<L: Lanes>(table: &[f32], rows: &[u32], out: &mut [f32]) {
+pub(super) unsafe fn gather_max<L: Lanes>(table: &[f32], rows: Rows<'_>, out: &mut [f32]) {
     let dim = out.len();
-    for &row in rows {
-        assert!((row as usize + 1) * dim <= table.len(), "row {row} is outside the table");
-    }
-    if rows.is_empty() {
+    require_rows(table, rows.now, dim);
+    if rows.now.is_empty() {
         out.fill(0.0);
         return;
     }
@@ -40,7 +34,7 @@ pub(super) unsafe fn gather_max<L: Lanes>(table: &[f32], rows: &[u32], out: &mut
         if at < dim {
             let rest = dim - at;
             let mut best = L::splat(f32::NEG_INFINITY);
-            for &row in rows {
+            for &row in rows.now {
                 best = best.max(L::load_partial(table.as_ptr().add(row as usize * dim + at), rest));
             }
             best.store_partial(out.as_mut_ptr().add(at), rest);
@@ -57,15 +51,16 @@ pub(super) unsafe fn gather_max<L: Lanes>(table: &[f32], rows: &[u32], out: &mut
 unsafe fn tile<L: Lanes, const WIDTH: usize>(
     table: *const f32,
     dim: usize,
-    rows: &[u32],
+    rows: Rows<'_>,
     at: usize,
     out: *mut f32,
 ) {
     // SAFETY: the caller's contract.
     unsafe {
         let mut best = [L::splat(f32::NEG_INFINITY); WIDTH];
-        for (j, &row) in rows.iter().enumerate() {
-            if let Some(&ahead) = rows.get(j + AHEAD) {
+        let ahead = rows_ahead(dim);
+        for (j, &row) in rows.now.iter().enumerate() {
+            if let Some(ahead) = rows.ahead(j + ahead) {
                 let start = table.wrapping_add(ahead as usize * dim + at);
                 for line in 0..(WIDTH * L::N).div_ceil(LINE) {
                     L::prefetch(start.wrapping_add(line * LINE));
@@ -90,14 +85,14 @@ unsafe fn tile<L: Lanes, const WIDTH: usize>(
 pub(super) unsafe fn gather_where_equal<L: Lanes>(
     keys: &[f32],
     values: Option<&[f32]>,
-    rows: &[u32],
+    rows: Rows<'_>,
     key: &[f32],
     out: &mut [f32],
 ) {
     let dim = out.len();
     assert_eq!(key.len(), dim, "{} keys but room for {dim} results", key.len());
     assert!(values.is_none_or(|values| values.len() == keys.len()), "keys and values of different lengths");
-    for &row in rows {
+    for &row in rows.now {
         assert!((row as usize + 1) * dim <= keys.len(), "row {row} is outside the table");
     }
     let tables = (keys.as_ptr(), values.map(<[f32]>::as_ptr));
@@ -116,7 +111,7 @@ pub(super) unsafe fn gather_where_equal<L: Lanes>(
             let rest = dim - at;
             let key = L::load_partial(key.as_ptr().add(at), rest);
             let mut sum = L::splat(0.0);
-            for &row in rows {
+            for &row in rows.now {
                 let start = row as usize * dim + at;
                 let value = match tables.1 {
                     Some(values) => L::load_partial(values.add(start), rest),
@@ -138,7 +133,7 @@ pub(super) unsafe fn gather_where_equal<L: Lanes>(
 unsafe fn matching_tile<L: Lanes, const WIDTH: usize>(
     (keys, values): (*const f32, Option<*const f32>),
     dim: usize,
-    rows: &[u32],
+    rows: Rows<'_>,
     at: usize,
     key: *const f32,
     out: *mut f32,
@@ -150,8 +145,9 @@ unsafe fn matching_tile<L: Lanes, const WIDTH: usize>(
         for (lane, own) in own.iter_mut().enumerate() {
             *own = L::load(key.add(at + lane * L::N));
         }
-        for (j, &row) in rows.iter().enumerate() {
-            if let Some(&ahead) = rows.get(j + AHEAD) {
+        let ahead = rows_ahead(dim);
+        for (j, &row) in rows.now.iter().enumerate() {
+            if let Some(ahead) = rows.ahead(j + ahead) {
                 let start = ahead as usize * dim + at;
                 for line in 0..(WIDTH * L::N).div_ceil(LINE) {
                     L::prefetch(keys.wrapping_add(start + line * LINE));

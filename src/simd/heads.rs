@@ -13,6 +13,95 @@ const TILE: usize = 4;
 /// Heads that the whole-row kernels handle at once.
 const GROUP: usize = 4;
 
+/// How the columns of a row are divided among heads, register by register; made once for many calls.
+#[derive(Clone, Debug)]
+pub struct HeadPlan {
+    /// Number of heads.
+    pub heads: usize,
+    columns: usize,
+    lanes: usize,
+    spans: Vec<Span>,
+}
+
+/// The heads of one register's columns.
+#[derive(Clone, Debug)]
+struct Span {
+    /// Where their weights begin.
+    first: usize,
+    /// How many weights to load from there.
+    count: usize,
+    /// Whether all lanes belong to the first.
+    one: bool,
+    /// Each lane's among the loaded.
+    picks: [u32; MOST_LANES],
+}
+
+impl HeadPlan {
+    /// For the kernels in use.
+    ///
+    /// # Panics
+    /// If the heads do not divide the columns.
+    pub fn new(heads: usize, columns: usize) -> Self {
+        Self::with_lanes(super::kernels().lanes, heads, columns)
+    }
+
+    /// For registers of so many lanes.
+    pub(super) fn with_lanes(lanes: usize, heads: usize, columns: usize) -> Self {
+        assert!(heads > 0 && columns.is_multiple_of(heads), "{heads} heads, {columns} columns");
+        let width = columns / heads;
+        let span = |start: usize| {
+            let head_of = |column: usize| column.min(columns - 1) / width;
+            let (own, last) = (head_of(start), head_of(start + lanes - 1));
+            // Weights that fit one register are loaded once for all.
+            let first = if heads <= lanes { 0 } else { own };
+            let count = if heads <= lanes { heads } else { last + 1 - first };
+            let lane_of = |lane: usize| if lane < lanes { (head_of(start + lane) - first) as u32 } else { 0 };
+            Span { first, count, one: own == last, picks: std::array::from_fn(lane_of) }
+        };
+        Self { heads, columns, lanes, spans: (0..columns).step_by(lanes).map(span).collect() }
+    }
+}
+
+/// The sums of every `WIDTH` adjacent lanes of the first `WIDTH` registers.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
+#[inline(always)]
+unsafe fn fold<L: Lanes, const WIDTH: usize>(mut parts: [L; MOST_LANES]) -> L {
+    let mut count = WIDTH;
+    while count > 1 {
+        for at in 0..count / 2 {
+            // SAFETY: the caller's contract.
+            parts[at] = unsafe { parts[2 * at].add_pairs(parts[2 * at + 1]) };
+        }
+        count /= 2;
+    }
+    parts[0]
+}
+
+/// # Safety
+/// - The processor has the instruction set of `L`; `0 < len <= N`.
+/// - `from` is valid for `len` values.
+#[inline(always)]
+unsafe fn load_some<L: Lanes>(from: *const f32, len: usize) -> L {
+    // SAFETY: the caller's contract.
+    unsafe { if len < L::N { L::load_partial(from, len) } else { L::load(from) } }
+}
+
+/// # Safety
+/// The processor has the instruction set of `L`.
+#[inline(always)]
+unsafe fn store_all<L: Lanes>(values: L, out: &mut [f32]) {
+    // SAFETY: `out` holds as many values as are stored.
+    unsafe {
+        if out.len() < L::N {
+            values.store_partial(out.as_mut_ptr(), out.len());
+        } else {
+            values.store(out.as_mut_ptr());
+        }
+    }
+}
+
 /// `out_jh = <query_h, table[rows_j]_h>`: `query` and rows hold `heads` parts of equal width.
 ///
 /// # Safety
@@ -30,6 +119,29 @@ pub(super) unsafe fn head_dots<L: Lanes>(
     assert_eq!(out.len(), rows.now.len() * heads, "{} rows of {heads} heads", rows.now.len());
     require_rows(table, rows.now, columns);
     let width = columns / heads;
+    // SAFETY: rows lie within the table, as asserted; where a register spans heads or a head registers, they are whole.
+    unsafe {
+        match (columns.is_multiple_of(L::N), width) {
+            (true, 2) => folded_dots::<L, 2>(query, table, rows, heads, out),
+            (true, 4) => folded_dots::<L, 4>(query, table, rows, heads, out),
+            (true, 8) if L::N >= 8 => folded_dots::<L, 8>(query, table, rows, heads, out),
+            (true, _) if width.is_multiple_of(L::N) => match L::N {
+                16 => folded_dots::<L, 16>(query, table, rows, heads, out),
+                8 => folded_dots::<L, 8>(query, table, rows, heads, out),
+                _ => folded_dots::<L, 4>(query, table, rows, heads, out),
+            },
+            _ => single_dots::<L>(query, table, rows, heads, out),
+        }
+    }
+}
+
+/// [`head_dots`] of any width, head by head.
+///
+/// # Safety
+/// The processor has the instruction set of `L`; sizes as `head_dots` asserts.
+#[inline(always)]
+unsafe fn single_dots<L: Lanes>(query: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32]) {
+    let (columns, width) = (query.len(), query.len() / heads);
     let ahead = rows_ahead(columns);
     for (j, (&row, out)) in rows.now.iter().zip(out.chunks_exact_mut(heads)).enumerate() {
         if let Some(row) = rows.ahead(j + ahead) {
@@ -45,7 +157,54 @@ pub(super) unsafe fn head_dots<L: Lanes>(
     }
 }
 
-/// `out_h = sum_j weights_jh table[rows_j]_h`, the columns of `out` and of the rows divided among `heads`.
+/// [`head_dots`] whose rows are whole registers, each of whole heads of `WIDTH` lanes, or each a part of one head, and then
+/// `WIDTH` is `N`: `N` results at a time, folded from `WIDTH` registers of products.
+///
+/// # Safety
+/// The processor has the instruction set of `L`; sizes as `head_dots` asserts, and as said above.
+#[inline(always)]
+unsafe fn folded_dots<L: Lanes, const WIDTH: usize>(
+    query: &[f32],
+    table: &[f32],
+    rows: Rows<'_>,
+    heads: usize,
+    out: &mut [f32],
+) {
+    let columns = query.len();
+    // Registers that are summed before the fold, and what they span.
+    let depth = columns / heads / WIDTH;
+    let span = L::N * depth;
+    let ahead = rows_ahead(columns);
+    let (mut j, mut at) = (0, 0);
+    for out in out.chunks_mut(L::N) {
+        // SAFETY: `j` and `at` run over whole rows, which lie within the table, `span` columns at a time.
+        unsafe {
+            let mut parts = [L::splat(0.0); MOST_LANES];
+            for (number, part) in parts.iter_mut().take(WIDTH).enumerate() {
+                if number * L::N < out.len() * WIDTH {
+                    if at == 0
+                        && let Some(row) = rows.ahead(j + ahead)
+                    {
+                        prefetch_row::<L>(table, row, columns);
+                    }
+                    let row = *rows.now.get_unchecked(j) as usize;
+                    let (a, b) = (query.as_ptr().add(at), table.as_ptr().add(row * columns + at));
+                    for register in 0..depth {
+                        let at = register * L::N;
+                        *part = part.add_product(L::load(a.add(at)), L::load(b.add(at)));
+                    }
+                    at += span;
+                    if at == columns {
+                        (j, at) = (j + 1, 0);
+                    }
+                }
+            }
+            store_all(fold::<L, WIDTH>(parts), out);
+        }
+    }
+}
+
+/// `out_h = sum_j weights_jh table[rows_j]_h`, the columns of `out` and of the rows divided among the plan's heads.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`.
@@ -54,14 +213,14 @@ pub(super) unsafe fn head_sums<L: Lanes>(
     table: &[f32],
     rows: Rows<'_>,
     weights: &[f32],
-    heads: usize,
+    plan: &HeadPlan,
     out: &mut [f32],
 ) {
-    let columns = out.len();
-    assert!(heads > 0 && columns.is_multiple_of(heads), "{heads} heads, {columns} columns");
+    let (columns, heads) = (plan.columns, plan.heads);
+    assert!(plan.lanes == L::N && out.len() == columns, "a plan of other kernels or columns");
     require_rows(table, rows.now, columns);
     assert_eq!(weights.len(), rows.now.len() * heads, "{} rows of {heads} heads", rows.now.len());
-    let sums = HeadSums { table, rows, weights, heads, columns };
+    let sums = HeadSums { table, rows, weights, plan };
     let mut at = 0;
     // SAFETY: rows and weights were checked above, and `at` plus the tile stays within the columns.
     unsafe {
@@ -81,62 +240,48 @@ struct HeadSums<'a> {
     table: &'a [f32],
     rows: Rows<'a>,
     weights: &'a [f32],
-    heads: usize,
-    columns: usize,
+    plan: &'a HeadPlan,
 }
 
 impl HeadSums<'_> {
     /// Columns `at .. at + WIDTH * N`, held in registers over all rows; only `len` columns of the last register.
     ///
     /// # Safety
-    /// - The processor has the instruction set of `L`.
-    /// - Rows lie within the table, `weights` holds `heads` values for each; `at + (WIDTH - 1) * N + len <= columns`, `0 < len <= N`.
+    /// - The processor has the instruction set of `L`, for whose lanes the plan was made.
+    /// - Rows lie within the table, `weights` holds the heads' values for each; `at + (WIDTH - 1) * N + len <= columns`,
+    ///   `0 < len <= N`, and `at` is a multiple of `N`.
     #[inline(always)]
     unsafe fn tile<L: Lanes, const WIDTH: usize>(&self, at: usize, len: usize, out: &mut [f32]) {
-        let width = self.columns / self.heads;
-        // The first head of each register, the number of heads in it, and each lane's among them.
-        let mut spans = [(0, 0, [0u32; MOST_LANES]); WIDTH];
-        for (register, span) in spans.iter_mut().enumerate() {
-            let start = at + register * L::N;
-            // Counted rather than divided: this runs once per node.
-            let (first, mut column) = (start / width, start % width);
-            let (mut head, mut lanes) = (first, [0; MOST_LANES]);
-            for lane in &mut lanes[..L::N] {
-                if column == width {
-                    (column, head) = (0, (head + 1).min(self.heads - 1));
-                }
-                *lane = (head - first) as u32;
-                column += 1;
-            }
-            *span = (first, head + 1 - first, lanes);
-        }
+        let &HeadPlan { heads, columns, ref spans, .. } = self.plan;
+        let spans: &[Span; WIDTH] = spans[at / L::N..][..WIDTH].try_into().expect("WIDTH spans");
         // SAFETY: the caller's contract; a span ends within the weights of its row.
         unsafe {
             let mut sums = [L::splat(0.0); WIDTH];
-            let ahead = rows_ahead(self.columns);
+            let ahead = rows_ahead(columns);
             for (j, &row) in self.rows.now.iter().enumerate() {
                 // The first tile fetches whole rows for those after it.
                 if at == 0
                     && let Some(row) = self.rows.ahead(j + ahead)
                 {
-                    prefetch_row::<L>(self.table, row, self.columns);
+                    prefetch_row::<L>(self.table, row, columns);
                 }
-                let values = self.table.as_ptr().add(row as usize * self.columns + at);
-                let weights = self.weights.as_ptr().add(j * self.heads);
-                for (register, (sum, &(first, count, picks))) in sums.iter_mut().zip(&spans).enumerate() {
-                    let from = values.add(register * L::N);
-                    let part = if len < L::N { L::load_partial(from, len) } else { L::load(from) };
-                    let weight = if count == 1 {
-                        L::splat(*weights.add(first))
+                let values = self.table.as_ptr().add(row as usize * columns + at);
+                let weights = self.weights.as_ptr().add(j * heads);
+                let all = if heads <= L::N { load_some::<L>(weights, heads) } else { L::splat(0.0) };
+                for (register, (sum, span)) in sums.iter_mut().zip(spans).enumerate() {
+                    let part = load_some::<L>(values.add(register * L::N), len);
+                    let weight = if span.one {
+                        L::splat(*weights.add(span.first + span.picks[0] as usize))
+                    } else if heads <= L::N {
+                        all.pick(&span.picks)
                     } else {
-                        L::pick(weights.add(first), count, &picks)
+                        load_some::<L>(weights.add(span.first), span.count).pick(&span.picks)
                     };
                     *sum = sum.add_product(weight, part);
                 }
             }
             for (register, sum) in sums.into_iter().enumerate() {
-                let to = out.as_mut_ptr().add(at + register * L::N);
-                if len < L::N { sum.store_partial(to, len) } else { sum.store(to) }
+                store_all(sum, &mut out[at + register * L::N..][..len]);
             }
         }
     }
@@ -156,43 +301,80 @@ pub(super) unsafe fn row_dots<L: Lanes>(
 ) {
     assert!(heads > 0 && queries.len().is_multiple_of(heads), "{heads} heads, {} values", queries.len());
     assert_eq!(out.len(), rows.now.len() * heads, "{} rows of {heads} heads", rows.now.len());
-    let columns = queries.len() / heads;
-    require_rows(table, rows.now, columns);
-    let ahead = rows_ahead(columns);
-    for (j, (&row, out)) in rows.now.iter().zip(out.chunks_exact_mut(heads)).enumerate() {
-        if let Some(row) = rows.ahead(j + ahead) {
-            prefetch_row::<L>(table, row, columns);
+    require_rows(table, rows.now, queries.len() / heads);
+    // SAFETY: the rows lie within the table, as asserted.
+    unsafe {
+        match heads {
+            1 => row_dots_of::<L, 1>(queries, table, rows, heads, out),
+            2 => row_dots_of::<L, 2>(queries, table, rows, heads, out),
+            3 => row_dots_of::<L, 3>(queries, table, rows, heads, out),
+            _ => row_dots_of::<L, GROUP>(queries, table, rows, heads, out),
         }
-        // SAFETY: the row lies within the table as asserted, the group's queries within theirs.
-        unsafe {
-            let row = table.as_ptr().add(row as usize * columns);
-            let mut queries = queries.as_ptr();
-            for out in out.chunks_mut(GROUP) {
-                match out.len() {
-                    4 => dots_of::<L, 4>(queries, row, columns, out),
-                    3 => dots_of::<L, 3>(queries, row, columns, out),
-                    2 => dots_of::<L, 2>(queries, row, columns, out),
-                    _ => dots_of::<L, 1>(queries, row, columns, out),
+    }
+}
+
+/// [`row_dots`] of `H` heads at a time; several rows' products are folded at once.
+///
+/// # Safety
+/// The processor has the instruction set of `L`; sizes as `row_dots` asserts, and `H <= heads`, `H <= N`.
+#[inline(always)]
+unsafe fn row_dots_of<L: Lanes, const H: usize>(
+    queries: &[f32],
+    table: &[f32],
+    rows: Rows<'_>,
+    heads: usize,
+    out: &mut [f32],
+) {
+    let columns = queries.len() / heads;
+    let ahead = rows_ahead(columns);
+    let step = L::N / H;
+    let mut sums = [0.0; MOST_LANES];
+    for (first, rows_now) in rows.now.chunks(step).enumerate() {
+        let first = first * step;
+        for head in (0..heads).step_by(H) {
+            // The last group may see some heads again.
+            let head = head.min(heads - H);
+            // SAFETY: rows lie within the table, `H` queries from `head` on within theirs; `sums` holds the widest register.
+            unsafe {
+                let mut parts = [L::splat(0.0); MOST_LANES];
+                for at in 0..step {
+                    if let Some(&row) = rows_now.get(at) {
+                        if head == 0
+                            && let Some(row) = rows.ahead(first + at + ahead)
+                        {
+                            prefetch_row::<L>(table, row, columns);
+                        }
+                        let row = table.as_ptr().add(row as usize * columns);
+                        let products =
+                            products_of::<L, H>(queries.as_ptr().add(head * columns), row, columns);
+                        parts[at * H..][..H].copy_from_slice(&products);
+                    }
                 }
-                queries = queries.wrapping_add(out.len() * columns);
+                let folded = match L::N {
+                    16 => fold::<L, 16>(parts),
+                    8 => fold::<L, 8>(parts),
+                    _ => fold::<L, 4>(parts),
+                };
+                folded.store(sums.as_mut_ptr());
+            }
+            for (at, sums) in sums[..rows_now.len() * H].chunks_exact(H).enumerate() {
+                out[(first + at) * heads + head..][..H].copy_from_slice(sums);
             }
         }
     }
 }
 
-/// The products of `H` queries with one row.
+/// The products of `H` queries with one row, not yet summed over the lanes.
 ///
 /// # Safety
 /// - The processor has the instruction set of `L`.
-/// - `queries` is valid for `H * columns` values, `row` for `columns`; `out` holds `H`.
+/// - `queries` is valid for `H * columns` values, `row` for `columns`.
 #[inline(always)]
-unsafe fn dots_of<L: Lanes, const H: usize>(
+unsafe fn products_of<L: Lanes, const H: usize>(
     queries: *const f32,
     row: *const f32,
     columns: usize,
-    out: &mut [f32],
-) {
-    debug_assert_eq!(out.len(), H);
+) -> [L; H] {
     // SAFETY: every offset is less than `columns`, or `H * columns` for the queries.
     unsafe {
         let mut sums = [L::splat(0.0); H];
@@ -211,9 +393,7 @@ unsafe fn dots_of<L: Lanes, const H: usize>(
                 *sum = sum.add_product(part, query);
             }
         }
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = sum.sum();
-        }
+        sums
     }
 }
 

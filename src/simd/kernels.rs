@@ -10,17 +10,18 @@ use super::lanes::Lanes;
 /// How many rows ahead the row kernels of searches prefetch.
 const AHEAD: usize = 3;
 
-/// How many cache lines ahead the kernels over neighbours prefetch: enough to bridge the arithmetic between two nodes.
-const LINES_AHEAD: usize = 64;
+/// How many cache lines ahead the kernels over neighbours prefetch: a third of the first-level cache, enough to keep the
+/// memory busy through the arithmetic between two nodes.
+const LINES_AHEAD: usize = 256;
 
 /// How many rows of `columns` values ahead.
 #[inline(always)]
-pub(super) fn rows_ahead(columns: usize) -> usize {
-    (LINES_AHEAD / columns.div_ceil(LINE).max(1)).clamp(2, 16)
+pub(crate) fn rows_ahead(columns: usize) -> usize {
+    (LINES_AHEAD / columns.div_ceil(LINE).max(1)).clamp(2, 64)
 }
 
 /// Values per cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// Registers that hold the output tile of a gather.
 const TILE: usize = 8;
@@ -248,13 +249,14 @@ unsafe fn gather_tile<L: Lanes, const WIDTH: usize>(
 macro_rules! kernel_set {
     ($name:ident, $isa:expr, $lanes:ty $(, $features:literal)?) => {
         pub(super) mod $name {
-            use super::super::{Isa, Kernels, Rows};
+            use super::super::{HeadPlan, Isa, Kernels, Rows};
             use super::super::lanes;
 
             type L = $lanes;
 
             pub(in super::super) static KERNELS: Kernels = Kernels {
                 isa: $isa,
+                lanes: <L as lanes::Lanes>::N,
                 dot,
                 squared_l2,
                 axpy,
@@ -297,15 +299,17 @@ macro_rules! kernel_set {
                 => super::over_rows::<L, false> $(, $features)?);
             kernel_set!(@wrap squared_l2_rows(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32])
                 => super::over_rows::<L, true> $(, $features)?);
-            kernel_set!(@wrap gather_max(table: &[f32], rows: &[u32], out: &mut [f32])
+            kernel_set!(@wrap gather_max(table: &[f32], rows: Rows<'_>, out: &mut [f32])
                 => super::super::extremes::gather_max::<L> $(, $features)?);
             kernel_set!(@wrap gather_where_equal(
-                keys: &[f32], values: Option<&[f32]>, rows: &[u32], key: &[f32], out: &mut [f32]
+                keys: &[f32], values: Option<&[f32]>, rows: Rows<'_>, key: &[f32], out: &mut [f32]
             ) => super::super::extremes::gather_where_equal::<L> $(, $features)?);
 
             kernel_set!(@wrap head_dots(query: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32])
                 => super::super::heads::head_dots::<L> $(, $features)?);
-            kernel_set!(@wrap head_sums(table: &[f32], rows: Rows<'_>, weights: &[f32], heads: usize, out: &mut [f32]) => super::super::heads::head_sums::<L> $(, $features)?);
+            kernel_set!(@wrap head_sums(
+                table: &[f32], rows: Rows<'_>, weights: &[f32], plan: &HeadPlan, out: &mut [f32]
+            ) => super::super::heads::head_sums::<L> $(, $features)?);
             kernel_set!(@wrap row_dots(queries: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32])
                 => super::super::heads::row_dots::<L> $(, $features)?);
             kernel_set!(@wrap row_sums(table: &[f32], rows: &[u32], weights: &[f32], heads: usize, out: &mut [f32])

@@ -27,8 +27,10 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn where_equal(self, a: Self, b: Self) -> Self;
     /// The sum of all lanes.
     unsafe fn sum(self) -> f32;
-    /// Lane by lane that one of the `count <= N` values at `from` which `picks` names; picks beyond `N` are not looked at.
-    unsafe fn pick(from: *const f32, count: usize, picks: &[u32; MOST_LANES]) -> Self;
+    /// Sums of adjacent lanes: those of `self`, then those of `other`.
+    unsafe fn add_pairs(self, other: Self) -> Self;
+    /// Lane by lane that lane of `self` which `picks` names, each less than `N`; picks beyond the first `N` are not looked at.
+    unsafe fn pick(self, picks: &[u32; MOST_LANES]) -> Self;
     /// Asks for the cache line at `address`, which need not be valid.
     unsafe fn prefetch(address: *const f32);
 }
@@ -93,10 +95,13 @@ unsafe impl Lanes for Scalar {
         ((a + e) + (c + g)) + ((b + f) + (d + h))
     }
     #[inline(always)]
-    unsafe fn pick(from: *const f32, count: usize, picks: &[u32; MOST_LANES]) -> Self {
-        debug_assert!(picks[..8].iter().all(|&pick| (pick as usize) < count));
-        // SAFETY: the caller vouches for `count` values at `from`, and picks are less than `count`.
-        Self(std::array::from_fn(|i| unsafe { *from.add(picks[i] as usize) }))
+    unsafe fn add_pairs(self, other: Self) -> Self {
+        let pair = |of: &[f32; 8], at: usize| of[2 * at] + of[2 * at + 1];
+        Self(std::array::from_fn(|i| if i < 4 { pair(&self.0, i) } else { pair(&other.0, i - 4) }))
+    }
+    #[inline(always)]
+    unsafe fn pick(self, picks: &[u32; MOST_LANES]) -> Self {
+        Self(std::array::from_fn(|i| self.0[picks[i] as usize]))
     }
     #[inline(always)]
     unsafe fn prefetch(_address: *const f32) {}
@@ -185,12 +190,17 @@ pub(super) mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn pick(from: *const f32, count: usize, picks: &[u32; MOST_LANES]) -> Self {
-            // SAFETY: the trait's contract; masked lanes are not read.
+        unsafe fn add_pairs(self, other: Self) -> Self {
+            // SAFETY: the trait's contract. The instruction adds within halves: the quarters come as a, b, a, b.
             unsafe {
-                let picks = _mm256_loadu_si256(picks.as_ptr().cast());
-                Self(_mm256_permutevar8x32_ps(_mm256_maskload_ps(from, first(count)), picks))
+                let quarters = _mm256_castps_pd(_mm256_hadd_ps(self.0, other.0));
+                Self(_mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(quarters)))
             }
+        }
+        #[inline(always)]
+        unsafe fn pick(self, picks: &[u32; MOST_LANES]) -> Self {
+            // SAFETY: the trait's contract; there are more picks than lanes.
+            unsafe { Self(_mm256_permutevar8x32_ps(self.0, _mm256_loadu_si256(picks.as_ptr().cast()))) }
         }
         #[inline(always)]
         unsafe fn prefetch(address: *const f32) {
@@ -266,13 +276,19 @@ pub(super) mod x86 {
             unsafe { _mm512_reduce_add_ps(self.0) }
         }
         #[inline(always)]
-        unsafe fn pick(from: *const f32, count: usize, picks: &[u32; MOST_LANES]) -> Self {
-            debug_assert!(count <= 16);
-            // SAFETY: the trait's contract; masked lanes are not read.
+        unsafe fn add_pairs(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
             unsafe {
-                let picks = _mm512_loadu_si512(picks.as_ptr().cast());
-                Self(_mm512_permutexvar_ps(picks, _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, from)))
+                let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+                let first = _mm512_permutex2var_ps(self.0, even, other.0);
+                Self(_mm512_add_ps(first, _mm512_permutex2var_ps(self.0, odd, other.0)))
             }
+        }
+        #[inline(always)]
+        unsafe fn pick(self, picks: &[u32; MOST_LANES]) -> Self {
+            // SAFETY: the trait's contract; there are as many picks as lanes.
+            unsafe { Self(_mm512_permutexvar_ps(_mm512_loadu_si512(picks.as_ptr().cast()), self.0)) }
         }
         #[inline(always)]
         unsafe fn prefetch(address: *const f32) {
@@ -360,11 +376,17 @@ pub(super) mod arm {
             unsafe { vaddvq_f32(self.0) }
         }
         #[inline(always)]
-        unsafe fn pick(from: *const f32, count: usize, picks: &[u32; MOST_LANES]) -> Self {
-            debug_assert!(picks[..4].iter().all(|&pick| (pick as usize) < count));
-            // SAFETY: the caller vouches for `count` values at `from`, and picks are less than `count`.
+        unsafe fn add_pairs(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { vpaddq_f32(self.0, other.0) })
+        }
+        #[inline(always)]
+        unsafe fn pick(self, picks: &[u32; MOST_LANES]) -> Self {
+            let mut all = [0.0f32; 4];
+            // SAFETY: both arrays hold four values.
             unsafe {
-                let lanes: [f32; 4] = std::array::from_fn(|lane| *from.add(picks[lane] as usize));
+                vst1q_f32(all.as_mut_ptr(), self.0);
+                let lanes: [f32; 4] = std::array::from_fn(|lane| all[picks[lane] as usize]);
                 Self(vld1q_f32(lanes.as_ptr()))
             }
         }

@@ -10,6 +10,9 @@ mod heads;
 mod kernels;
 mod lanes;
 
+pub use heads::HeadPlan;
+pub(crate) use kernels::rows_ahead;
+
 use crate::error::{Error, Result};
 use std::sync::OnceLock;
 
@@ -82,15 +85,15 @@ pub type WeightedGather = fn(table: &[f32], rows: Rows<'_>, weights: &[f32], out
 /// Queries of several heads against many rows of a row-major table.
 pub type HeadDots = fn(query: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32]);
 
-/// Weighted sums of many rows, each head with weights and columns of its own.
-pub type HeadSums = fn(table: &[f32], rows: Rows<'_>, weights: &[f32], heads: usize, out: &mut [f32]);
+/// Weighted sums of many rows, each head with weights and columns of its own, as the plan divides them.
+pub type HeadSums = fn(table: &[f32], rows: Rows<'_>, weights: &[f32], plan: &HeadPlan, out: &mut [f32]);
 
 /// Weighted sums of many rows, each head with weights of its own.
 pub type RowSums = fn(table: &[f32], rows: &[u32], weights: &[f32], heads: usize, out: &mut [f32]);
 
 /// The sum of those values of many rows whose keys match.
 pub type MatchingGather =
-    fn(keys: &[f32], values: Option<&[f32]>, rows: &[u32], key: &[f32], out: &mut [f32]);
+    fn(keys: &[f32], values: Option<&[f32]>, rows: Rows<'_>, key: &[f32], out: &mut [f32]);
 
 /// The kernels of one instruction set. All slices may have any length, zero included; the functions panic when
 /// lengths disagree (callers check shapes first).
@@ -98,6 +101,8 @@ pub type MatchingGather =
 pub struct Kernels {
     /// The set these are compiled for.
     pub isa: Isa,
+    /// Values per register.
+    pub lanes: usize,
     /// `sum_i a_i b_i`.
     pub dot: fn(a: &[f32], b: &[f32]) -> f32,
     /// `sum_i (a_i - b_i)^2`.
@@ -115,14 +120,14 @@ pub struct Kernels {
     pub gather_weighted_sum: WeightedGather,
     /// `out_jh = <query_h, table[rows_j]_h>`, the columns divided among the heads.
     pub head_dots: HeadDots,
-    /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided among the heads.
+    /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided as the plan says.
     pub head_sums: HeadSums,
     /// `out_jh = <queries_h, table[rows_j]>`, every head seeing the whole row.
     pub row_dots: HeadDots,
     /// `out_h = sum_j weights_jh table[rows_j]`, every head seeing the whole row.
     pub row_sums: RowSums,
     /// `out = max_j table[rows_j]` column by column, 0 without rows; NaN wins.
-    pub gather_max: fn(table: &[f32], rows: &[u32], out: &mut [f32]),
+    pub gather_max: fn(table: &[f32], rows: Rows<'_>, out: &mut [f32]),
     /// `out = sum_j values[rows_j]` where `keys[rows_j]` equals `key`, column by column: how a maximum's gradient
     /// comes back. Without `values` the equal ones are counted.
     pub gather_where_equal: MatchingGather,

@@ -112,7 +112,7 @@ proptest! {
         }
         for set in sets() {
             let mut out = vec![f32::NAN; dim];
-            (set.gather_max)(&table, &rows, &mut out);
+            (set.gather_max)(&table, rows[..].into(), &mut out);
             for (column, &got) in out.iter().enumerate() {
                 let values = || rows.iter().map(|&r| table[r as usize * dim + column]);
                 if values().any(f32::is_nan) {
@@ -134,7 +134,7 @@ proptest! {
         for set in sets() {
             for values in [Some(&values[..]), None] {
                 let mut out = vec![f32::NAN; dim];
-                (set.gather_where_equal)(&keys, values, &rows, &key, &mut out);
+                (set.gather_where_equal)(&keys, values, rows[..].into(), &key, &mut out);
                 for (column, &got) in out.iter().enumerate() {
                     let places = rows.iter().map(|&row| row as usize * dim + column);
                     let matching = places.filter(|&at| keys[at] == key[column]);
@@ -209,7 +209,8 @@ proptest! {
             (set.head_dots)(query, &table, Rows::of(&rows, 0..rows.len()), heads, &mut got);
             prop_assert!(close(&got, &dots, width), "{:?} head_dots", set.isa);
             let mut got = vec![f32::NAN; columns];
-            (set.head_sums)(&table, rows[..].into(), &weights, heads, &mut got);
+            let plan = HeadPlan::with_lanes(set.lanes, heads, columns);
+            (set.head_sums)(&table, rows[..].into(), &weights, &plan, &mut got);
             prop_assert!(close(&got, &sums, rows.len()), "{:?} head_sums", set.isa);
         }
     }

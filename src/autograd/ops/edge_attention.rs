@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::loops;
 use crate::real::Real;
-use crate::simd::Rows;
+use crate::simd::{HeadPlan, Rows};
 use crate::threads;
 use std::ops::Range;
 use std::sync::Arc;
@@ -58,18 +58,15 @@ impl Heads {
     ) -> Buffer<T> {
         let (heads, nodes) = (self.heads, graph.num_nodes());
         let mut out = Buffer::stale(nodes * self.columns);
+        let plan = HeadPlan::new(heads, self.columns);
         threads::for_each_chunk(&mut out, BAND * self.columns, |band, out| {
             let (first, last) = (band * BAND, nodes.min((band + 1) * BAND));
             let edges = graph.edges(first).start..graph.edges(last - 1).end;
-            // Weights that stand elsewhere are fetched for the whole band at once: many loads are under way together.
             let mut arranged = Vec::new();
             let weights = match order {
                 None => &weights[edges.start * heads..edges.end * heads],
                 Some(order) => {
-                    arranged.reserve(edges.len() * heads);
-                    for &edge in &order[edges.clone()] {
-                        arranged.extend_from_slice(&weights[edge as usize * heads..][..heads]);
-                    }
+                    arrange(&order[edges.clone()], weights, heads, &mut arranged);
                     &arranged
                 }
             };
@@ -77,7 +74,7 @@ impl Heads {
                 let own = graph.edges(first + row);
                 let rows = Rows::of(graph.indices(), own.clone());
                 let own = (own.start - edges.start) * heads..(own.end - edges.start) * heads;
-                T::head_sums(x, rows, &weights[own], heads, out);
+                T::head_sums(x, rows, &weights[own], &plan, out);
             }
         });
         out
@@ -115,6 +112,7 @@ impl Heads {
         score: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
     ) -> Buffer<T> {
         let mut out = Buffer::stale(graph.num_nodes() * self.columns);
+        let plan = HeadPlan::new(self.heads, self.columns);
         threads::for_each_chunk(&mut out, BAND * self.columns, |band, out| {
             let mut alpha = Vec::new();
             for (row, out) in out.chunks_exact_mut(self.columns).enumerate() {
@@ -122,7 +120,7 @@ impl Heads {
                 alpha.resize(edges.len() * self.heads, T::ZERO);
                 score(band * BAND + row, edges.clone(), &mut alpha);
                 loops::softmax(&mut alpha, self.heads);
-                T::head_sums(x, Rows::of(graph.indices(), edges), &alpha, self.heads, out);
+                T::head_sums(x, Rows::of(graph.indices(), edges), &alpha, &plan, out);
                 if let Some(bias) = bias {
                     T::axpy(T::ONE, bias, out);
                 }
@@ -139,33 +137,47 @@ impl Heads {
     }
 }
 
-/// Per source node, the sum over the edges that leave it of values per edge, `width` each in row order.
-pub(super) fn sum_by_source<T: Real>(graph: &Graph, values: &[T], width: usize) -> Buffer<T> {
-    let back = graph.transposed();
-    let mut out = Buffer::stale(graph.num_sources() * width);
-    threads::for_each_chunk(&mut out, BAND * width, |band, out| {
-        for (row, out) in out.chunks_exact_mut(width).enumerate() {
-            T::gather_sum(values, Rows::of(&back.order, back.graph.edges(band * BAND + row)), out);
-        }
-    });
-    out
-}
-
-/// Per node, the sum of the values of its edges, `width` each in row order.
-pub(super) fn sum_by_target<T: Real>(graph: &Graph, values: &[T], width: usize) -> Buffer<T> {
-    let mut out = Buffer::zeros(graph.num_nodes() * width);
-    threads::for_each_chunk(&mut out, BAND * width, |band, out| {
-        for (row, out) in out.chunks_exact_mut(width).enumerate() {
-            let edges = graph.edges(band * BAND + row);
-            for values in values[edges.start * width..edges.end * width].chunks_exact(width) {
-                out.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value);
-            }
-        }
-    });
-    out
+/// The rows of `values` that `order` names, `width` values each. They are fetched together: many loads are under way at
+/// once, where those between a node's arithmetic would wait.
+pub(super) fn arrange<T: Real>(order: &[u32], values: &[T], width: usize, out: &mut Vec<T>) {
+    out.clear();
+    out.reserve(order.len() * width);
+    for &edge in order {
+        out.extend_from_slice(&values[edge as usize * width..][..width]);
+    }
 }
 
 impl<T: Real> Tensor<T> {
+    /// How the columns of rows to mix are divided, if rows and bias fit.
+    pub(super) fn require_attended(&self, graph: &Graph, heads: usize, bias: Option<&Self>) -> Result<Heads> {
+        let columns = self.shape().columns();
+        if *self.dims() != [graph.num_sources(), columns] {
+            let sources = graph.num_sources();
+            let message = format!("rows of shape {} over a graph of {sources} sources", self.shape());
+            return Err(Error::Shape(format!("attention: {message}")));
+        }
+        if let Some(bias) = bias.filter(|bias| *bias.dims() != [columns]) {
+            let message = format!("a bias of shape {} for {columns} columns", bias.shape());
+            return Err(Error::Shape(format!("attention: {message}")));
+        }
+        Heads::new(heads, columns)
+    }
+
+    /// The untracked mix of rows by the softmax of scores.
+    pub(super) fn attended(
+        &self,
+        graph: &Graph,
+        heads: usize,
+        bias: Option<&Self>,
+        score: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
+    ) -> Result<Self> {
+        let split = self.require_attended(graph, heads, bias)?;
+        let bias = bias.map(Self::values);
+        let bias = bias.as_ref().map(|bias| &bias[..]);
+        let out = split.attend(graph, &self.values(), bias, score);
+        Tensor::new(out, &[graph.num_nodes(), split.columns])
+    }
+
     /// Mixes the rows of `self (num_sources, heads * width)` by `weights (num_edges, heads)` in row order:
     /// `out_i,h = sum_j w_ij,h x_j,h`, `(num_nodes, heads * width)`.
     pub fn aggregate_heads(&self, graph: &Graph, weights: &Self) -> Result<Self> {

@@ -6,6 +6,7 @@ mod arithmetic;
 mod attention;
 mod broadcast;
 mod dropout;
+mod dynamic_attention;
 mod edge_attention;
 mod edge_softmax;
 mod gru;
