@@ -25,6 +25,8 @@ pub enum Base<'a, T> {
     Row(&'a [T]),
     /// A row per node.
     Rows(&'a [T]),
+    /// What `out` holds.
+    Out,
 }
 
 /// `out_i = sum_j w_ij x_j`: `x` holds `columns` values per source, `out` per node; weights are in row order, and 1
@@ -56,10 +58,14 @@ pub fn onto<T: Real>(
         return;
     }
     threads::for_each_chunk(out, BAND * columns, |band, out| {
+        let mut held = if let Base::Out = base { vec![T::ZERO; columns] } else { Vec::new() };
         for (row, out) in out.chunks_exact_mut(columns).enumerate() {
             let node = band * BAND + row;
             let edges = graph.edges(node);
             let (neighbors, degree) = (Rows::of(graph.indices(), edges.clone()), edges.len());
+            if let Base::Out = base {
+                held.copy_from_slice(out);
+            }
             match weights {
                 None => T::gather_sum(x, neighbors, out),
                 Some(weights) => T::gather_weighted_sum(x, neighbors, &weights[edges], out),
@@ -70,6 +76,7 @@ pub fn onto<T: Real>(
                 Base::Zero => out.iter_mut().for_each(|value| *value *= scale),
                 Base::Row(base) => finish(out, scale, base),
                 Base::Rows(base) => finish(out, scale, &base[node * columns..][..columns]),
+                Base::Out => finish(out, scale, &held),
             }
         }
     });

@@ -168,6 +168,13 @@ impl<T: Real> Tensor<T> {
         }
     }
 
+    /// The values, to keep: `Err` with the shared ones where somebody else holds them too, or the tensor.
+    pub(super) fn into_values(self) -> std::result::Result<Buffer<T>, Values<T>> {
+        let values = self.values();
+        drop(self);
+        Arc::try_unwrap(values)
+    }
+
     /// The values a product reads: those of the source, and whether they are this matrix's transpose.
     pub(super) fn matrix_values(&self) -> (Values<T>, bool) {
         match &*self.0.values.read().unwrap_or_else(PoisonError::into_inner) {

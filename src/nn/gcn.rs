@@ -40,7 +40,7 @@ impl<T: Real> GcnLayer<T> {
         let out = if outs <= ins {
             let rows = self.lin.forward(x)?;
             match &self.bias {
-                Some(bias) => rows.aggregate_onto(&graph, Reduce::Sum, true, bias)?,
+                Some(bias) => rows.aggregate_onto(&graph, Reduce::Sum, true, bias.clone())?,
                 None => rows.aggregate(&graph, Reduce::Sum)?,
             }
         } else {

@@ -47,7 +47,7 @@ impl<T: Real> GinLayer<T> {
 pub fn gin_sum<T: Real>(x: &Tensor<T>, graph: &Graph, eps: &Tensor<T>) -> Result<Tensor<T>> {
     graph.require_square("GINLayer")?;
     let own = x.mul(&eps.reshape(&[])?.affine(T::ONE, T::ONE)?)?;
-    x.aggregate_onto(graph, Reduce::Sum, false, &own)
+    x.aggregate_onto(graph, Reduce::Sum, false, own)
 }
 
 impl<T: Real> Module<T> for GinLayer<T> {

@@ -46,7 +46,7 @@ impl<T: Real> GraphConv<T> {
         let (rel, root, bias) = (&self.lin_rel.weight, &self.lin_root.weight, self.lin_rel.bias.as_ref());
         if outs <= ins && self.reduce.is_linear() {
             let own = x.linear(root, bias)?;
-            x.linear(rel, None)?.aggregate_onto(graph, self.reduce, true, &own)
+            x.linear(rel, None)?.aggregate_onto(graph, self.reduce, true, own)
         } else {
             let neighbors = x.aggregate(graph, self.reduce)?;
             Tensor::linear_sum(&[(&neighbors, rel), (x, root)], bias.as_slice())

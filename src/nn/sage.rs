@@ -52,7 +52,7 @@ impl<T: Real> SageLayer<T> {
         let (left, right, bias) = (&self.lin_l.weight, &self.lin_r.weight, self.lin_l.bias.as_ref());
         let out = if square && outs <= ins && self.lstm.is_none() && self.reduce.is_linear() {
             let own = own.linear(right, bias)?;
-            x.linear(left, None)?.aggregate_onto(graph, self.reduce, false, &own)?
+            x.linear(left, None)?.aggregate_onto(graph, self.reduce, false, own)?
         } else {
             let neighbors = match &self.lstm {
                 Some(SageLstm { lstm, padded }) => lstm.over_neighbors(x, graph, *padded)?,

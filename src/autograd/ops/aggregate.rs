@@ -5,7 +5,7 @@
 
 use super::linear::column_sums;
 use crate::aggregate::{self, Base};
-use crate::autograd::tape::record;
+use crate::autograd::tape::{record, tracked};
 use crate::autograd::{Shape, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
@@ -90,10 +90,9 @@ impl<T: Real> Tensor<T> {
     }
 
     /// The aggregate added to `base`, a row `(d)` or `(num_nodes, d)`, in one pass; `weighted` says whether the graph's
-    /// weights are looked at.
-    pub fn aggregate_onto(&self, graph: &Graph, reduce: Reduce, weighted: bool, base: &Self) -> Result<Self> {
+    /// weights are looked at. Without a tape the result takes the place of a base that nobody else holds.
+    pub fn aggregate_onto(&self, graph: &Graph, reduce: Reduce, weighted: bool, base: Self) -> Result<Self> {
         let columns = self.neighbor_columns(graph)?;
-        let values = base.values();
         let row = match *base.dims() {
             [length] if length == columns => true,
             [nodes, length] if (nodes, length) == (graph.num_nodes(), columns) => false,
@@ -107,13 +106,24 @@ impl<T: Real> Tensor<T> {
             }
         };
         if !reduce.is_linear() {
-            return self.aggregate_by(graph, reduce, weighted)?.add(base);
+            return self.aggregate_by(graph, reduce, weighted)?.add(&base);
         }
+        let shape = Shape::new(&[graph.num_nodes(), columns])?;
+        let tracked = tracked(&[self, &base]);
+        let kept = tracked.then(|| base.clone());
+        let values = match base.into_values() {
+            Ok(mut out) if !row && !tracked => {
+                gather_into(graph, &self.values(), columns, (reduce, weighted), Base::Out, &mut out);
+                return Tensor::new(out, &shape);
+            }
+            Ok(values) => Arc::new(values),
+            Err(values) => values,
+        };
         let under = if row { Base::Row(&values) } else { Base::Rows(&values) };
         let out = gathered(graph, &self.values(), columns, (reduce, weighted), under);
-        let shape = Shape::new(&[graph.num_nodes(), columns])?;
+        let Some(base) = kept else { return Tensor::new(out, &shape) };
         let graph = graph.clone();
-        Ok(record("aggregate", Arc::new(out), shape, [self, base], move |grad, wanted| {
+        Ok(record("aggregate", Arc::new(out), shape, [self, &base], move |grad, wanted| {
             let to_base = wanted[1].then(|| if row { column_sums(&grad, columns) } else { grad.clone() });
             [wanted[0].then(|| scattered(&graph, grad, columns, (reduce, weighted))), to_base]
         }))
@@ -188,10 +198,21 @@ fn gathered<T: Real>(
     (reduce, weighted): (Reduce, bool),
     base: Base<'_, T>,
 ) -> Buffer<T> {
-    let weights = graph.weights().filter(|_| weighted).map(T::weights);
     let mut out = Buffer::stale(graph.num_nodes() * columns);
-    aggregate::onto(graph, weights.as_deref(), x, columns, (reduce == Reduce::Mean, base), &mut out);
+    gather_into(graph, x, columns, (reduce, weighted), base, &mut out);
     out
+}
+
+fn gather_into<T: Real>(
+    graph: &Graph,
+    x: &[T],
+    columns: usize,
+    (reduce, weighted): (Reduce, bool),
+    base: Base<'_, T>,
+    out: &mut [T],
+) {
+    let weights = graph.weights().filter(|_| weighted).map(T::weights);
+    aggregate::onto(graph, weights.as_deref(), x, columns, (reduce == Reduce::Mean, base), out);
 }
 
 /// The gradient of `x` in [`gathered`]: the same over the transpose, of gradients divided by degrees for a mean.
@@ -250,7 +271,7 @@ mod tests {
             gradcheck(std::slice::from_ref(&x), |x| x[0].aggregate_unweighted(&weighted, reduce)).unwrap();
             for base in [random(&[3], 2), random(&[4, 3], 2)] {
                 let pair = [x.clone(), base];
-                gradcheck(&pair, |x| x[0].aggregate_onto(&weighted, reduce, true, &x[1])).unwrap();
+                gradcheck(&pair, |x| x[0].aggregate_onto(&weighted, reduce, true, x[1].clone())).unwrap();
             }
             let inputs = [x.clone(), random(&[6], 1)];
             gradcheck(&inputs, |x| x[0].aggregate_weighted(&plain, &x[1], reduce)).unwrap();
@@ -284,6 +305,18 @@ mod tests {
     }
 
     #[test]
+    fn a_base_is_written_over_only_where_nobody_holds_it() {
+        let (x, base) = (random(&[5, 3], 0), random(&[4, 3], 1));
+        let held = base.to_vec();
+        for reduce in [Reduce::Sum, Reduce::Mean] {
+            let beside = x.aggregate_onto(&graph(None), reduce, true, base.clone()).unwrap().to_vec();
+            assert_eq!(base.to_vec(), held);
+            let own = Tensor::new(held.clone(), &[4, 3]).unwrap();
+            assert_eq!(x.aggregate_onto(&graph(None), reduce, true, own).unwrap().to_vec(), beside);
+        }
+    }
+
+    #[test]
     fn a_node_without_neighbours_gets_zeros() {
         let x = random(&[5, 3], 0);
         for reduce in ALL {
@@ -296,7 +329,7 @@ mod tests {
         let x = random(&[4, 3], 0);
         assert!(x.aggregate(&graph(None), Reduce::Sum).is_err());
         let (five, base) = (random(&[5, 3], 0), random(&[5, 3], 0));
-        assert!(five.aggregate_onto(&graph(None), Reduce::Sum, true, &base).is_err());
+        assert!(five.aggregate_onto(&graph(None), Reduce::Sum, true, base).is_err());
         let weights = random(&[5], 0);
         assert!(random(&[5, 3], 0).aggregate_weighted(&graph(None), &weights, Reduce::Sum).is_err());
         assert!(segment_reduce(&x, &[0, 1, 2, 9], 4, Reduce::Sum).is_err());

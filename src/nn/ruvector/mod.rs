@@ -95,8 +95,8 @@ impl<T: Real> RuvectorLayer<T> {
         }
         let attended = self.attention.forward(&messages, graph)?;
         let both = match graph.weights() {
-            None => messages.aggregate_onto(graph, Reduce::Mean, false, &attended)?,
-            Some(_) => messages.aggregate_onto(&graph.row_normalize()?, Reduce::Sum, true, &attended)?,
+            None => messages.aggregate_onto(graph, Reduce::Mean, false, attended)?,
+            Some(_) => messages.aggregate_onto(&graph.row_normalize()?, Reduce::Sum, true, attended)?,
         };
         let input = self.w_agg.forward(&both)?;
         let state = self.w_update.forward(&input, &messages)?;
