@@ -97,6 +97,12 @@ impl<T: Real> Clone for Buffer<T> {
     }
 }
 
+impl<T: Real> PartialEq for Buffer<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
 impl<T: Real> Deref for Buffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {

@@ -7,6 +7,7 @@
 //! simd -> linalg -> real, loops      kernels, matrix products; numbers and loops over them
 //! buffer                             reused memory
 //! storage                           section files with checksums, atomic replace
+//! weights                           modules' weights in safetensors files, read or mapped
 //! graph -> aggregate                CSR graphs, neighbour sums and their adjoints
 //! hnsw                              the index, whose links are a graph
 //! autograd -> nn, losses, optim     tensors with gradients, layers, training pieces

@@ -1,15 +1,18 @@
 //! Weights of modules in safetensors files.
 //!
-//! Files are written beside their name and renamed. They are untrusted when read: the `safetensors` crate checks the
+//! Files are written beside their name and renamed, so that a mapped file keeps what it held. They are untrusted when read: the `safetensors` crate checks the
 //! header against the length of the file before anything is used.
 
 #![forbid(unsafe_code)]
 
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
-use crate::storage;
+use crate::storage::{self, Mapped};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A named array.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +22,7 @@ pub struct Named {
     /// Lengths of the axes.
     pub dims: Vec<usize>,
     /// Row-major values.
-    pub values: Vec<f32>,
+    pub values: Buffer<f32>,
 }
 
 /// Writes the arrays to `path`, replacing what is there in one step.
@@ -37,16 +40,71 @@ pub fn save(path: &Path, arrays: &[Named]) -> Result<()> {
 /// Reads all arrays of a file; 16- and 64-bit floats are converted.
 pub fn load(path: &Path) -> Result<Vec<Named>> {
     let bytes = std::fs::read(path).map_err(Error::io(format!("read {}", path.display())))?;
+    arrays(path, &bytes, |view| values_of(view).map(Buffer::from))
+}
+
+/// As [`load`], but 32-bit floats stay in the mapped file, of which only what is touched is read, until somebody writes
+/// them: the writer gets a copy and the file never changes. Other types, and values off their alignment, are copied.
+///
+/// The file may be replaced by renaming meanwhile, as [`save`] does; see [`Mapped`] for what it must not be.
+///
+/// ```
+/// use ruvector_gnn::weights::{Named, map, save};
+/// let path = std::env::temp_dir().join(format!("mapped-{}.safetensors", std::process::id()));
+/// save(&path, &[Named { name: "bias".into(), dims: vec![2], values: vec![1.0, 2.0].into() }])?;
+/// let mut mapped = map(&path)?;
+/// mapped[0].values[0] = 5.0;
+/// assert_eq!(map(&path)?[0].values[..], [1.0, 2.0]);
+/// # std::fs::remove_file(&path).unwrap();
+/// # Ok::<(), ruvector_gnn::Error>(())
+/// ```
+pub fn map(path: &Path) -> Result<Vec<Named>> {
+    let file = Arc::new(Mapped::open(path)?);
+    arrays(path, file.bytes(), |view| match Region::of(&file, view) {
+        Some(region) => Some(Buffer::shared(Arc::new(region))),
+        None => values_of(view).map(Buffer::from),
+    })
+}
+
+/// The arrays of a file, by name; `read` gives `None` for types that are not floats.
+fn arrays(
+    path: &Path,
+    bytes: &[u8],
+    read: impl Fn(&TensorView<'_>) -> Option<Buffer<f32>>,
+) -> Result<Vec<Named>> {
     let damaged = |what: String| Error::Format(format!("{}: {what}", path.display()));
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
     let mut arrays = Vec::new();
     for (name, view) in file.tensors() {
-        let values =
-            values_of(&view).ok_or_else(|| damaged(format!("{name} has type {:?}", view.dtype())))?;
+        let values = read(&view).ok_or_else(|| damaged(format!("{name} has type {:?}", view.dtype())))?;
         arrays.push(Named { name, dims: view.shape().to_vec(), values });
     }
     arrays.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(arrays)
+}
+
+/// One array in a mapped file.
+struct Region {
+    file: Arc<Mapped>,
+    place: Range<usize>,
+}
+
+impl Region {
+    /// Where `view` lies in `file`; `None` for what can't be read there as `f32`.
+    fn of(file: &Arc<Mapped>, view: &TensorView<'_>) -> Option<Self> {
+        let data = view.data();
+        if view.dtype() != Dtype::F32 || bytemuck::try_cast_slice::<u8, f32>(data).is_err() {
+            return None;
+        }
+        let start = data.as_ptr().addr() - file.bytes().as_ptr().addr();
+        Some(Self { file: Arc::clone(file), place: start..start + data.len() })
+    }
+}
+
+impl AsRef<[f32]> for Region {
+    fn as_ref(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.file.bytes()[self.place.clone()])
+    }
 }
 
 /// The values as `f32`; `None` for types that are not floats.
@@ -74,13 +132,79 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
         let arrays = [
-            Named { name: "bias".into(), dims: vec![3], values: vec![1.0, -2.5, 0.0] },
-            Named { name: "weight".into(), dims: vec![2, 1], values: vec![4.0, 5.0] },
+            Named { name: "bias".into(), dims: vec![3], values: vec![1.0, -2.5, 0.0].into() },
+            Named { name: "weight".into(), dims: vec![2, 1], values: vec![4.0, 5.0].into() },
         ];
         save(&path, &arrays).unwrap();
         assert_eq!(load(&path).unwrap(), arrays);
         std::fs::write(&path, &std::fs::read(&path).unwrap()[..40]).unwrap();
         assert!(matches!(load(&path), Err(Error::Format(_))));
         assert!(matches!(load(&folder.path().join("none")), Err(Error::Io { .. })));
+    }
+
+    /// A file as safetensors lays it out, `data` right after a header that need not end on a line of eight bytes.
+    #[cfg(feature = "mmap")]
+    fn raw(header: &str, data: &[u8]) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+    }
+
+    #[cfg(feature = "mmap")]
+    #[test]
+    fn mapped_values_are_those_of_the_file_until_they_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let array = |values: Vec<f32>| Named { name: "w".into(), dims: vec![2], values: values.into() };
+        save(&path, &[array(vec![1.0, 2.0])]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let (first, mut second) = (map(&path).unwrap(), map(&path).unwrap());
+        assert_eq!(first, load(&path).unwrap());
+        second[0].values[1] = 7.0;
+        assert_eq!((&first[0].values[..], &second[0].values[..]), (&[1.0, 2.0][..], &[1.0, 7.0][..]));
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        save(&path, &[array(vec![3.0, 4.0])]).unwrap();
+        assert_eq!(first[0].values[..], [1.0, 2.0], "the old file outlives its name");
+        assert_eq!(map(&path).unwrap()[0].values[..], [3.0, 4.0]);
+    }
+
+    #[cfg(feature = "mmap")]
+    #[test]
+    fn only_aligned_floats_of_32_bits_stay_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let one = 1.5f32.to_le_bytes();
+        let half = half::f16::from_f32(1.5).to_le_bytes();
+        for (dtype, data, pad, stays) in
+            [("F32", &one[..], 0, true), ("F32", &one[..], 1, false), ("F16", &half[..], 0, false)]
+        {
+            let end = data.len();
+            let header = format!(r#"{{"w":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,{end}]}}}}"#);
+            let header = format!("{header:<width$}", width = header.len().next_multiple_of(8) + pad);
+            std::fs::write(&path, raw(&header, data)).unwrap();
+            let file = Arc::new(Mapped::open(&path).unwrap());
+            let view = SafeTensors::deserialize(file.bytes()).unwrap().tensors().remove(0).1;
+            assert_eq!(Region::of(&file, &view).is_some(), stays, "{dtype}, {pad} bytes off");
+            assert_eq!(map(&path).unwrap()[0].values[..], [1.5]);
+        }
+    }
+
+    #[cfg(feature = "mmap")]
+    #[test]
+    fn damaged_files_are_refused_when_mapped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let beyond = r#"{"w":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}"#;
+        let integers = r#"{"w":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}}"#;
+        let endless = [&u64::MAX.to_le_bytes()[..], b"{}"].concat();
+        for bytes in [Vec::new(), endless, raw("{", &[]), raw(beyond, &[0; 8]), raw(integers, &[0; 4])] {
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(matches!(map(&path), Err(Error::Format(_))), "{bytes:?}");
+        }
+        assert!(matches!(map(&folder.path().join("none")), Err(Error::Io { .. })));
+    }
+
+    #[cfg(not(feature = "mmap"))]
+    #[test]
+    fn mapping_says_what_it_lacks() {
+        assert!(matches!(map(Path::new("weights.safetensors")), Err(Error::Config(_))));
     }
 }

@@ -211,6 +211,18 @@ impl<T: Real> Tensor<T> {
         }
     }
 
+    /// Lets a leaf hold these values, shared: whoever writes them while others hold them writes a copy.
+    pub fn share(&self, values: Values<T>) -> Result<()> {
+        if !self.is_leaf() {
+            return Err(Error::Config("share: only tensors made from data can take other values".into()));
+        }
+        if values.len() != self.count() {
+            return Err(Error::Shape(format!("share: {} values for shape {}", values.len(), self.shape())));
+        }
+        *self.0.values.write().unwrap_or_else(PoisonError::into_inner) = Data::Own(values);
+        Ok(())
+    }
+
     /// Whether gradients flow to this tensor.
     pub fn requires_grad(&self) -> bool {
         self.0.requires_grad.load(Ordering::Relaxed)
@@ -377,6 +389,18 @@ mod tests {
         let held = x.values();
         x.update(|values| values[0] = 3.0).unwrap();
         assert_eq!((held[0], x.values()[0]), (2.0, 3.0));
+    }
+
+    #[test]
+    fn shared_values_part_when_one_side_writes() {
+        let (x, y) = (Tensor::zeros(&[2, 1]).unwrap(), Tensor::new(vec![1.0f32, 2.0], &[2]).unwrap());
+        x.share(y.values()).unwrap();
+        assert_eq!(x.values().as_ptr(), y.values().as_ptr());
+        x.update(|values| values[0] = 3.0).unwrap();
+        assert_eq!((x.to_vec(), y.to_vec()), (vec![3.0, 2.0], vec![1.0, 2.0]));
+        assert!(matches!(Tensor::scalar(0.0f32).share(y.values()), Err(Error::Shape(_))));
+        let made = Tensor::parameter(vec![1.0f32, 2.0], &[2]).unwrap().neg().unwrap();
+        assert!(matches!(made.share(y.values()), Err(Error::Config(_))));
     }
 
     #[test]

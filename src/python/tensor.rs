@@ -226,6 +226,16 @@ impl PyTensor {
         detached(py, || self.0.update(|values| values.copy_from_slice(&source.values())))
     }
 
+    /// Whether no value is NaN or infinite.
+    fn _is_finite(&self, py: Python<'_>) -> PyResult<bool> {
+        detached(py, || Ok(all_finite(&self.0.values())))
+    }
+
+    /// Holds the values of `source`, whose number must fit; whichever is written first gets a copy.
+    fn _share(&self, source: &Self) -> PyResult<()> {
+        Ok(self.0.share(source.0.values()).map_err(Raise)?)
+    }
+
     /// The part that NumPy's `array[key]` gives: integers, slices, `...`, `None`, and one array of integers or
     /// booleans at the first axis.
     ///

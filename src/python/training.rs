@@ -1,14 +1,17 @@
 //! Ranking metrics and weight files.
 
+use crate::autograd::Tensor;
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::metrics::{self, Relevance};
 use crate::python::array;
 use crate::python::call::detached;
 use crate::python::error::Raise;
-use crate::python::tensor::to_numpy;
+use crate::python::tensor::{PyTensor, to_numpy};
 use crate::weights::{self, Named};
 use numpy::{PyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use std::path::PathBuf;
 
 /// One value per query, `None` where nothing is relevant.
@@ -47,7 +50,7 @@ fn ranking_metric(
 fn save_tensors(py: Python<'_>, path: PathBuf, arrays: Vec<(String, Bound<'_, PyAny>)>) -> PyResult<()> {
     let named = arrays.into_iter().map(|(name, value)| {
         let array = array::float32(&name, &value)?;
-        Ok(Named { name, dims: array.shape().to_vec(), values: array.as_slice()?.to_vec() })
+        Ok(Named { name, dims: array.shape().to_vec(), values: Buffer::copy_of(array.as_slice()?) })
     });
     let named = named.collect::<PyResult<Vec<_>>>()?;
     detached(py, || weights::save(&path, &named))
@@ -59,9 +62,22 @@ fn load_tensors<'py>(py: Python<'py>, path: PathBuf) -> PyResult<Vec<(String, Bo
     named.into_iter().map(|array| Ok((array.name, to_numpy(py, &array.values, &array.dims)?))).collect()
 }
 
+/// Name, shape and values, of one dimension and still in the mapped file, of every array.
+#[pyfunction]
+fn map_tensors(py: Python<'_>, path: PathBuf) -> PyResult<Vec<(String, Bound<'_, PyTuple>, PyTensor)>> {
+    let named = detached(py, || weights::map(&path))?;
+    let entries = named.into_iter().map(|Named { name, dims, values }| {
+        let count = values.len();
+        let values = Tensor::new(values, &[count]).map_err(Raise)?;
+        Ok((name, PyTuple::new(py, dims)?, PyTensor(values)))
+    });
+    entries.collect()
+}
+
 /// Registers the functions.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ranking_metric, module)?)?;
     module.add_function(wrap_pyfunction!(save_tensors, module)?)?;
-    module.add_function(wrap_pyfunction!(load_tensors, module)?)
+    module.add_function(wrap_pyfunction!(load_tensors, module)?)?;
+    module.add_function(wrap_pyfunction!(map_tensors, module)?)
 }

@@ -21,6 +21,7 @@
 //! old file or the new one ([`replace`]).
 
 mod layout;
+mod mapped;
 mod reader;
 mod replace;
 mod writer;
@@ -28,6 +29,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use mapped::Mapped;
 pub use reader::Reader;
 pub use replace::replace;
 pub use writer::Writer;

@@ -66,6 +66,9 @@ def assert_state(make: Make, layer: nn.Module, folder: Path, run: Callable[[nn.M
     layer.save_weights(folder / "layer.safetensors")
     by_file.load_weights(folder / "layer.safetensors")
     within(run(by_file), y, 0)
+    mapped = make(6).eval()
+    mapped.load_weights(folder / "layer.safetensors", mmap=True)
+    within(run(mapped), y, 0)
     again = pickle.loads(pickle.dumps(layer))
     within(run(again), y, 0)
     trained = [parameter.requires_grad for parameter in layer.parameters()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,26 +135,56 @@ class Module:
         With `strict`, both sides must have the same names (`NotFoundError`). Shapes must agree
         (`ShapeError`).
         """
-        own = dict(self.named_parameters())
-        missing, unknown = sorted(own.keys() - mapping.keys()), sorted(mapping.keys() - own.keys())
-        if strict and (missing or unknown):
-            raise NotFoundError(f"state_dict: missing {missing}, unknown {unknown}")
-        arrays = {name: np.asarray(mapping[name], dtype=np.float32) for name in own if name in mapping}
+        own = self._named(mapping, strict)
+        arrays = {name: np.asarray(mapping[name], dtype=np.float32) for name in own}
         for name, array in arrays.items():
-            if array.shape != own[name].shape:
-                raise ShapeError(f"state_dict: {name} has shape {array.shape}, expected {own[name].shape}")
-            if not np.isfinite(array).all():
-                raise ShapeError(f"state_dict: {name} must be finite")
+            _require_fit(name, own[name], array.shape, bool(np.isfinite(array).all()))
         for name, array in arrays.items():
             own[name].copy_(array)
+
+    def _named(self, names: Collection[str], strict: bool) -> dict[str, Parameter]:
+        """Return the parameters among `names`; with `strict`, both sides must have the same."""
+        own = dict(self.named_parameters())
+        missing, unknown = sorted(own.keys() - names), sorted(set(names) - own.keys())
+        if strict and (missing or unknown):
+            raise NotFoundError(f"state_dict: missing {missing}, unknown {unknown}")
+        return {name: parameter for name, parameter in own.items() if name in names}
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Write all parameters to a safetensors file, replacing what is there in one step."""
         _core.save_tensors(os.fspath(path), list(self.state_dict().items()))
 
-    def load_weights(self, path: str | os.PathLike[str], strict: bool = True) -> None:
-        """Read parameters from a safetensors file, as `load_state_dict`."""
-        self.load_state_dict(dict(_core.load_tensors(os.fspath(path))), strict)
+    def load_weights(self, path: str | os.PathLike[str], strict: bool = True, mmap: bool = False) -> None:
+        """Read parameters from a safetensors file, as `load_state_dict`.
+
+        With `mmap`, float32 weights stay in the mapped file, whose pages the system shares between
+        processes and drops when memory is short; whatever writes a parameter (training,
+        `load_state_dict`) gets a copy of it first, so that the file never changes. Values of other
+        types, or off their alignment, are copied. The file may be replaced by `save_weights` or a
+        rename meanwhile; it must not be shortened or written in place.
+
+        Raises `FormatError` for a damaged file, `NotFoundError` and `ShapeError` as `load_state_dict`.
+
+        >>> import pathlib, tempfile
+        >>> import ruvector_gnn as rg
+        >>> layer, other = rg.nn.Linear(2, 1, seed=0), rg.nn.Linear(2, 1, seed=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "layer.safetensors")
+        ...     layer.save_weights(path)
+        ...     other.load_weights(path, mmap=True)
+        >>> bool((other.weight.numpy() == layer.weight.numpy()).all())
+        True
+        """
+        if not mmap:
+            self.load_state_dict(dict(_core.load_tensors(os.fspath(path))), strict)
+            return
+        mapped = {name: (shape, values) for name, shape, values in _core.map_tensors(os.fspath(path))}
+        own = self._named(mapped, strict)
+        for name, parameter in own.items():
+            shape, values = mapped[name]
+            _require_fit(name, parameter, shape, values._is_finite())
+        for name, parameter in own.items():
+            parameter._share(mapped[name][1])
 
     def extra_repr(self) -> str:
         """Describe the settings, for `repr`."""
@@ -165,6 +195,13 @@ class Module:
         lines = [f"  ({name}): {module!r}".replace("\n", "\n  ") for name, module in self._modules.items()]
         inside = "\n" + "\n".join(lines) + "\n" if lines else ""
         return f"{type(self).__name__}({self.extra_repr()}{inside})"
+
+
+def _require_fit(name: str, parameter: Parameter, shape: tuple[int, ...], finite: bool) -> None:
+    if shape != parameter.shape:
+        raise ShapeError(f"state_dict: {name} has shape {shape}, expected {parameter.shape}")
+    if not finite:
+        raise ShapeError(f"state_dict: {name} must be finite")
 
 
 @contextmanager

@@ -1,0 +1,42 @@
+//! A file read where the system keeps it: pages come in when they are touched and go when memory is short.
+
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// The bytes of a mapped file.
+///
+/// They stay what they were when another file is renamed over its name, as [`replace`](super::replace()) does. A file that
+/// is written in place, or shortened, changes under its readers, and reading past the new end kills the process.
+#[derive(Debug)]
+pub struct Mapped {
+    #[cfg(feature = "mmap")]
+    map: memmap2::Mmap,
+    #[cfg(not(feature = "mmap"))]
+    map: std::convert::Infallible,
+}
+
+impl Mapped {
+    /// Maps the file at `path`; [`Error::Config`] where the feature `mmap` is not compiled in.
+    #[cfg(feature = "mmap")]
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path).map_err(Error::io(format!("read {}", path.display())))?;
+        // SAFETY: the map is only read. Files of this crate are replaced by renaming, never written in place; that nobody
+        // else does so is the caller's to see to, as documented above.
+        let map = unsafe { memmap2::Mmap::map(&file) };
+        Ok(Self { map: map.map_err(Error::io(format!("map {}", path.display())))? })
+    }
+
+    /// Maps the file at `path`; [`Error::Config`] where the feature `mmap` is not compiled in.
+    #[cfg(not(feature = "mmap"))]
+    pub fn open(path: &Path) -> Result<Self> {
+        Err(Error::Config(format!("{}: mapping needs the feature `mmap`, which is off", path.display())))
+    }
+
+    /// The content.
+    pub fn bytes(&self) -> &[u8] {
+        #[cfg(feature = "mmap")]
+        return &self.map;
+        #[cfg(not(feature = "mmap"))]
+        match self.map {}
+    }
+}
