@@ -283,6 +283,24 @@ vectorized! {
         task.run();
     }
 
+    /// Adds one message `m = weight x` of a softmax aggregation to the sums of `e^(m - max) m` and `e^(m - max)`.
+    pub fn add_message[T: Real][T](weight: T, x: &[T], max: &[T], sums: &mut [T], total: &mut [T]) {
+        for (((sum, total), &x), &max) in sums.iter_mut().zip(total).zip(x).zip(max) {
+            let message = weight * x;
+            let e = (message - max).exp();
+            *sum += e * message;
+            *total += e;
+        }
+    }
+
+    /// `out += weight grad slope(weight x, first, second)`; `rows` are `[x, grad, first, second]`.
+    pub fn add_slopes[T: Real, S: Fn(T, T, T) -> T][T, S](weight: T, rows: [&[T]; 4], slope: &S, out: &mut [T]) {
+        let [x, grad, first, second] = rows;
+        for ((((out, &x), &grad), &first), &second) in out.iter_mut().zip(x).zip(grad).zip(first).zip(second) {
+            *out += weight * grad * slope(weight * x, first, second);
+        }
+    }
+
     fn softmax_of[T: Real, const HEADS: usize][T, HEADS](
         scores: &mut [T], kept: &mut [T], heads: usize
     ) {

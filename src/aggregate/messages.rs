@@ -7,6 +7,7 @@
 
 use super::{BAND, per_row};
 use crate::graph::Graph;
+use crate::loops;
 use crate::real::{Real, larger, largest};
 use crate::simd::Rows;
 use crate::threads;
@@ -108,7 +109,7 @@ pub fn softmax<T: Real>(
                 for edge in graph.edges(band * BAND + row) {
                     let x = &x[graph.indices()[edge] as usize * columns..][..columns];
                     let weight = weights.map_or(T::ONE, |weights| weights[edge]);
-                    add_message(weight, x, logs, out, &mut total);
+                    loops::add_message(weight, x, logs, out, &mut total);
                 }
                 for ((out, log), &total) in out.iter_mut().zip(logs).zip(&total) {
                     if total > T::ZERO {
@@ -119,16 +120,6 @@ pub fn softmax<T: Real>(
             }
         }
     });
-}
-
-/// Adds one message to the sums of `e^(m - max) m` and `e^(m - max)`.
-fn add_message<T: Real>(weight: T, x: &[T], max: &[T], sums: &mut [T], total: &mut [T]) {
-    for (((sum, total), &x), &max) in sums.iter_mut().zip(total).zip(x).zip(max) {
-        let message = weight * x;
-        let e = (message - max).exp();
-        *sum += e * message;
-        *total += e;
-    }
 }
 
 /// The gradient of `x` where `dout_i / dm_ij = slope(m_ij, first_i, second_i)`, each a row of `columns` values per node.
@@ -149,11 +140,7 @@ pub fn adjoint<T: Real>(
             let start = back.graph.indices()[edge] as usize * columns;
             let weight = weights.map_or(T::ONE, |weights| weights[back.order[edge] as usize]);
             let [grad, first, second] = [grad, kept[0], kept[1]].map(|values| &values[start..][..columns]);
-            for ((((out, &x), &grad), &first), &second) in
-                out.iter_mut().zip(x).zip(grad).zip(first).zip(second)
-            {
-                *out += weight * grad * slope(weight * x, first, second);
-            }
+            loops::add_slopes(weight, [x, grad, first, second], &slope, out);
         }
     });
 }
