@@ -1,0 +1,96 @@
+//! Gates of recurrent units, normalization of rows, messages of a softmax aggregation.
+
+use super::sum;
+use crate::real::Real;
+
+#[inline(always)]
+fn sigmoid<T: Real>(x: T) -> T {
+    T::ONE / (T::ONE + (-x).exp())
+}
+
+vectorized! {
+    /// Adds one message `m = weight x` of a softmax aggregation to the sums of `e^(m - max) m` and `e^(m - max)`.
+    pub fn add_message[T: Real][T](weight: T, x: &[T], max: &[T], sums: &mut [T], total: &mut [T]) {
+        for (((sum, total), &x), &max) in sums.iter_mut().zip(total).zip(x).zip(max) {
+            let message = weight * x;
+            let e = (message - max).exp();
+            *sum += e * message;
+            *total += e;
+        }
+    }
+
+    /// `out += weight grad slope(weight x, first, second)`; `rows` are `[x, grad, first, second]`.
+    pub fn add_slopes[T: Real, S: Fn(T, T, T) -> T][T, S](weight: T, rows: [&[T]; 4], slope: &S, out: &mut [T]) {
+        let [x, grad, first, second] = rows;
+        for ((((out, &x), &grad), &first), &second) in out.iter_mut().zip(x).zip(grad).zip(first).zip(second) {
+            *out += weight * grad * slope(weight * x, first, second);
+        }
+    }
+
+    /// `out = sigmoid(a) h`.
+    pub fn gate[T: Real][T](a: &[T], h: &[T], out: &mut [T]) {
+        for ((out, &a), &h) in out.iter_mut().zip(a).zip(h) {
+            *out = h * sigmoid(a);
+        }
+    }
+
+    /// `grad = grad h r (1 - r)` with `r = sigmoid(a)`: to the gate.
+    pub fn gate_to_gate[T: Real][T](a: &[T], h: &[T], grad: &mut [T]) {
+        for ((grad, &a), &h) in grad.iter_mut().zip(a).zip(h) {
+            let r = sigmoid(a);
+            *grad = *grad * h * r * (T::ONE - r);
+        }
+    }
+
+    /// `grad = grad sigmoid(a)`: to what was gated.
+    pub fn gate_to_state[T: Real][T](a: &[T], grad: &mut [T]) {
+        for (grad, &a) in grad.iter_mut().zip(a) {
+            *grad *= sigmoid(a);
+        }
+    }
+
+    /// `out = h + sigmoid(a) (tanh(b) - h)`.
+    pub fn blend[T: Real][T](a: &[T], b: &[T], h: &[T], out: &mut [T]) {
+        for (((out, &a), &b), &h) in out.iter_mut().zip(a).zip(b).zip(h) {
+            *out = h + sigmoid(a) * (b.tanh() - h);
+        }
+    }
+
+    /// From the gradient of [`blend`]'s result those of `a`, `b` and, in place, `h`.
+    pub fn blend_adjoint[T: Real][T](
+        a: &[T], b: &[T], h: &[T], to_a: &mut [T], to_b: &mut [T], grad: &mut [T]
+    ) {
+        for at in 0..grad.len().min(a.len()).min(b.len()).min(h.len()).min(to_a.len()).min(to_b.len()) {
+            let (g, z, c) = (grad[at], sigmoid(a[at]), b[at].tanh());
+            to_a[at] = g * (c - h[at]) * z * (T::ONE - z);
+            to_b[at] = g * z * (T::ONE - c * c);
+            grad[at] = g * (T::ONE - z);
+        }
+    }
+
+    /// Layer normalization of one row in place.
+    pub fn normalize[T: Real][T](row: &mut [T], weight: &[T], bias: &[T], eps: T) {
+        let (mean, scale) = moments(row, eps);
+        for ((x, &w), &b) in row.iter_mut().zip(weight).zip(bias) {
+            *x = (*x - mean) * scale * w + b;
+        }
+    }
+}
+
+/// Mean and `1 / sqrt(var + eps)` of a row.
+#[inline(always)]
+pub fn moments<T: Real>(row: &[T], eps: T) -> (T, T) {
+    let count = T::of(row.len() as f64);
+    let mean = sum(row) / count;
+    let mut squares = [T::ZERO; 8];
+    let (eights, rest) = row.as_chunks::<8>();
+    for eight in eights {
+        for lane in 0..8 {
+            squares[lane] += (eight[lane] - mean) * (eight[lane] - mean);
+        }
+    }
+    for (square, &x) in squares.iter_mut().zip(rest) {
+        *square += (x - mean) * (x - mean);
+    }
+    (mean, T::ONE / (sum(&squares) / count + eps).sqrt())
+}
