@@ -9,7 +9,11 @@ use super::build::{self, Rows};
 use super::sample::Reached;
 use super::{Block, Graph};
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 use crate::threads;
+
+/// Sources whose distances are found between two looks at the monitor.
+const TURN: usize = 16;
 
 impl Graph {
     /// The nodes within `k` hops of `nodes`, these among them, rising.
@@ -42,21 +46,30 @@ impl Graph {
     }
 
     /// The number of hops from each of `sources` to every node, one row of [`num_nodes`](Self::num_nodes) values per
-    /// source: -1 for nodes that can't be reached within `max_hops`.
+    /// source: -1 for nodes that can't be reached within `max_hops`. `monitor` is told how many sources are done.
     ///
     /// ```
-    /// use ruvector_gnn::graph::Graph;
+    /// use ruvector_gnn::{graph::Graph, monitor::Silent};
     /// let path = Graph::from_edges(&[0, 1, 2], &[1, 2, 3], 4, 4, None)?;
-    /// assert_eq!(path.distances(&[1], None)?, [-1, 0, 1, 2]);
+    /// assert_eq!(path.distances(&[1], None, &mut Silent)?, [-1, 0, 1, 2]);
     /// # Ok::<(), ruvector_gnn::Error>(())
     /// ```
-    pub fn distances(&self, sources: &[u32], max_hops: Option<usize>) -> Result<Vec<i64>> {
+    pub fn distances(
+        &self,
+        sources: &[u32],
+        max_hops: Option<usize>,
+        monitor: &mut dyn Monitor,
+    ) -> Result<Vec<i64>> {
         self.require_square("distances")?;
         build::check_nodes("source", sources, self.num_nodes())?;
+        let (nodes, total) = (self.num_nodes().max(1), sources.len());
         let mut hops = vec![-1; sources.len() * self.num_nodes()];
-        threads::for_each_chunk(&mut hops, self.num_nodes().max(1), |source, hops| {
-            self.spread(sources[source], max_hops.unwrap_or(usize::MAX), hops);
-        });
+        for (turn, (sources, hops)) in sources.chunks(TURN).zip(hops.chunks_mut(TURN * nodes)).enumerate() {
+            monitor.step(turn * TURN, total, &[])?;
+            threads::for_each_chunk(hops, nodes, |source, hops| {
+                self.spread(sources[source], max_hops.unwrap_or(usize::MAX), hops);
+            });
+        }
         Ok(hops)
     }
 

@@ -5,8 +5,12 @@
 use super::sample::Reached;
 use super::{Block, Graph};
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 use crate::rng::{self, SplitMix};
 use crate::threads;
+
+/// Subgraphs that are drawn between two looks at the monitor.
+const TURN: usize = 16;
 
 /// What [`Graph::random_walk_subgraphs`] draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,28 +32,39 @@ impl Graph {
     /// `num_batches / (N C_v)`: a sum over a subgraph's nodes by these weights has the mean over all nodes that any
     /// subgraph holds, times their share, as its average over the subgraphs. With `normalize`, the weight of an edge
     /// to target `v` is multiplied by `C_v / C_e`: averaged over the subgraphs that hold `v`, its sum over neighbours
-    /// is that of the whole graph, over the edges that any subgraph holds.
+    /// is that of the whole graph, over the edges that any subgraph holds. `monitor` is told how many subgraphs are drawn.
     ///
     /// ```
     /// use ruvector_gnn::graph::{Graph, WalkOptions};
+    /// use ruvector_gnn::monitor::Silent;
     /// let ring = Graph::from_edges(&[0, 1, 2], &[1, 2, 0], 3, 3, None)?;
     /// let options = WalkOptions { roots: 1, walk_length: 1, num_batches: 4, normalize: true };
-    /// for (part, weights) in ring.random_walk_subgraphs(&options, 0)? {
+    /// for (part, weights) in ring.random_walk_subgraphs(&options, 0, &mut Silent)? {
     ///     assert_eq!((part.source_nodes().len(), weights.len()), (2, 2));
     /// }
     /// # Ok::<(), ruvector_gnn::Error>(())
     /// ```
-    pub fn random_walk_subgraphs(&self, options: &WalkOptions, seed: u64) -> Result<Vec<(Block, Vec<f32>)>> {
+    pub fn random_walk_subgraphs(
+        &self,
+        options: &WalkOptions,
+        seed: u64,
+        monitor: &mut dyn Monitor,
+    ) -> Result<Vec<(Block, Vec<f32>)>> {
         self.require_square("random_walk_subgraphs")?;
         for (name, value) in [("roots", options.roots), ("num_batches", options.num_batches)] {
             if value == 0 {
                 return Err(Error::Config(format!("{name} must be at least 1, got 0")));
             }
         }
-        let batches = threads::map(options.num_batches, |batch| {
-            let key = rng::stream(seed, "random-walks", batch as u64).next_u64();
-            self.walked(options, key)
-        });
+        let mut batches = Vec::new();
+        while batches.len() < options.num_batches {
+            let first = batches.len();
+            monitor.step(first, options.num_batches, &[])?;
+            batches.extend(threads::map(TURN.min(options.num_batches - first), |batch| {
+                let key = rng::stream(seed, "random-walks", (first + batch) as u64).next_u64();
+                self.walked(options, key)
+            }));
+        }
         let (mut of_node, mut of_edge) = (vec![0u32; self.num_nodes()], vec![0u32; self.num_edges()]);
         for batch in &batches {
             batch.target_nodes().iter().for_each(|&node| of_node[node as usize] += 1);

@@ -4,7 +4,7 @@ use crate::error::{Error, require_finite};
 use crate::graph::{Graph, WalkOptions};
 use crate::python::array;
 use crate::python::block::{PyBlock, block_of, blocks_of};
-use crate::python::call::detached;
+use crate::python::call::{detached, monitored};
 use crate::python::error::Raise;
 use numpy::{PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
@@ -409,7 +409,7 @@ impl PyGraph {
             num_batches: count_of("num_batches", num_batches)?,
             normalize,
         };
-        let batches = detached(py, || self.0.random_walk_subgraphs(&options, seed))?;
+        let batches = monitored(py, None, |monitor| self.0.random_walk_subgraphs(&options, seed, monitor))?;
         let parts = batches
             .into_iter()
             .map(|(block, weights)| Ok((block_of(py, block)?, PyArray1::from_vec(py, weights))));
@@ -462,7 +462,7 @@ impl PyGraph {
         let max_hops = max_hops.map(|hops| count_of("max_hops", hops)).transpose()?;
         let mut shape = array::int64("source", source)?.shape().to_vec();
         let sources = array::nodes("source", source)?;
-        let hops = detached(py, || self.0.distances(&sources, max_hops))?;
+        let hops = monitored(py, None, |monitor| self.0.distances(&sources, max_hops, monitor))?;
         shape.push(self.0.num_nodes());
         PyArray1::from_vec(py, hops).reshape(shape)
     }

@@ -326,7 +326,8 @@ unsafe fn row_dots_of<L: Lanes, const H: usize>(
     out: &mut [f32],
 ) {
     let columns = queries.len() / heads;
-    let ahead = rows_ahead(columns);
+    // Queries of all heads stand in the cache too.
+    let ahead = rows_ahead(columns) / 2;
     let step = L::N / H;
     let mut sums = [0.0; MOST_LANES];
     for (first, rows_now) in rows.now.chunks(step).enumerate() {

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -308,3 +312,13 @@ def test_layers_take_blocks() -> None:
         layer(x, block)
     with pytest.raises(rg.ShapeError, match="among the sources"):
         layer(np.ones((1, 6)), rg.Graph.from_csr([0, 1, 1], [0], num_sources=1))
+
+
+def test_ctrl_c_stops_long_draws():
+    graph = rg.Graph.from_edge_index(np.random.default_rng(0).integers(20_000, size=(2, 200_000)), 20_000)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        graph.random_walk_subgraphs(roots=2000, walk_length=20, num_batches=10**9)
+    assert time.monotonic() - begin < 5
