@@ -29,7 +29,7 @@ from ruvector_gnn._core import (
 from ruvector_gnn.autograd import no_grad, tensor
 from ruvector_gnn.db import SearchResult, VectorDB
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
-from ruvector_gnn.hits import Hits
+from ruvector_gnn.hits import Hits, RangeHits
 from ruvector_gnn.learn import Ranking, SearchLearner
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "HNSWIndex",
     "Hits",
     "NotFoundError",
+    "RangeHits",
     "Ranking",
     "RowError",
     "RuvectorError",

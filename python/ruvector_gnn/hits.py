@@ -18,3 +18,14 @@ class Hits(NamedTuple):
     """Row numbers, shape `(queries, k)`."""
     distances: NDArray[np.float32]
     """Distances in the unit of the index's metric, shape `(queries, k)`."""
+
+
+class RangeHits(NamedTuple):
+    """All rows within a radius: query `i` has the places `indptr[i]` to `indptr[i + 1]`, nearest first."""
+
+    indptr: NDArray[np.int64]
+    """Where each query's hits begin, and the number of all, shape `(queries + 1,)`."""
+    rows: NDArray[np.int64]
+    """Row numbers."""
+    distances: NDArray[np.float32]
+    """Distances in the unit of the index's metric."""

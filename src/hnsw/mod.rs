@@ -13,6 +13,7 @@
 //! traverse           the walk, and the choice of neighbours
 //! build, journal     adding rows, in parallel and deterministically; taking back an interrupted call
 //! search, filter     the nearest rows: approximately, exactly, among some
+//! range              all rows within a radius
 //! stats, file        what there is; saving and loading
 //! ```
 //!
@@ -29,6 +30,7 @@ mod links;
 mod metric;
 mod params;
 mod queue;
+mod range;
 mod search;
 mod stats;
 mod traverse;
@@ -42,6 +44,7 @@ pub use file::LoadOptions;
 pub use filter::Filter;
 pub use metric::Metric;
 pub use params::{Params, Storage};
+pub use range::RangeHits;
 pub use search::Hits;
 pub use stats::{LevelStats, Stats};
 

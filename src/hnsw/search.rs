@@ -17,13 +17,13 @@ use ndarray::{Array2, ArrayView2};
 use std::cmp::Reverse;
 
 /// `C` above.
-const SCORED_PER_ROW: usize = 20;
+pub(super) const SCORED_PER_ROW: usize = 20;
 
 /// Rows that a scan scores at a time: they stay in the cache while several queries are compared with them.
-const TILE: usize = 256;
+pub(super) const TILE: usize = 256;
 
 /// Queries that share a tile.
-const SHARED: usize = 16;
+pub(super) const SHARED: usize = 16;
 
 /// No hit.
 const NO_KEY: u64 = u64::MAX;

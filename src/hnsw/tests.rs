@@ -310,3 +310,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn ranges_hold_what_brute_force_finds() {
+    let vectors = clustered(6_000, 16, 30, 3);
+    let queries = clustered(40, 16, 30, 3) + 0.03;
+    for metric in Metric::ALL {
+        let index = built(&vectors, params(metric));
+        let all = index.exact_search(queries.view(), vectors.nrows(), None).unwrap();
+        // Radii that hold nothing, about 10, 300 and 3,000 rows of the first query, and everything.
+        let radii = [10, 300, 3_000].map(|rank| f64::from(all.distances[[0, rank]]));
+        for radius in [&[f64::NEG_INFINITY][..], &radii, &[f64::INFINITY]].concat() {
+            let exact = index.range_search(queries.view(), radius, true).unwrap();
+            let found = index.range_search(queries.view(), radius, false).unwrap();
+            let (mut common, mut wanted) = (0, 0);
+            for query in 0..queries.nrows() {
+                let inside = all.distances.row(query).iter().filter(|&&d| f64::from(d) <= radius).count();
+                let own = exact.indptr[query]..exact.indptr[query + 1];
+                assert_eq!(exact.rows[own.clone()], all.rows.row(query).to_vec()[..inside]);
+                assert_eq!(exact.distances[own.clone()], all.distances.row(query).to_vec()[..inside]);
+                let got = &found.rows[found.indptr[query]..found.indptr[query + 1]];
+                assert!(got.iter().all(|row| exact.rows[own.clone()].contains(row)), "{metric:?} {radius}");
+                (common, wanted) = (common + got.len(), wanted + inside);
+            }
+            assert!(common as f64 >= 0.97 * wanted as f64, "{metric:?} {radius}: {common} of {wanted}");
+        }
+        assert!(matches!(index.range_search(queries.view(), f64::NAN, false), Err(Error::Config(_))));
+    }
+    let empty = HnswIndex::new(16, Params::default()).unwrap();
+    assert_eq!(empty.range_search(queries.view(), 1.0, false).unwrap().indptr, [0; 41]);
+}

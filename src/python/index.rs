@@ -217,6 +217,38 @@ impl PyIndex {
         to_hits(py, hits)
     }
 
+    /// Return all rows within `radius` of each query as `RangeHits(indptr, rows, distances)`: query `i` has the places
+    /// `indptr[i]` to `indptr[i + 1]`, nearest first.
+    ///
+    /// `radius` is in the unit of the distances that `search` returns, and inclusive. Walks find nearly all such rows, with
+    /// ever more candidates until the radius lies well inside them; `exact=True` compares with every row.
+    ///
+    /// Raises `ShapeError` as `search` does, `ConfigError` for a radius that is NaN.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import ruvector_gnn as rg
+    /// >>> index = rg.HNSWIndex(1, metric="l2")
+    /// >>> _ = index.add([[0], [3], [1]])
+    /// >>> index.range_search([[0], [9]], radius=1)
+    /// RangeHits(indptr=array([0, 2, 2]), rows=array([0, 2]), distances=array([0., 1.], dtype=float32))
+    #[pyo3(signature = (queries, radius, exact=false))]
+    fn range_search<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        radius: f64,
+        exact: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let queries = array::float32("queries", queries)?;
+        let view = matrix("queries", &queries).map_err(Raise)?;
+        let hits = self.read(py, |index| index.range_search(view, radius, exact))?;
+        let indptr: Vec<i64> = hits.indptr.into_iter().map(|at| at as i64).collect();
+        let parts = (indptr.into_pyarray(py), hits.rows.into_pyarray(py), hits.distances.into_pyarray(py));
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        hits_class(py, &CLASS, "RangeHits")?.call1(parts)
+    }
+
     /// Return the vectors of `rows`, or of all rows in the order of `rows()`, float32 `(n, dim)`, bit for bit as added.
     ///
     /// Raises `RowError` for unknown rows.
@@ -452,9 +484,19 @@ fn list<'a, T: numpy::Element>(name: &str, array: &'a PyReadonlyArrayDyn<'_, T>)
 
 fn to_hits(py: Python<'_>, hits: Hits) -> PyResult<Bound<'_, PyAny>> {
     static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let class = CLASS
-        .get_or_try_init(py, || PyResult::Ok(py.import("ruvector_gnn.hits")?.getattr("Hits")?.unbind()))?;
-    class.bind(py).call1((hits.rows.into_pyarray(py), hits.distances.into_pyarray(py)))
+    let class = hits_class(py, &CLASS, "Hits")?;
+    class.call1((hits.rows.into_pyarray(py), hits.distances.into_pyarray(py)))
+}
+
+/// A class of `ruvector_gnn.hits`, looked up once.
+fn hits_class<'a, 'py>(
+    py: Python<'py>,
+    place: &'a PyOnceLock<Py<PyAny>>,
+    name: &str,
+) -> PyResult<&'a Bound<'py, PyAny>> {
+    let class = place
+        .get_or_try_init(py, || PyResult::Ok(py.import("ruvector_gnn.hits")?.getattr(name)?.unbind()))?;
+    Ok(class.bind(py))
 }
 
 fn to_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> {

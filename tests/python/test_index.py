@@ -358,3 +358,24 @@ def test_the_examples_of_the_docstrings_run():
     for test in finder.find(rg.HNSWIndex, "HNSWIndex", module=False):
         runner.run(test)
     assert runner.summarize() == (0, runner.tries) and runner.tries > 10
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+def test_range_search_equals_the_distances_of_numpy(metric):
+    rng = np.random.default_rng(5)
+    vectors, queries = (rng.standard_normal((n, 12)).astype(np.float32) for n in (3000, 20))
+    index = rg.HNSWIndex(12, metric=metric)
+    index.add(vectors)
+    distances = np.sort(index.exact_search(queries, 3000).distances, axis=1)
+    for rank in (0, 5, 900):
+        radius = float(distances[3, rank])
+        indptr, rows, found = index.range_search(queries, radius, exact=True)
+        np.testing.assert_array_equal(np.diff(indptr), (distances <= radius).sum(axis=1))
+        assert found[indptr[3] : indptr[4]].tolist() == distances[3, : rank + 1].tolist(), "inclusive"
+        walked = index.range_search(queries, radius)
+        assert len(walked.rows) >= 0.97 * len(rows)
+    assert index.range_search(queries[0], -np.inf).indptr.tolist() == [0, 0]
+    with pytest.raises(rg.ConfigError, match="radius"):
+        index.range_search(queries, np.nan)
+    with pytest.raises(rg.ShapeError, match="queries"):
+        index.range_search(queries[:, :3], 1.0)
