@@ -1,7 +1,7 @@
 //! Weights of modules in safetensors files.
 //!
-//! Files are written beside their name and renamed, so that a mapped file keeps what it held. They are untrusted when read: the `safetensors` crate checks the
-//! header against the length of the file before anything is used.
+//! Files are written beside their name and renamed, so that a mapped file keeps what it held. They are untrusted when
+//! read: the `safetensors` crate checks the header against the length of the file before anything is used.
 
 #![forbid(unsafe_code)]
 
