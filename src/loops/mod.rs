@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! softmax    over the edges of a node, head by head
+//! factored   additive attention without an exponential per edge
 //! edges      scores of additive attention from the terms of sources, targets and edges
 //! units      gates of recurrent units, normalization of rows, messages of a softmax aggregation
 //! ```
@@ -64,10 +65,12 @@ macro_rules! by_heads {
 }
 
 mod edges;
+mod factored;
 mod softmax;
 mod units;
 
 pub use edges::*;
+pub use factored::*;
 pub use softmax::*;
 pub use units::*;
 

@@ -8,9 +8,14 @@ pub fn softmax<T: Real>(scores: &mut [T], heads: usize) {
     by_heads!(heads, softmax_of(scores, &mut []));
 }
 
-/// As [`softmax`]; `kept` gets each head's largest score, then each head's `1 / sum exp(score - largest)`.
+/// As [`softmax`]; `kept`, unless empty, gets each head's largest score, then each head's `1 / sum exp(score - largest)`.
 pub fn softmax_kept<T: Real>(scores: &mut [T], heads: usize, kept: &mut [T]) {
     by_heads!(heads, softmax_of(scores, kept));
+}
+
+/// `out_h = sum_j rows_jh`.
+pub fn sums_by_head<T: Real>(rows: &[T], out: &mut [T]) {
+    by_heads!(out.len(), sums_by_head_of(rows, out));
 }
 
 /// Turns one node's gradients, `heads` columns, into those of its scores: `grad = y (grad - sum y grad)`.
@@ -62,6 +67,17 @@ vectorized! {
         if !kept.is_empty() {
             kept[..HEADS].copy_from_slice(&max[..HEADS]);
             kept[HEADS..2 * HEADS].copy_from_slice(&scale[..HEADS]);
+        }
+    }
+
+    fn sums_by_head_of[T: Real, const HEADS: usize][T, HEADS](rows: &[T], out: &mut [T], heads: usize) {
+        let heads = if HEADS == 0 { heads } else { HEADS };
+        let out = &mut out[..heads];
+        out.fill(T::ZERO);
+        for row in rows.chunks_exact(heads) {
+            for at in 0..heads {
+                out[at] += row[at];
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::autograd::{Shape, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::loops;
 use crate::real::Real;
 use crate::simd::Rows;
 use std::ops::Range;
@@ -44,17 +45,18 @@ impl<T: Real> Tensor<T> {
         let split = Heads::new(heads, columns)?;
         let scale = T::of((split.width() as f64).sqrt().recip());
         let (q, k, v) = (self.values(), keys.values(), values.values());
-        let score = |row: usize, edges: Range<usize>, scores: &mut [T]| {
-            T::head_dots(split.row(&q, row), &k, Rows::of(graph.indices(), edges), heads, scores);
-            scores.iter_mut().for_each(|score| *score *= scale);
+        let weigh = |row: usize, edges: Range<usize>, out: &mut [T]| {
+            T::head_dots(split.row(&q, row), &k, Rows::of(graph.indices(), edges), heads, out);
+            out.iter_mut().for_each(|score| *score *= scale);
+            loops::softmax(out, heads);
         };
         let parents = [self, keys, values];
         let shape = Shape::new(&[graph.num_nodes(), columns])?;
         if !tracked(&parents) {
-            let out = split.attend(graph, &v, None, score);
+            let out = split.attend(graph, &v, None, weigh);
             return Ok(record("attention", Arc::new(out), shape, parents, |_, _| [None, None, None]));
         }
-        let alpha = split.weights(graph, score);
+        let alpha = split.weights(graph, weigh);
         let out = split.sums(graph, None, &alpha, &v);
         let graph = graph.clone();
         Ok(record("attention", Arc::new(out), shape, parents, move |grad, wanted| {

@@ -93,10 +93,12 @@ impl<T: Real> Dynamic<T> {
         Ok(Self { terms, weight: weight.values(), split })
     }
 
-    fn scores(&self, row: usize, edges: Range<usize>, scores: &mut [T]) {
+    /// The attention weights of a node's edges.
+    fn weights(&self, row: usize, edges: Range<usize>, out: &mut [T]) {
         let mut room = vec![T::ZERO; self.terms.width];
         let terms = self.terms.of(row, edges);
-        loops::weighed_leaky(terms, &self.weight, self.split.width(), &mut room, scores);
+        loops::weighed_leaky(terms, &self.weight, self.split.width(), &mut room, out);
+        loops::softmax(out, self.split.heads);
     }
 
     /// `dw_c = sum over the edges of ds l_c`, by bands of rows.
@@ -188,7 +190,7 @@ impl<T: Real> Tensor<T> {
         slope: T,
     ) -> Result<Self> {
         let held = Dynamic::new(terms, edge, (weight, heads), graph, slope)?;
-        let alpha = Arc::new(held.split.weights(graph, |row, edges, out| held.scores(row, edges, out)));
+        let alpha = Arc::new(held.split.weights(graph, |row, edges, out| held.weights(row, edges, out)));
         let shape = Shape::new(&[graph.num_edges(), heads])?;
         let parents = terms.into_iter().chain(edge).chain([weight]).cloned().collect();
         let y = Arc::clone(&alpha);
@@ -225,7 +227,7 @@ impl<T: Real> Tensor<T> {
             return bias.map_or(Ok(out.clone()), |bias| out.add(bias));
         }
         let held = Dynamic::new(terms, edge, (weight, heads), graph, slope)?;
-        self.attended(graph, heads, bias, |row, edges, out| held.scores(row, edges, out))
+        self.attended(graph, heads, bias, |row, edges, out| held.weights(row, edges, out))
     }
 }
 

@@ -89,17 +89,14 @@ impl Heads {
         out
     }
 
-    /// The attention weights, one per edge and head: the softmax of what `score(row, edges, out)` writes.
+    /// The attention weights, one per edge and head, that `weigh(row, edges, out)` writes.
     pub(super) fn weights<T: Real>(
         self,
         graph: &Graph,
-        score: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
+        weigh: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
     ) -> Buffer<T> {
         let mut alpha = Buffer::stale(graph.num_edges() * self.heads);
-        per_row(graph, self.heads, &mut alpha, |row, edges, alpha| {
-            score(row, edges, alpha);
-            loops::softmax(alpha, self.heads);
-        });
+        per_row(graph, self.heads, &mut alpha, weigh);
         alpha
     }
 
@@ -109,7 +106,7 @@ impl Heads {
         graph: &Graph,
         x: &[T],
         bias: Option<&[T]>,
-        score: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
+        weigh: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
     ) -> Buffer<T> {
         let mut out = Buffer::stale(graph.num_nodes() * self.columns);
         let plan = HeadPlan::new(self.heads, self.columns);
@@ -118,8 +115,7 @@ impl Heads {
             for (row, out) in out.chunks_exact_mut(self.columns).enumerate() {
                 let edges = graph.edges(band * BAND + row);
                 alpha.resize(edges.len() * self.heads, T::ZERO);
-                score(band * BAND + row, edges.clone(), &mut alpha);
-                loops::softmax(&mut alpha, self.heads);
+                weigh(band * BAND + row, edges.clone(), &mut alpha);
                 T::head_sums(x, Rows::of(graph.indices(), edges), &alpha, &plan, out);
                 if let Some(bias) = bias {
                     T::axpy(T::ONE, bias, out);
@@ -163,18 +159,18 @@ impl<T: Real> Tensor<T> {
         Heads::new(heads, columns)
     }
 
-    /// The untracked mix of rows by the softmax of scores.
+    /// The untracked mix of rows by the weights that `weigh(row, edges, out)` writes.
     pub(super) fn attended(
         &self,
         graph: &Graph,
         heads: usize,
         bias: Option<&Self>,
-        score: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
+        weigh: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
     ) -> Result<Self> {
         let split = self.require_attended(graph, heads, bias)?;
         let bias = bias.map(Self::values);
         let bias = bias.as_ref().map(|bias| &bias[..]);
-        let out = split.attend(graph, &self.values(), bias, score);
+        let out = split.attend(graph, &self.values(), bias, weigh);
         Tensor::new(out, &[graph.num_nodes(), split.columns])
     }
 

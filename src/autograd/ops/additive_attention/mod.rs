@@ -7,8 +7,13 @@
 //! `dx_u = sum_v alpha g_v`, `da_u = sum_v dt`, `db_v = sum_u dt = <g_v, Q_v> - D_v R_v` with `Q_v = sum_u alpha l' x_u` and
 //! `R_v = sum_u alpha l'`, which the forward pass saves. So one pass over the edges, by their sources, gives all
 //! gradients; the weights are made again on the way (Dao et al. 2022) and never held.
+//!
+//! Where an edge has no term of its own and the others lie within [`terms::SPREAD`], exponentials of scores are products of
+//! factors per node (see `loops::factored`), and no edge costs an exponential.
 
 #![forbid(unsafe_code)]
+
+mod terms;
 
 use super::edge_attention::{BAND, Heads, arrange};
 use super::linear::column_sums;
@@ -16,76 +21,14 @@ use crate::aggregate::per_row;
 use crate::autograd::tape::{record_many, tracked};
 use crate::autograd::{Shape, Tensor, Values};
 use crate::buffer::Buffer;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Graph;
-use crate::loops::{self, EdgeTerms, LeavingEdges};
+use crate::loops::{self, LeavingEdges, LeavingFactors};
 use crate::real::Real;
 use crate::simd::{HeadPlan, Rows};
 use crate::threads;
-use std::ops::Range;
 use std::sync::Arc;
-
-/// Where an edge's terms come from.
-struct Terms<T: Real> {
-    /// Per node its term as a source, then its term as a target, `heads` values each.
-    nodes: Values<T>,
-    /// Per edge in row order, `heads` values.
-    edges: Option<Values<T>>,
-    graph: Graph,
-    heads: usize,
-    slope: T,
-}
-
-impl<T: Real> Terms<T> {
-    fn new(terms: &Tensor<T>, edge: Option<&Tensor<T>>, graph: &Graph, slope: T) -> Result<Self> {
-        let heads = terms.shape().columns() / 2;
-        let (nodes, sources) = (graph.num_nodes(), graph.num_sources());
-        if heads == 0 || *terms.dims() != [sources, 2 * heads] || nodes > sources {
-            return Err(Error::Shape(format!(
-                "attention: terms of shape {} over {nodes} nodes and {sources} sources",
-                terms.shape()
-            )));
-        }
-        if let Some(edge) = edge.filter(|edge| *edge.dims() != [graph.num_edges(), heads]) {
-            let expected = format!("expected ({}, {heads})", graph.num_edges());
-            return Err(Error::Shape(format!("attention: edge terms of shape {}, {expected}", edge.shape())));
-        }
-        let edges = edge.map(Tensor::values);
-        Ok(Self { nodes: terms.values(), edges, graph: graph.clone(), heads, slope })
-    }
-
-    /// The terms of a node's edges.
-    fn of(&self, row: usize, edges: Range<usize>) -> EdgeTerms<'_, T> {
-        let heads = self.heads;
-        EdgeTerms {
-            source: &self.nodes,
-            stride: 2 * heads,
-            target: &self.nodes[(2 * row + 1) * heads..][..heads],
-            own: self.edges.as_ref().map(|values| &values[edges.start * heads..edges.end * heads]),
-            rows: Rows::of(self.graph.indices(), edges),
-            slope: self.slope,
-        }
-    }
-
-    /// The gradient of the nodes' terms from those of each edge's sum, in row order.
-    fn sum_by_node(&self, d: &[T]) -> Buffer<T> {
-        let (heads, back) = (self.heads, self.graph.transposed());
-        let mut out = Buffer::zeros(self.nodes.len());
-        threads::for_each_chunk(&mut out, BAND * 2 * heads, |band, out| {
-            for (row, out) in out.chunks_exact_mut(2 * heads).enumerate() {
-                let (node, (leaving, entering)) = (band * BAND + row, out.split_at_mut(heads));
-                T::gather_sum(d, Rows::of(&back.order, back.graph.edges(node)), leaving);
-                if node < self.graph.num_nodes() {
-                    let edges = self.graph.edges(node);
-                    for d in d[edges.start * heads..edges.end * heads].chunks_exact(heads) {
-                        entering.iter_mut().zip(d).for_each(|(sum, &d)| *sum += d);
-                    }
-                }
-            }
-        });
-        out
-    }
-}
+use terms::{Factors, Terms};
 
 /// The rows that are mixed, and what else the adjoint looks at.
 struct Attention<T: Real> {
@@ -96,8 +39,8 @@ struct Attention<T: Real> {
     plan: HeadPlan,
 }
 
-/// What the forward pass leaves for the backward one, per node: `Q`, and per head the largest score, the scale of the
-/// weights, and `R`.
+/// What the forward pass leaves for the backward one, per node: `Q`, and per head two numbers by which its weights are made
+/// again (the largest score and the scale of the weights, or both factors), and `R`.
 struct Saved<T: Real>(Buffer<T>);
 
 impl<T: Real> Attention<T> {
@@ -115,51 +58,49 @@ impl<T: Real> Attention<T> {
             let rows = out.chunks_exact_mut(columns).zip(saved.chunks_exact_mut(width));
             for (row, (out, saved)) in rows.enumerate() {
                 let edges = self.terms.graph.edges(band * BAND + row);
-                let (terms, rows) = (self.terms.of(band * BAND + row, edges.clone()), edges.len());
-                alpha.resize(rows * heads, T::ZERO);
-                loops::leaky(terms, &mut alpha);
+                let scores = self.terms.scores(band * BAND + row, edges.clone());
+                let rows = Rows::of(self.terms.graph.indices(), edges);
+                alpha.resize(rows.now.len() * heads, T::ZERO);
                 let (q, scalars) = saved.split_at_mut(columns);
-                let (scales, r) = scalars.split_at_mut(2 * heads);
-                loops::softmax_kept(&mut alpha, heads, scales);
-                T::head_sums(&self.x, terms.rows, &alpha, &self.plan, out);
+                let (kept, r) = scalars.split_at_mut(2 * heads);
+                scores.weights(heads, &mut alpha, kept);
+                T::head_sums(&self.x, rows, &alpha, &self.plan, out);
                 if let Some(bias) = &self.bias {
                     T::axpy(T::ONE, bias, out);
                 }
-                loops::leaky_adjoint(terms, &mut alpha);
-                T::head_sums(&self.x, terms.rows, &alpha, &self.plan, q);
-                r.fill(T::ZERO);
-                for alpha in alpha.chunks_exact(heads) {
-                    r.iter_mut().zip(alpha).for_each(|(sum, &alpha)| *sum += alpha);
-                }
+                scores.adjoint(kept, &mut alpha);
+                T::head_sums(&self.x, rows.now.into(), &alpha, &self.plan, q);
+                loops::sums_by_head(&alpha, r);
             }
         });
         (out, Saved(saved))
     }
 
-    /// What the edges ask of the node they enter, per head its term, the largest score, the scale of the weights and `D`;
-    /// and `db` as the second half of the rows of `to_terms`.
+    /// What the edges ask of the node they enter, per head its term if there are no factors, the two saved numbers and `D`; and
+    /// `db` as the second half of the rows of `to_terms`.
     fn nodes(&self, out: &[T], saved: &Saved<T>, grad: &[T], to_terms: &mut [T]) -> Buffer<T> {
         let Heads { heads, columns } = self.split;
         let (count, width) = (self.terms.graph.num_nodes(), self.saved_columns());
-        let mut nodes = Buffer::stale(count * 4 * heads);
+        let term = if self.terms.factors.is_some() { 0 } else { heads };
+        let mut nodes = Buffer::stale(count * (term + 3 * heads));
         let (attending, only_sources) = to_terms.split_at_mut(count * 2 * heads);
         only_sources.fill(T::ZERO);
-        let both = ((&mut nodes[..], BAND * 4 * heads), (attending, BAND * 2 * heads));
+        let both = ((&mut nodes[..], BAND * (term + 3 * heads)), (attending, BAND * 2 * heads));
         threads::for_each_chunk_of_both(both.0, both.1, |band, nodes, to_terms| {
             let mut mixed = vec![T::ZERO; columns];
-            let rows = nodes.chunks_exact_mut(4 * heads).zip(to_terms.chunks_exact_mut(2 * heads));
+            let rows = nodes.chunks_exact_mut(term + 3 * heads).zip(to_terms.chunks_exact_mut(2 * heads));
             for (row, (node, to_terms)) in rows.enumerate() {
                 let row = band * BAND + row;
                 let grad = self.split.row(grad, row);
                 let (q, scalars) = saved.0[row * width..][..width].split_at(columns);
-                let (scales, r) = scalars.split_at(2 * heads);
-                node[..heads].copy_from_slice(&self.terms.nodes[(2 * row + 1) * heads..][..heads]);
-                node[heads..3 * heads].copy_from_slice(scales);
+                let (kept, r) = scalars.split_at(2 * heads);
+                node[..term].copy_from_slice(&self.terms.target(row)[..term]);
+                node[term..][..2 * heads].copy_from_slice(kept);
                 mixed.copy_from_slice(self.split.row(out, row));
                 if let Some(bias) = &self.bias {
                     T::axpy(-T::ONE, bias, &mut mixed);
                 }
-                let (d, to_target) = (&mut node[3 * heads..], &mut to_terms[heads..]);
+                let (d, to_target) = (&mut node[term + 2 * heads..], &mut to_terms[heads..]);
                 T::head_dots(grad, &mixed, [0][..].into(), heads, d);
                 T::head_dots(grad, q, [0][..].into(), heads, to_target);
                 to_target.iter_mut().zip(d.iter().zip(r)).for_each(|(out, (&d, &r))| *out -= d * r);
@@ -183,22 +124,27 @@ impl<T: Real> Attention<T> {
             for (row, (to_x, to_terms)) in rows.enumerate() {
                 let source = band * BAND + row;
                 let edges = back.graph.edges(source);
-                if let Some(values) = &self.terms.edges {
-                    arrange(&back.order[edges.clone()], values, heads, &mut own);
-                }
-                let leaving = LeavingEdges {
-                    source: &self.terms.nodes[source * 2 * heads..][..heads],
-                    nodes: &nodes,
-                    own: self.terms.edges.as_ref().map(|_| &own[..]),
-                    rows: Rows::of(back.graph.indices(), edges.clone()),
-                    slope: self.terms.slope,
-                };
+                let rows = Rows::of(back.graph.indices(), edges.clone());
                 alpha.resize(edges.len() * heads, T::ZERO);
                 d.resize(edges.len() * heads, T::ZERO);
-                loops::weights_again(leaving, &mut alpha);
-                T::head_dots(self.split.row(&self.x, source), grad, leaving.rows, heads, &mut d);
-                loops::weights_again_adjoint(leaving, &alpha, &mut d, &mut to_terms[..heads]);
-                T::head_sums(grad, leaving.rows, &alpha, &self.plan, to_x);
+                // The sums below fetch the rows ahead for both.
+                T::head_dots(self.split.row(&self.x, source), grad, rows.now.into(), heads, &mut d);
+                let (nodes, slope, to_source) = (&nodes[..], self.terms.slope, &mut to_terms[..heads]);
+                if let Some(Factors { sources, .. }) = &self.terms.factors {
+                    let source = &sources[source * 2 * heads..][..2 * heads];
+                    let leaving = LeavingFactors { source, nodes, rows, slope };
+                    loops::leaving_adjoint(leaving, &mut alpha, &mut d, to_source);
+                } else {
+                    if let Some(values) = &self.terms.edges {
+                        arrange(&back.order[edges], values, heads, &mut own);
+                    }
+                    let source = &self.terms.nodes[source * 2 * heads..][..heads];
+                    let own = self.terms.edges.as_ref().map(|_| &own[..]);
+                    let leaving = LeavingEdges { source, nodes, rows, own, slope };
+                    loops::weights_again(leaving, &mut alpha);
+                    loops::weights_again_adjoint(leaving, &alpha, &mut d, to_source);
+                }
+                T::head_sums(grad, rows, &alpha, &self.plan, to_x);
             }
         });
         (to_x, to_terms)
@@ -229,7 +175,9 @@ impl<T: Real> Tensor<T> {
         let held = Terms::new(terms, edge, graph, slope)?;
         let heads = held.heads;
         let split = Heads::new(heads, heads)?;
-        let alpha = Arc::new(split.weights(graph, |row, edges, out| loops::leaky(held.of(row, edges), out)));
+        let alpha = Arc::new(
+            split.weights(graph, |row, edges, out| held.scores(row, edges).weights(heads, out, &mut [])),
+        );
         let shape = Shape::new(&[graph.num_edges(), heads])?;
         let parents = [terms].into_iter().chain(edge).cloned().collect();
         let y = Arc::clone(&alpha);
@@ -260,8 +208,9 @@ impl<T: Real> Tensor<T> {
         let inputs: Vec<&Self> = [self, terms].into_iter().chain(edge).chain(bias).collect();
         let held = Terms::new(terms, edge, graph, slope)?;
         if !tracked(&inputs) {
-            return self
-                .attended(graph, held.heads, bias, |row, edges, out| loops::leaky(held.of(row, edges), out));
+            return self.attended(graph, held.heads, bias, |row, edges, out| {
+                held.scores(row, edges).weights(held.heads, out, &mut [])
+            });
         }
         let split = self.require_attended(graph, held.heads, bias)?;
         let plan = HeadPlan::new(split.heads, split.columns);
@@ -287,9 +236,11 @@ impl<T: Real> Tensor<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::terms::SPREAD;
     use super::*;
     use crate::autograd::gradcheck::{gradcheck, random};
     use crate::autograd::no_grad;
+    use crate::error::Error;
 
     fn graph() -> Graph {
         Graph::from_edges(&[0, 0, 0, 2, 2], &[1, 3, 3, 0, 1], 3, 4, None).unwrap()
@@ -309,6 +260,58 @@ mod tests {
             let terms = [inputs[1].clone(), inputs[3].clone()];
             gradcheck(&terms, |x| Tensor::additive_weights(&x[0], Some(&x[1]), &graph, 0.2)).unwrap();
         }
+    }
+
+    /// Output and gradients with the factors, and without.
+    fn both_ways(terms: &Tensor<f32>, heads: usize, slope: f32) -> Vec<[Vec<f32>; 3]> {
+        let graph = graph();
+        let values = |seed| random(&[4, 2 * heads], seed).to_vec().into_iter().map(|x| x as f32).collect();
+        let (x, grad): (Vec<f32>, Vec<f32>) = (values(0), values(9));
+        let split = Heads::new(heads, 2 * heads).unwrap();
+        [true, false]
+            .map(|factored| {
+                let mut terms = Terms::new(terms, None, &graph, slope).unwrap();
+                assert!(terms.factors.is_some());
+                terms.factors = terms.factors.filter(|_| factored);
+                let x = Tensor::new(x.clone(), &[4, 2 * heads]).unwrap().values();
+                let plan = HeadPlan::new(heads, 2 * heads);
+                let held = Attention { terms, x, bias: None, split, plan };
+                let (out, saved) = held.forward();
+                let (to_x, to_terms) = held.adjoint(&out, &saved, &grad[..3 * 2 * heads]);
+                [out.to_vec(), to_x.to_vec(), to_terms.to_vec()]
+            })
+            .into()
+    }
+
+    #[test]
+    fn factors_give_what_exponentials_give() {
+        for (heads, slope) in [(1, 0.2), (3, 0.0), (8, 0.2), (20, 1.0)] {
+            for scale in [1.0, 10.0] {
+                let terms = random(&[4, 2 * heads], 1).to_vec().into_iter().map(|x| (scale * x) as f32);
+                let terms = Tensor::new(terms.collect::<Vec<_>>(), &[4, 2 * heads]).unwrap();
+                let both = both_ways(&terms, heads, slope);
+                for (factored, plain) in both[0].iter().zip(&both[1]) {
+                    for (a, b) in factored.iter().zip(plain) {
+                        assert!((a - b).abs() <= 2e-5 * b.abs().max(1.0), "{heads} {slope} {scale}: {a} {b}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn terms_too_far_apart_go_without_factors() {
+        let graph = graph();
+        let factors = |slope: f64, far: f64| {
+            let terms = Tensor::new(vec![far, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], &[4, 2]).unwrap();
+            Terms::new(&terms, None, &graph, slope).unwrap().factors.is_some()
+        };
+        assert!(factors(0.2, SPREAD) && factors(0.2, 1.0 - SPREAD) && !factors(0.2, 0.99 - SPREAD));
+        assert!(!factors(0.2, f64::INFINITY) && !factors(-0.1, 0.0) && !factors(1.1, 0.0));
+        let x = random(&[4, 1], 0);
+        let far = Tensor::new(vec![-900.0, 0.0, 0.0, 0.0, -900.0, 0.0, -901.0, 900.0], &[4, 2]).unwrap();
+        let out = x.additive_attention(&far, None, &graph, 0.2, None).unwrap();
+        assert!(out.to_vec().iter().all(|value| value.is_finite()));
     }
 
     #[test]
