@@ -41,6 +41,18 @@ impl<'a, T> MatRef<'a, T> {
         }
     }
 
+    /// The `count` columns from `start` on.
+    ///
+    /// # Panics
+    /// If the matrix ends before.
+    #[must_use]
+    pub fn columns_of(self, start: usize, count: usize) -> Self {
+        assert!(start + count <= self.columns, "columns {start}..{} of {}", start + count, self.columns);
+        // A matrix without rows may hold no values to begin at.
+        let first = (start * self.column_stride).min(self.data.len());
+        Self { data: &self.data[first..], columns: count, ..self }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
@@ -184,21 +196,50 @@ pub fn matmul_here<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T]
     }
 }
 
+/// As [`matmul_here`], into the `b.columns()` columns from `start` on of a row-major matrix that has `columns`.
+///
+/// # Panics
+/// If dimensions disagree, or the inner one is 0.
+pub fn matmul_into_columns<T: Element>(
+    a: MatRef<'_, T>,
+    b: MatRef<'_, T>,
+    out: &mut [T],
+    columns: usize,
+    start: usize,
+) {
+    assert!(
+        a.columns == b.rows && a.columns > 0,
+        "matmul: {}x{} by {}x{}",
+        a.rows,
+        a.columns,
+        b.rows,
+        b.columns
+    );
+    assert!(start + b.columns <= columns && out.len() == a.rows * columns, "matmul: no such columns");
+    if !out.is_empty() && b.columns > 0 {
+        strided(a, b, &mut out[start..], columns, false);
+    }
+}
+
 /// One product on this thread.
 fn product<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], accumulate: bool) {
+    if a.columns > 0 {
+        strided(a, b, out, b.columns, accumulate);
+    } else if !accumulate {
+        out.fill(T::ZERO);
+    }
+}
+
+/// One product on this thread, into rows `stride` apart.
+fn strided<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], stride: usize, accumulate: bool) {
     let last = |matrix: &MatRef<'_, T>| {
         (matrix.rows.max(1) - 1) * matrix.row_stride + (matrix.columns.max(1) - 1) * matrix.column_stride
     };
-    if a.columns == 0 {
-        if !accumulate {
-            out.fill(T::ZERO);
-        }
-        return;
-    }
-    assert!(last(&a) < a.data.len() && last(&b) < b.data.len() && out.len() == a.rows * b.columns);
+    assert!(last(&a) < a.data.len() && last(&b) < b.data.len());
+    assert!(b.columns <= stride && (a.rows - 1) * stride + b.columns <= out.len());
     let beta = if accumulate { T::ONE } else { T::ZERO };
-    // SAFETY: the strides reach no further than `last`, which the assertion holds inside the slices; `out` is
-    // exclusive and holds `rows * columns` values.
+    // SAFETY: the strides reach no further than `last`, which the assertions hold inside the slices; `out` is
+    // exclusive and holds `rows` rows, `stride` apart.
     unsafe {
         gemm::gemm(
             a.rows,
@@ -206,7 +247,7 @@ fn product<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], accumu
             a.columns,
             out.as_mut_ptr(),
             1,
-            b.columns as isize,
+            stride as isize,
             accumulate,
             a.data.as_ptr(),
             a.column_stride as isize,

@@ -1,9 +1,10 @@
 //! The layer's forward pass without a tape, by blocks of nodes.
 //!
-//! Keys and values are never made. With `K_h`, `V_h`, `O_h` head `h`'s parts of the maps of keys, values and output,
-//! `<q_v, K_h m_u> = <K_h^T q_v, m_u>`, and `W_agg (sum_h O_h V_h c_h + g)` with `c_h = sum_u alpha_h m_u` is one map of
-//! the `c_h` and `g` side by side. So each neighbour's message is fetched once for all heads and the mean, and all that
-//! lies between messages and result fits the cache: a block of rows at a time.
+//! Keys and values of neighbours are never made. With `K_h`, `V_h` head `h`'s parts of the maps of keys and values,
+//! `<q_v, K_h m_u> = <K_h^T q_v, m_u>`, and `sum_u alpha_h V_h m_u = V_h c_h` with `c_h = sum_u alpha_h m_u`; then
+//! `W_agg (O v + g)` is one map of the heads' `V_h c_h` and the mean `g` side by side. So each neighbour's message is fetched
+//! once for all heads and the mean, and all that lies between messages and result fits the cache: a block of rows at a
+//! time.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +13,7 @@ use crate::autograd::Tensor;
 use crate::buffer::Buffer;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::linalg::{MatRef, matmul_here};
+use crate::linalg::{MatRef, matmul_here, matmul_into_columns};
 use crate::loops;
 use crate::nn::Linear;
 use crate::real::Real;
@@ -69,13 +70,16 @@ fn product<T: Real>(a: &[T], b: &[T], inner: usize) -> Buffer<T> {
     out
 }
 
-/// The layer's maps, folded.
+/// The layer's maps, some folded.
 struct Folded<T: Real> {
     dim: usize,
     heads: usize,
-    /// Message to `K_h^T q` of every head, scaled.
+    /// Message to the queries of all heads, scaled.
     queries: Map<T>,
-    /// The heads' sums and the mean, side by side, to the unit's input.
+    /// Weights of all heads, `dim` rows. A bias of keys shifts all scores alike; one of values is in `mix`.
+    keys: Buffer<T>,
+    values: Buffer<T>,
+    /// The heads' values and the mean, side by side, to the unit's input.
     mix: Map<T>,
     /// The unit's input to both gates, its state to both gates; input and reset state to the candidate.
     gates: Map<T>,
@@ -89,33 +93,16 @@ impl<T: Real> Folded<T> {
     fn of(layer: &RuvectorLayer<T>) -> Self {
         let (attention, unit) = (&layer.attention, &layer.w_update);
         let (heads, dim) = (attention.heads, layer.w_agg.weight.dims()[0]);
-        let width = dim / heads;
-        let scale = T::of((width as f64).sqrt().recip());
-        let [q, k, v, out] = [&attention.q, &attention.k, &attention.v, &attention.out].map(Map::of);
+        let [mut queries, keys, values, out] =
+            [&attention.q, &attention.k, &attention.v, &attention.out].map(Map::of);
+        let scale = T::of(((dim / heads) as f64).sqrt().recip());
+        queries.weight.iter_mut().chain(queries.bias.iter_mut()).for_each(|value| *value *= scale);
         let aggregate = Map::of(&layer.w_agg);
-        let (mut queries, mut query_bias) = (Vec::new(), Vec::new());
-        let mut mix = vec![T::ZERO; dim * (heads + 1) * dim];
+        // W_agg O and W_agg, side by side; W_agg (O b_v + b_out) + b_agg.
         let outward = product(&aggregate.weight, &out.weight, dim);
-        for head in 0..heads {
-            let part = head * width * dim..(head + 1) * width * dim;
-            // K_h^T W_q,h and K_h^T b_q,h.
-            let (keys, rows) = (transposed(&k.weight[part.clone()], dim), &q.weight[part.clone()]);
-            queries.extend(product(&keys, rows, width).iter().map(|&value| value * scale));
-            let bias = product(&keys, &q.bias[head * width..(head + 1) * width], width);
-            query_bias.extend(bias.iter().map(|&value| value * scale));
-            // W_agg O_h V_h.
-            let columns: Vec<T> =
-                outward.chunks_exact(dim).flat_map(|row| row[head * width..][..width].to_vec()).collect();
-            let folded = product(&columns, &v.weight[part], width);
-            for (row, values) in mix.chunks_exact_mut((heads + 1) * dim).zip(folded.chunks_exact(dim)) {
-                row[head * dim..][..dim].copy_from_slice(values);
-            }
-        }
-        for (row, values) in mix.chunks_exact_mut((heads + 1) * dim).zip(aggregate.weight.chunks_exact(dim)) {
-            row[heads * dim..].copy_from_slice(values);
-        }
-        // W_agg (O b_v + b_out) + b_agg.
-        let mut mix_bias = product(&outward, &v.bias, dim);
+        let rows = outward.chunks_exact(dim).zip(aggregate.weight.chunks_exact(dim));
+        let mix: Vec<T> = rows.flat_map(|(of_values, of_mean)| [of_values, of_mean].concat()).collect();
+        let mut mix_bias = product(&outward, &values.bias, dim);
         let from_out = product(&aggregate.weight, &out.bias, dim);
         for ((sum, &a), &b) in mix_bias.iter_mut().zip(&from_out[..]).zip(&aggregate.bias[..]) {
             *sum += a + b;
@@ -125,13 +112,37 @@ impl<T: Real> Folded<T> {
         Self {
             dim,
             heads,
-            queries: Map { weight: queries.into(), bias: query_bias.into() },
+            queries,
+            keys: keys.weight,
+            values: values.weight,
             mix: Map { weight: mix.into(), bias: mix_bias },
             gates: Map::stack(&[&unit.w_z, &unit.w_r]).with_bias_of(&gates_of_state),
             gates_of_state,
             candidate: Map::of(&unit.w_h).with_bias_of(&candidate_of_state),
             candidate_of_state,
             norm: (layer.norm.weight.to_vec(), layer.norm.bias.to_vec(), T::of(layer.norm.eps)),
+        }
+    }
+
+    /// `K_h^T q` of the heads side by side, for rows of queries.
+    fn asked(&self, queries: &[T], rows: usize) -> Buffer<T> {
+        let (dim, width) = (self.dim, self.dim / self.heads);
+        let mut out = Buffer::stale(rows * self.heads * dim);
+        for (head, keys) in self.keys.chunks_exact(width * dim).enumerate() {
+            let queries = MatRef::new(queries, rows, dim).columns_of(head * width, width);
+            let keys = MatRef::new(keys, width, dim);
+            matmul_into_columns(queries, keys, &mut out, self.heads * dim, head * dim);
+        }
+        out
+    }
+
+    /// `V_h c_h` of the heads side by side, as the first half of the rows of `out`.
+    fn valued(&self, mixed: &[T], rows: usize, out: &mut [T]) {
+        let (dim, width) = (self.dim, self.dim / self.heads);
+        for (head, values) in self.values.chunks_exact(width * dim).enumerate() {
+            let mixed = MatRef::new(mixed, rows, self.heads * dim).columns_of(head * dim, dim);
+            let values = MatRef::new(values, width, dim).t();
+            matmul_into_columns(mixed, values, out, 2 * dim, head * width);
         }
     }
 
@@ -143,12 +154,11 @@ impl<T: Real> Folded<T> {
         rows: Rows<'_>,
         weights: Option<&[T]>,
         alpha: &mut Vec<T>,
-        out: &mut [T],
+        (mixed, mean): (&mut [T], &mut [T]),
     ) {
         alpha.resize(rows.now.len() * self.heads, T::ZERO);
         T::row_dots(query, m, rows, self.heads, alpha);
         loops::softmax(alpha, self.heads);
-        let (mixed, mean) = out.split_at_mut(self.heads * self.dim);
         T::row_sums(m, rows.now, alpha, self.heads, mixed);
         match weights {
             Some(weights) => T::gather_weighted_sum(m, rows.now.into(), weights, mean),
@@ -164,22 +174,25 @@ impl<T: Real> Folded<T> {
     fn block(&self, m: &[T], graph: &Graph, weights: Option<&[T]>, first: usize, out: &mut [T]) {
         let (dim, heads, rows) = (self.dim, self.heads, out.len() / self.dim);
         let state = &m[first * dim..][..out.len()];
-        let mut queries = Buffer::stale(rows * heads * dim);
+        let mut queries = Buffer::stale(rows * dim);
         self.queries.apply(state, rows, &mut queries, false);
-        let mut mixed = Buffer::stale(rows * (heads + 1) * dim);
+        let asked = self.asked(&queries, rows);
+        let (mut mixed, mut joined) = (Buffer::stale(rows * heads * dim), Buffer::stale(rows * 2 * dim));
         let mut alpha = Vec::new();
-        let each = queries.chunks_exact(heads * dim).zip(mixed.chunks_exact_mut((heads + 1) * dim));
-        for (row, (query, mixed)) in each.enumerate() {
-            let edges = graph.edges(first + row);
+        let each = asked.chunks_exact(heads * dim).zip(mixed.chunks_exact_mut(heads * dim));
+        for (row, ((asked, mixed), joined)) in each.zip(joined.chunks_exact_mut(2 * dim)).enumerate() {
+            let (edges, mean) = (graph.edges(first + row), &mut joined[dim..]);
             if edges.is_empty() {
                 mixed.fill(T::ZERO);
+                mean.fill(T::ZERO);
                 continue;
             }
             let weights = weights.map(|weights| &weights[edges.clone()]);
-            self.gather(m, query, Rows::of(graph.indices(), edges), weights, &mut alpha, mixed);
+            self.gather(m, asked, Rows::of(graph.indices(), edges), weights, &mut alpha, (mixed, mean));
         }
-        let mut input = Buffer::stale(rows * dim);
-        self.mix.apply(&mixed, rows, &mut input, false);
+        self.valued(&mixed, rows, &mut joined);
+        let mut input = queries;
+        self.mix.apply(&joined, rows, &mut input, false);
         let mut gates = Buffer::stale(rows * 2 * dim);
         self.gates.apply(&input, rows, &mut gates, false);
         self.gates_of_state.apply(state, rows, &mut gates, true);
@@ -208,11 +221,6 @@ impl<T: Real> Map<T> {
     fn of(map: &Linear<T>) -> Self {
         Self::stack(&[map])
     }
-}
-
-fn transposed<T: Real>(values: &[T], columns: usize) -> Vec<T> {
-    let rows = values.len() / columns;
-    (0..values.len()).map(|at| values[at % rows * columns + at / rows]).collect()
 }
 
 /// The layer without a tape and without dropout: `messages (N, dim)` to the result.
