@@ -25,6 +25,7 @@
 mod build;
 mod file;
 mod filter;
+mod filtered;
 mod journal;
 mod links;
 mod metric;

@@ -5,7 +5,7 @@
 
 use super::HnswIndex;
 use super::queue::{distance_of, key, slot_of};
-use super::search::{SCORED_PER_ROW, SHARED, TILE};
+use super::search::{SHARED, TILE};
 use super::traverse::Core;
 use super::vectors::Probe;
 use super::visited::{Batch, Scratch};
@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 use crate::lines::Lines;
 use crate::threads;
 use ndarray::ArrayView2;
+
+/// Rows that a walk scores for each of its candidates.
+const SCORED_PER_ROW: usize = 20;
 
 /// What a range search found: query `i` has the places `indptr[i] .. indptr[i + 1]`, nearest first.
 #[derive(Clone, Debug, PartialEq)]

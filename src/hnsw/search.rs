@@ -1,12 +1,11 @@
 //! The nearest rows of a query: approximately, by walking the graph; exactly, by a scan; or among some rows.
 //!
-//! A filter that lets few rows through is a scan of those rows. Among `a` allowed of `n` rows, a walk must meet about
-//! `ef n / a` rows to find `ef` allowed ones and scores some `C` for each, while a scan scores `a`: the scan wins
-//! where `a^2 <= C ef n`. Otherwise the walk goes through all rows and keeps the allowed ones. Whatever a walk may
-//! miss when links run out, a scan completes.
+//! A filter that lets few rows through is a scan of those rows; else the walk goes among the allowed rows (`filtered`).
+//! Whatever a walk may miss when links run out, a scan completes.
 
 use super::HnswIndex;
 use super::filter::{Allowed, Filter};
+use super::filtered::SCAN_PER_CANDIDATE;
 use super::queue::{Queue, distance_of, key, slot_of};
 use super::traverse::Core;
 use super::vectors::Probe;
@@ -14,10 +13,6 @@ use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
 use crate::threads;
 use ndarray::{Array2, ArrayView2};
-use std::cmp::Reverse;
-
-/// `C` above.
-pub(super) const SCORED_PER_ROW: usize = 20;
 
 /// Rows that a scan scores at a time: they stay in the cache while several queries are compared with them.
 pub(super) const TILE: usize = 256;
@@ -39,7 +34,8 @@ pub struct Hits {
 
 impl HnswIndex {
     /// The `k` rows nearest to each query, as far as a walk with `ef` candidates finds them (by default the index's
-    /// `ef_search`; at least `k`). Queries run in parallel; a single one stays on the caller's thread.
+    /// `ef_search`; at least `k`). Queries run in parallel; a single one stays on the caller's thread. Few rows that pass a
+    /// filter are scanned; among more, the walk goes from allowed row to allowed row (after ACORN-1, Patel et al. 2024).
     ///
     /// A wrong dimension, values that are not finite and zero queries under cosine are refused with
     /// [`Error::Shape`], `k = 0` and `ef = 0` with [`Error::Config`].
@@ -57,6 +53,11 @@ impl HnswIndex {
         self.core.vectors.check("queries", queries)?;
         let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
         let ef = ef.max(k);
+        if let Some(allowed) = &allowed
+            && allowed.slots.len() <= SCAN_PER_CANDIDATE.saturating_mul(ef)
+        {
+            return self.scan_all(queries, k, &allowed.slots);
+        }
         let mut found = room(queries.nrows(), k)?;
         let queries = queries.as_standard_layout();
         // A few hundred tasks at most, so that handing them out costs nothing beside a search.
@@ -84,6 +85,11 @@ impl HnswIndex {
         self.core.vectors.check("queries", queries)?;
         let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
         let slots = allowed.map_or_else(|| (0..self.len() as u32).collect(), |allowed| allowed.slots);
+        self.scan_all(queries, k, &slots)
+    }
+
+    /// The `k` nearest of `slots` for each query.
+    fn scan_all(&self, queries: ArrayView2<'_, f32>, k: usize, slots: &[u32]) -> Result<Hits> {
         let mut found = room(queries.nrows(), k)?;
         let queries = queries.as_standard_layout();
         threads::for_each_chunk(&mut found, SHARED * k, |task, found| {
@@ -94,7 +100,7 @@ impl HnswIndex {
                     self.core.vectors.query(query.to_slice().expect("standard layout"), room)
                 })
                 .collect();
-            self.core.scan(&probes, &slots, k, found);
+            self.core.scan(&probes, slots, k, found);
         });
         Ok(hits(found, k))
     }
@@ -118,53 +124,22 @@ impl Core {
         let mut room = std::mem::take(&mut scratch.query);
         let probe = self.vectors.query(query, &mut room);
         let ef = ef.min(rows);
-        let scans = allowed.filter(|_| candidates.saturating_mul(candidates) <= SCORED_PER_ROW * ef * rows);
-        if let Some(allowed) = scans {
-            self.scan(&[probe], &allowed.slots, found.len(), found);
+        let start = self.descend(probe, 0, &mut scratch.batch);
+        let walked = match allowed {
+            None => {
+                self.search_level(probe, 0, start, ef, scratch);
+                true
+            }
+            Some(allowed) => self.search_allowed(probe, start, ef, allowed, scratch),
+        };
+        let (keys, wanted) = (scratch.queue.keys(), found.len().min(candidates));
+        if walked && keys.len() >= wanted {
+            found[..wanted].copy_from_slice(&keys[..wanted]);
         } else {
-            let start = self.descend(probe, 0, &mut scratch.batch);
-            match allowed {
-                None => self.search_level(probe, 0, start, ef, scratch),
-                Some(allowed) => self.search_allowed(probe, start, ef, &allowed.marks, scratch),
-            }
-            let keys = scratch.queue.keys();
-            let wanted = found.len().min(candidates);
-            if keys.len() >= wanted {
-                found[..wanted].copy_from_slice(&keys[..wanted]);
-            } else {
-                let all: Vec<u32> = allowed.map_or_else(|| (0..rows as u32).collect(), |a| a.slots.clone());
-                self.scan(&[probe], &all, found.len(), found);
-            }
+            let all: Vec<u32> = allowed.map_or_else(|| (0..rows as u32).collect(), |a| a.slots.clone());
+            self.scan(&[probe], &all, found.len(), found);
         }
         scratch.query = room;
-    }
-
-    /// As [`search_level`](Self::search_level) on level 0, but of the rows met only those with a mark are kept.
-    /// The walk goes on until the nearest row not yet expanded is farther than all `ef` that are kept.
-    fn search_allowed(&self, probe: Probe<'_>, start: u32, ef: usize, marks: &[bool], scratch: &mut Scratch) {
-        let Scratch { visited, queue, batch, frontier, .. } = scratch;
-        visited.reset(self.links.len());
-        queue.reset(ef);
-        frontier.clear();
-        batch.slots.clear();
-        batch.slots.extend([self.links.entry(), start].into_iter().filter(|&slot| visited.insert(slot)));
-        loop {
-            batch.score(|slots, out| self.vectors.score(probe, slots, out));
-            for (slot, distance) in batch.scored() {
-                let key = key(distance, slot);
-                if key < queue.bound() {
-                    frontier.push(Reverse(key));
-                    if marks[slot as usize] {
-                        queue.insert(key);
-                    }
-                }
-            }
-            let Some(Reverse(next)) = frontier.pop().filter(|&Reverse(next)| next < queue.bound()) else {
-                break;
-            };
-            batch.collect(self.links.padded(0, slot_of(next)), visited);
-            batch.slots.iter().for_each(|&slot| self.vectors.prefetch(slot));
-        }
     }
 
     /// The `k` nearest of `slots` for each probe, into `found`.

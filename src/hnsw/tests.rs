@@ -4,7 +4,7 @@ use super::*;
 use crate::error::Error;
 use crate::monitor::{Monitor, Silent};
 use crate::rng::stream;
-use ndarray::{Array2, ArrayView2, Axis, Slice};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Slice};
 use proptest::prelude::*;
 
 /// `n` vectors around `centres` centres, in the order of their centres.
@@ -37,8 +37,11 @@ fn built(vectors: &Array2<f32>, params: Params) -> HnswIndex {
 }
 
 fn recall(index: &HnswIndex, queries: &Array2<f32>, k: usize, filter: Option<Filter<'_>>) -> f64 {
-    let exact = index.exact_search(queries.view(), k, filter).unwrap();
     let hits = index.search(queries.view(), k, None, filter).unwrap();
+    share_found(&hits, &index.exact_search(queries.view(), k, filter).unwrap())
+}
+
+fn share_found(hits: &Hits, exact: &Hits) -> f64 {
     let found = hits.rows.outer_iter().zip(exact.rows.outer_iter());
     let common: usize =
         found.map(|(got, want)| want.iter().filter(|row| got.iter().any(|g| &g == row)).count()).sum();
@@ -134,6 +137,27 @@ fn filters_keep_recall_at_every_selectivity() {
         );
         assert_eq!(by_mask, by_rows);
         assert!(by_mask.rows.iter().all(|&row| row == -1 || row % every as i64 == 0));
+    }
+}
+
+#[test]
+fn walks_among_allowed_rows_keep_recall_beside_and_against_the_query() {
+    let vectors = shuffled(&clustered(20_000, 8, 200, 9));
+    let index = built(&vectors, params(Metric::L2));
+    let along = |row: ArrayView1<'_, f32>| row.iter().take(4).sum::<f32>();
+    let mut sums: Vec<f32> = vectors.rows().into_iter().map(along).collect();
+    let marks = |least: f32| vectors.rows().into_iter().map(|row| along(row) >= least).collect::<Vec<_>>();
+    sums.sort_by(f32::total_cmp);
+    let queries = clustered(400, 8, 200, 10);
+    let (beside, against): (Vec<_>, Vec<_>) = (0..400).partition(|&q| along(queries.row(q)) >= sums[9_000]);
+    for (asked, rows, ef) in [(&beside, 12_000, 40), (&against, 12_000, 10), (&against, 19_000, 18)] {
+        let mask = marks(sums[20_000 - rows]);
+        let queries = queries.select(Axis(0), asked);
+        let filter = Some(Filter::Mask(&mask));
+        let hits = index.search(queries.view(), 10, Some(ef), filter).unwrap();
+        assert!(hits.rows.iter().all(|&row| mask[row as usize]));
+        let got = share_found(&hits, &index.exact_search(queries.view(), 10, filter).unwrap());
+        assert!(got >= 0.95, "{rows} rows, ef {ef}: {got}");
     }
 }
 

@@ -29,6 +29,12 @@ impl Visited {
         }
     }
 
+    /// Whether a slot is marked.
+    #[inline]
+    pub fn contains(&self, slot: u32) -> bool {
+        self.marks[slot as usize] == self.epoch
+    }
+
     /// Marks a slot; `true` if it had no mark.
     #[inline]
     pub fn insert(&mut self, slot: u32) -> bool {
@@ -46,6 +52,8 @@ pub(super) struct Scratch {
     pub batch: Batch,
     /// Rows met and not yet expanded, for walks whose candidates are not what they keep.
     pub frontier: BinaryHeap<Reverse<u64>>,
+    /// Neighbours of one row that may not be returned.
+    pub bridges: Vec<u32>,
     /// The padded query.
     pub query: Lines<f32>,
 }
