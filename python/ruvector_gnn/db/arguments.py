@@ -9,6 +9,8 @@ import numpy as np
 from ruvector_gnn.db.catalog import Id
 from ruvector_gnn.errors import ConfigError, ShapeError
 
+MAX_DEPTH = 100
+
 IdLike = Id | np.integer[Any]
 Ids = IdLike | Iterable[IdLike]
 
@@ -73,23 +75,37 @@ def _metadata_text(entry: object, place: int) -> str | None:
         return None
     if not isinstance(entry, Mapping):
         raise ConfigError(f"metadata[{place}]: got {type(entry).__name__}, expected a mapping or None")
+    _check_value(entry, f"metadata[{place}]", 0)
     try:
         # Filters compare keys with this text as it stands, so letters outside ASCII stay what they are.
-        text = json.dumps(dict(entry), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(dict(entry), ensure_ascii=False, allow_nan=False, default=_plain)
         text.encode()
-    except (TypeError, ValueError, RecursionError) as unusable:
+    except (TypeError, ValueError) as unusable:
         raise ConfigError(f"metadata[{place}]: not representable as JSON ({unusable})") from None
-    if not _keys_are_text(entry):
-        raise ConfigError(f"metadata[{place}]: keys must be strings")
     return text
 
 
-def _keys_are_text(value: object) -> bool:
+def _plain(value: object) -> object:
+    """A NumPy scalar as Python's own."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__}: got {value!r}")
+
+
+def _check_value(value: object, name: str, depth: int) -> None:
+    """Refuse what JSON would change or SQLite misread: one such document would spoil filters over all."""
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{name}: nested more than {MAX_DEPTH} deep")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{name}: {value!r} holds a NUL character")
     if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _keys_are_text(inner) for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return all(_keys_are_text(inner) for inner in value)
-    return True
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{name}: keys must be strings, got {key!r}")
+            _check_value(inner, name, depth + 1)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_value(inner, name, depth + 1)
 
 
 def positive(value: object, name: str) -> int:

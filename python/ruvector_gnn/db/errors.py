@@ -7,18 +7,24 @@ from pathlib import Path
 
 from ruvector_gnn.errors import ConfigError, FormatError
 
+_DAMAGE = ("no such", "malformed", "Could not decode", "unsupported file format")
+_TOO_LARGE = ("too many SQL variables", "Expression tree is too large", "parser stack overflow")
+
 
 @contextmanager
 def catalog_errors(path: Path) -> Iterator[None]:
-    """`OSError` for what the system refuses, `FormatError` for damage, `ConfigError` after `close`."""
+    """`OSError` for what the system refuses, `FormatError` for damage, `ConfigError` after `close` and for
+    filters beyond SQLite's bounds."""
     try:
         yield
     except sqlite3.ProgrammingError as closed:
         raise ConfigError(f"{path.parent}: {closed}") from None
     except sqlite3.OperationalError as refused:
         text = str(refused)
-        if "no such" in text or "malformed" in text:
+        if any(words in text for words in _DAMAGE):
             raise FormatError(f"{path}: {text}") from None
+        if any(words in text for words in _TOO_LARGE):
+            raise ConfigError(f"where: too large a filter for SQLite ({text})") from None
         raise OSError(f"{path}: {text}") from refused
     except sqlite3.DatabaseError as damaged:
         raise FormatError(f"{path}: {damaged}") from None

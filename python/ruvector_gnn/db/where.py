@@ -4,35 +4,42 @@
     {"year": {"$gte": 2000, "$lt": 2010}}   $eq $ne $gt $gte $lt $lte, on numbers and on strings
     {"lang": {"$in": ["en", "de"]}}         $in, $nin
     {"tags": {"$contains": "new"}}          a list that holds the value
+    {"year": {"$exists": True}}             the key is there, be it with null
     {"author": {"name": "Ada"}}             nested keys; {"author.name": "Ada"} says the same
-    {"$or": [{...}, {...}]}, {"$and": [...]}
+    {"$or": [{...}, {...}]}, {"$and": [...]}, {"$not": {...}}, {"year": {"$not": {"$gt": 2000}}}
 
 All conditions of one mapping must hold. Values compare within their own JSON type: a number never equals a
-string, `true` is not 1, and an ordering on another type, or on a key that is absent, does not hold. `$ne`
-and `$nin` are the exact opposites of `$eq` and `$in`. No text of the caller becomes part of the SQL: keys
-travel as JSON paths and values as JSON, both bound.
+string, `true` is not 1, and an ordering on another type, or on a key that is absent, does not hold. `$ne`,
+`$nin` and `$not` are the exact opposites of what they negate, so they hold for absent keys. No text of the
+caller becomes part of the SQL: keys travel as JSON paths and values as JSON, both bound.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ruvector_gnn.errors import ConfigError
 
 Where = Mapping[str, object]
 
-MAX_DEPTH = 50
+MAX_DEPTH = 32
+MAX_PARAMETERS = 30_000  # SQLite as it comes takes 32,766
 _ORDERINGS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_OPERATORS = ("$eq", "$ne", *_ORDERINGS, "$in", "$nin", "$contains")
+_OPERATORS = ("$eq", "$ne", *_ORDERINGS, "$in", "$nin", "$contains", "$exists")
 _NUMBERS = "('integer', 'real')"
+_TEXTS = "('text')"
+_CHAIN = 100
 
 
 @dataclass
 class Condition:
-    """SQL over a column named `metadata` (JSON text or NULL), and its parameters in order."""
+    """SQL over a column `metadata` (JSON text or NULL), its parameters in order, and how deep it nests."""
 
     sql: str
     parameters: list[str] = field(default_factory=list)
+    depth: int = 0
 
 
 def condition(where: Where) -> Condition:
@@ -41,7 +48,10 @@ def condition(where: Where) -> Condition:
     >>> condition({"lang": "en"}).parameters
     ['$."lang"', '$."lang"', '["en"]']
     """
-    return _mapping(where, (), 0)
+    test = _mapping(where, (), 0)
+    if len(test.parameters) > MAX_PARAMETERS:
+        raise ConfigError(f"where: {len(test.parameters)} keys and values, expected at most {MAX_PARAMETERS}")
+    return test
 
 
 def _mapping(where: object, path: tuple[str, ...], depth: int) -> Condition:
@@ -57,9 +67,14 @@ def _entry(key: object, value: object, path: tuple[str, ...], depth: int) -> Ite
         raise ConfigError(f"where: got the key {key!r}, expected a string")
     if key in ("$and", "$or") and not path:
         yield _joined(key[1:].upper(), [_mapping(one, path, depth + 1) for one in _listed(key, value)])
+    elif key == "$not":
+        if value == {}:
+            raise ConfigError("where: $not has an empty condition")
+        yield _negated(_mapping(value, path, depth + 1))
     elif key.startswith("$"):
         if key not in _OPERATORS or not path:
-            raise ConfigError(f"where: {key} can't stand here; known: {', '.join(_OPERATORS)}, $and, $or")
+            known = ", ".join((*_OPERATORS, "$and", "$or", "$not"))
+            raise ConfigError(f"where: {key} can't stand here; known: {known}")
         yield _operator(key, value, _json_path(path))
     else:
         inner = (*path, *key.split("."))
@@ -71,11 +86,23 @@ def _entry(key: object, value: object, path: tuple[str, ...], depth: int) -> Ite
             yield _operator("$eq", value, _json_path(inner))
 
 
-def _joined(word: str, parts: Sequence[Condition]) -> Condition:
-    if not parts:
-        return Condition("1")
+def _joined(word: str, parts: list[Condition]) -> Condition:
+    # SQLite bounds the depth of an expression, and a chain is as deep as it is long.
+    while len(parts) > 1:
+        parts = [_chained(word, parts[start : start + _CHAIN]) for start in range(0, len(parts), _CHAIN)]
+    return parts[0] if parts else Condition("1")
+
+
+def _chained(word: str, parts: list[Condition]) -> Condition:
+    # SQLite's parser has room for some hundred open terms: what stands before the deepest part stays open.
+    parts = sorted(parts, key=lambda part: -part.depth)
     sql = f" {word} ".join(part.sql for part in parts)
-    return Condition(f"({sql})", [parameter for part in parts for parameter in part.parameters])
+    parameters = [parameter for part in parts for parameter in part.parameters]
+    return Condition(f"({sql})", parameters, parts[0].depth + 1)
+
+
+def _negated(condition: Condition) -> Condition:
+    return Condition(f"NOT {condition.sql}", condition.parameters, condition.depth + 1)
 
 
 def _json_path(keys: tuple[str, ...]) -> str:
@@ -89,6 +116,8 @@ def _json_path(keys: tuple[str, ...]) -> str:
 
 
 def _listed(name: str, value: object) -> list[object]:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
         raise ConfigError(f"where: {name} takes a list, got {value!r}")
     if not value and name in ("$and", "$or"):
@@ -97,14 +126,16 @@ def _listed(name: str, value: object) -> list[object]:
 
 
 def _operator(name: str, value: object, path: str) -> Condition:
+    if isinstance(value, np.generic):
+        value = value.item()
     if name in ("$ne", "$nin"):
-        opposite = _operator({"$ne": "$eq", "$nin": "$in"}[name], value, path)
-        return Condition(f"NOT {opposite.sql}", opposite.parameters)
+        return _negated(_operator({"$ne": "$eq", "$nin": "$in"}[name], value, path))
     if name == "$in":
-        parts = [_equal(one, path) for one in _listed(name, value)]
-        return _joined("OR", parts) if parts else Condition("0")
+        return _one_of(_listed(name, value), path)
     if name == "$contains":
         return _contains(value, path)
+    if name == "$exists":
+        return _exists(value, path)
     if name == "$eq":
         return _equal(value, path)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -122,14 +153,34 @@ def _equal(value: object, path: str) -> Condition:
     raise ConfigError(f"where: can't compare with {value!r}; expected a string, number, boolean or None")
 
 
+def _one_of(values: list[object], path: str) -> Condition:
+    """One test for all numbers and one for all strings, so that the list may be of any length."""
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    numbers = [value for value in plain if isinstance(value, int | float) and not isinstance(value, bool)]
+    texts = [value for value in plain if isinstance(value, str)]
+    rest = [value for value in plain if isinstance(value, bool) or not isinstance(value, int | float | str)]
+    parts = [_equal(value, path) for value in rest]
+    for kind, group in ((_NUMBERS, numbers), (_TEXTS, texts)):
+        if group:
+            sql = _typed(kind, "IN (SELECT value FROM json_each(?))")
+            parts.append(Condition(sql, [path, path, _as_json(group)]))
+    return _joined("OR", parts) if parts else Condition("0")
+
+
+def _exists(value: object, path: str) -> Condition:
+    if not isinstance(value, bool):
+        raise ConfigError(f"where: $exists takes True or False, got {value!r}")
+    return Condition(f"(json_type(metadata, ?) IS {'NOT ' if value else ''}NULL)", [path])
+
+
+def _typed(kind: str, test: str) -> str:
+    return f"(coalesce(json_type(metadata, ?), '') IN {kind} AND json_extract(metadata, ?) {test})"
+
+
 def _compared(sign: str, value: float | str, path: str) -> Condition:
-    kind = "('text')" if isinstance(value, str) else _NUMBERS
+    kind = _TEXTS if isinstance(value, str) else _NUMBERS
     # The value is parsed by SQLite's own JSON reader, as the metadata is: equal numbers stay equal.
-    return Condition(
-        f"(coalesce(json_type(metadata, ?), '') IN {kind}"
-        f" AND json_extract(metadata, ?) {sign} json_extract(?, '$[0]'))",
-        [path, path, _as_json(value)],
-    )
+    return Condition(_typed(kind, f"{sign} json_extract(?, '$[0]')"), [path, path, _as_json([value])])
 
 
 def _contains(value: object, path: str) -> Condition:
@@ -140,15 +191,20 @@ def _contains(value: object, path: str) -> Condition:
         return Condition(f"({array}{equal(f'item.type = {kind!r}')})", [path, path])
     if not isinstance(value, int | float | str):
         raise ConfigError(f"where: $contains takes a string, number, boolean or None, got {value!r}")
-    kinds = "('text')" if isinstance(value, str) else _NUMBERS
+    kinds = _TEXTS if isinstance(value, str) else _NUMBERS
     test = equal(f"item.type IN {kinds} AND item.value = json_extract(?, '$[0]')")
-    return Condition(f"({array}{test})", [path, path, _as_json(value)])
+    return Condition(f"({array}{test})", [path, path, _as_json([value])])
 
 
-def _as_json(value: float | str) -> str:
+def _as_json(values: Sequence[float | str]) -> str:
+    for value in values:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ConfigError(f"where: can't compare with {value}: it does not fit in 64 bits")
+        if isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"where: can't compare with {value!r}: it holds a NUL character")
     try:
-        text = json.dumps([value], ensure_ascii=False, allow_nan=False)
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False)
         text.encode()
-    except ValueError:  # NaN, infinity, or a lone surrogate
-        raise ConfigError(f"where: can't compare with {value!r}") from None
+    except ValueError:
+        raise ConfigError("where: can't compare with NaN, infinity or half a surrogate pair") from None
     return text
