@@ -290,12 +290,15 @@ def other_version(path):
         (other_version, "version 2"),
         (lambda path: damage_catalog(path, "PRAGMA user_version = 9"), "schema version 9"),
         (lambda path: damage_catalog(path, "PRAGMA application_id = 1"), "not a catalog"),
-        (lambda path: damage_catalog(path, "DROP TABLE settings"), "settings"),
+        (lambda path: damage_catalog(path, "DROP TABLE settings"), "tables"),
         (
             lambda path: (path / "catalog.sqlite").write_bytes(b"no database, but long enough" * 40),
             "not a database",
         ),
-        (lambda path: damage_catalog(path, "UPDATE settings SET value = 5 WHERE name = 'rows'"), "more rows"),
+        (lambda path: damage_catalog(path, "UPDATE settings SET value = 5 WHERE name = 'rows'"), "'rows'"),
+        (lambda path: damage_catalog(path, "DELETE FROM settings WHERE name = 'dim'"), "dim"),
+        (lambda path: damage_catalog(path, "CREATE TABLE other (a)"), "tables"),
+        (lambda path: damage_catalog(path, "PRAGMA journal_mode = DELETE"), "write-ahead"),
         (lambda path: next(path.glob("index-*")).unlink(), "snapshot is missing"),
         (lambda path: next(path.glob("index-*")).write_bytes(b"rubbish"), "index-"),
         (lambda path: cut(path, next(path.glob("index-*")).name, 1000), "index-"),
@@ -334,6 +337,8 @@ def test_a_lost_snapshot_is_rebuilt_on_request(filled, path):
         lambda path: damage_catalog(path, "UPDATE documents SET id = 99 WHERE id = 3"),
         lambda path: damage_catalog(path, "DELETE FROM documents WHERE id = 3"),
         lambda path: damage_catalog(path, "UPDATE impressions SET clicked = '[4]'"),
+        lambda path: damage_catalog(path, "UPDATE impressions SET at = at + 1"),
+        lambda path: damage_catalog(path, "DELETE FROM impressions"),
     ],
 )
 def test_verify_finds_silent_damage(filled, path, harm):

@@ -3,7 +3,8 @@
 A vector counts once the row of `documents` that names it is committed. Rows are numbered in the order of the
 vectors file and never reused: an upsert takes a new row, and the old one is dead. `settings` holds what has
 one value: the shape of the database, how many rows of the vectors file are committed, how many of them are
-dead, and the names of the snapshots of index and model.
+dead, and the names of the snapshots of index and model. `dead` lists the rows that no document has any more,
+so that opening need not go through all that live. Rows of all other tables carry a checksum.
 """
 
 import json
@@ -22,15 +23,19 @@ from ruvector_gnn.errors import FormatError
 Id = int | str
 
 APPLICATION_ID = 0x52564442  # "RVDB"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = (
-    "CREATE TABLE settings (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE settings (name TEXT PRIMARY KEY, value, crc INTEGER NOT NULL) WITHOUT ROWID",
     # `id` has no type so that 1 and '1' stay two ids.
     "CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, metadata TEXT,"
     " crc INTEGER NOT NULL)",
+    "CREATE TABLE dead (row INTEGER PRIMARY KEY)",
     "CREATE TABLE impressions (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,"
     " query BLOB NOT NULL, clicked TEXT NOT NULL, shown TEXT, explored INTEGER NOT NULL,"
     " crc INTEGER NOT NULL)",
+)
+SETTINGS = frozenset(
+    ("dim", "metric", "index_options", "rows", "dead", "index_file", "model_file", "snapshot_number")
 )
 _CHUNK = 500  # SQLite before 3.32 takes 999 parameters
 
@@ -55,6 +60,7 @@ class Catalog:
     def __init__(self, path: Path, *, writable: bool, synchronous: str = "normal") -> None:
         """Connect; nothing is checked until `is_new` or `check`."""
         self.path = path
+        self._synchronous = synchronous
         self._lock = threading.RLock()
         mode = "rwc" if writable else "ro"
         uri = f"{path.resolve().as_uri()}?mode={mode}"
@@ -86,12 +92,18 @@ class Catalog:
             self.set(**settings)
 
     def check(self) -> None:
-        """Raise `FormatError` unless this is a catalog of this version."""
+        """Raise `FormatError` unless this is a catalog of this version, with its tables."""
         if self.one("PRAGMA application_id") != APPLICATION_ID:
             raise FormatError(f"{self.path}: an SQLite file, but not a catalog of this package")
         version = self.one("PRAGMA user_version")
         if version != SCHEMA_VERSION:
             raise FormatError(f"{self.path}: schema version {version}, this package reads {SCHEMA_VERSION}")
+        tables = self.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite_%'")
+        if sorted(tables) != sorted((statement,) for statement in _SCHEMA):
+            raise FormatError(f"{self.path}: the tables are not those of schema version {SCHEMA_VERSION}")
+        # In another mode SQLite would not look at what the write-ahead log holds.
+        if self.one("PRAGMA journal_mode") != "wal":
+            raise FormatError(f"{self.path}: not in write-ahead mode, in which it was made")
 
     @contextmanager
     def transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
@@ -122,12 +134,36 @@ class Catalog:
         return rows[0][0] if rows else None
 
     def settings(self) -> dict[str, Any]:
-        """All settings."""
-        return dict(self.execute("SELECT name, value FROM settings"))
+        """All settings; raises `FormatError` if one is damaged or missing."""
+        rows = self.execute("SELECT name, value, crc FROM settings")
+        for name, value, crc in rows:
+            if _setting_crc(name, value) != crc:
+                raise FormatError(f"{self.path}: setting {name!r} is damaged: its checksum does not match")
+        found = {name: value for name, value, _ in rows}
+        if found.keys() != SETTINGS:
+            strange = sorted(found.keys() ^ SETTINGS)
+            raise FormatError(f"{self.path}: settings {strange} are missing or unknown")
+        return found
 
     def set(self, **settings: object) -> None:
         """Write some settings, within the caller's transaction if there is one."""
-        self.execute_many("INSERT OR REPLACE INTO settings VALUES (?, ?)", settings.items())
+        self.execute_many(
+            "INSERT OR REPLACE INTO settings VALUES (?, ?, ?)",
+            ((name, value, _setting_crc(name, value)) for name, value in settings.items()),
+        )
+
+    def publish(self, **settings: object) -> None:
+        """Commit settings so that they outlast power loss too, whatever `synchronous` says.
+
+        For names of files: what they replace is removed next, and must not be gone before they are there.
+        """
+        with self._lock:
+            self.execute("PRAGMA synchronous = full")
+            try:
+                with self.transaction():
+                    self.set(**settings)
+            finally:
+                self.execute(f"PRAGMA synchronous = {self._synchronous}")
 
     def data_version(self) -> int:
         """A number that changes when another connection has committed."""
@@ -143,30 +179,39 @@ class Catalog:
             )
         }
 
-    def documents(self, rows: Sequence[int]) -> dict[int, tuple[Id, str | None]]:
-        """Id and metadata of each of `rows` that lives."""
+    def documents(self, rows: Sequence[int]) -> dict[int, tuple[Id, str | None, int]]:
+        """Id, metadata and checksum of each of `rows` that lives."""
         return {
-            row: (identity, metadata)
+            row: (identity, metadata, crc)
             for chunk in _chunks(rows)
-            for row, identity, metadata in self.execute(
-                f"SELECT row, id, metadata FROM documents WHERE row IN ({_marks(chunk)})", chunk
+            for row, identity, metadata, crc in self.execute(
+                f"SELECT row, id, metadata, crc FROM documents WHERE row IN ({_marks(chunk)})", chunk
             )
         }
 
     def forget(self, rows: Iterable[int]) -> None:
-        """Drop the documents of some rows, within the caller's transaction."""
-        self.execute_many("DELETE FROM documents WHERE row = ?", ((row,) for row in rows))
+        """Drop the documents of some rows, which are dead from now on, within the caller's transaction."""
+        gone = [(row,) for row in rows]
+        self.execute_many("DELETE FROM documents WHERE row = ?", gone)
+        self.execute_many("INSERT INTO dead VALUES (?)", gone)
 
-    def matching(self, condition: Condition | None = None) -> list[int]:
+    def dead(self) -> list[int]:
+        """The rows that are dead, rising."""
+        return [row for (row,) in self.execute("SELECT row FROM dead ORDER BY row")]
+
+    def matching(self, condition: Condition) -> list[int]:
         """The live rows, rising, for which a condition holds."""
-        sql, parameters = ("1", []) if condition is None else (condition.sql, condition.parameters)
-        found = self.execute(f"SELECT row FROM documents WHERE {sql} ORDER BY row", parameters)
-        return [row for (row,) in found]
+        sql = f"SELECT row FROM documents WHERE {condition.sql} ORDER BY row"
+        return [row for (row,) in self.execute(sql, condition.parameters)]
 
     def close(self) -> None:
         """Close the connection; the last one folds the write-ahead log in."""
         with self._lock:
             self._connection.close()
+
+
+def _setting_crc(name: str, value: object) -> int:
+    return checksum(name, json.dumps(value))
 
 
 def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -24,7 +24,7 @@ from ruvector_gnn.db.results import Metadata, Record, Records, SearchResult
 from ruvector_gnn.db.store import Store, Wishes, open_store
 from ruvector_gnn.db.vectors import Vectors, checked, checked_query
 from ruvector_gnn.db.where import Where, condition
-from ruvector_gnn.errors import ConfigError, NotFoundError
+from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError
 
 
 class VectorDB:
@@ -93,7 +93,7 @@ class VectorDB:
 
     @property
     def metric(self) -> str:
-        """"cosine", "l2" or "ip"."""
+        """ "cosine", "l2" or "ip"."""
         return self._store.metric
 
     @property
@@ -162,18 +162,19 @@ class VectorDB:
             settings = catalog.settings()
             start = int(settings["rows"])
             self._store.vectors.append(rows, start, sync=self._store.sync)
-            with catalog.transaction():
-                catalog.forget(old.values())
-                catalog.execute_many(
-                    "INSERT INTO documents VALUES (?, ?, ?, ?)",
-                    (
-                        (start + place, name, text, document_crc(name, text, rows[place].tobytes()))
-                        for place, (name, text) in enumerate(zip(names, texts, strict=True))
-                    ),
-                )
-                catalog.set(rows=start + len(names), dead=int(settings["dead"]) + len(old))
-            self._live.bury(list(old.values()))
-            self._live.follow(progress=progress)
+            with self._live.committing():
+                with catalog.transaction():
+                    catalog.forget(old.values())
+                    catalog.execute_many(
+                        "INSERT INTO documents VALUES (?, ?, ?, ?)",
+                        (
+                            (start + place, name, text, document_crc(name, text, rows[place].tobytes()))
+                            for place, (name, text) in enumerate(zip(names, texts, strict=True))
+                        ),
+                    )
+                    catalog.set(rows=start + len(names), dead=int(settings["dead"]) + len(old))
+                self._live.bury(list(old.values()))
+                self._live.follow(progress=progress)
             if self._live.wants_snapshot():
                 self._live.snapshot()
 
@@ -187,27 +188,28 @@ class VectorDB:
         with self._writing:
             self._check_open(writing=True)
             rows = self._known(names)
-            with catalog.transaction():
-                dead = int(catalog.settings()["dead"])
-                catalog.forget(rows)
-                catalog.set(dead=dead + len(rows))
-            self._live.bury(rows)
+            with self._live.committing():
+                with catalog.transaction():
+                    dead = int(catalog.settings()["dead"])
+                    catalog.forget(rows)
+                    catalog.set(dead=dead + len(rows))
+                self._live.bury(rows)
 
     def get(self, ids: Ids) -> Record | Records:
         """The stored vector and metadata of one id (a `Record`) or of several (`Records`, in the order
         asked).
 
-        Raises `NotFoundError` for an unknown id.
+        Raises `NotFoundError` for an unknown id, and `FormatError` for what is damaged on the disk.
         """
         self._check_open()
         names = arguments.id_list(ids)
         catalog = self._store.catalog
         with catalog.transaction("DEFERRED"):
             rows = self._known(names)
-            found = catalog.documents(rows)
             committed = self._store.vectors.rows(int(catalog.settings()["rows"]))
+            texts = self._store.metadata(names, rows, committed)
         vectors = np.array(committed[np.array(rows, dtype=np.int64)])
-        records = Records(names, vectors, [_metadata(found[row][1]) for row in rows])
+        records = Records(names, vectors, [self._metadata(text) for text in texts])
         return records[0] if arguments.is_single(ids) else records
 
     def _known(self, names: Sequence[Id], what: str = "ids") -> list[int]:
@@ -253,7 +255,14 @@ class VectorDB:
         found = self._store.catalog.documents(rows.tolist())
         kept = [place for place, row in enumerate(rows.tolist()) if row in found]
         hits = [found[int(rows[place])] for place in kept]
-        return SearchResult([hit[0] for hit in hits], scores[kept], [_metadata(hit[1]) for hit in hits])
+        metadata = [self._metadata(hit[1]) for hit in hits]
+        return SearchResult([hit[0] for hit in hits], scores[kept], metadata)
+
+    def _metadata(self, text: str | None) -> Metadata:
+        try:
+            return {} if text is None else json.loads(text)
+        except ValueError as damaged:
+            raise FormatError(f"{self._store.catalog.path}: metadata is not JSON: {damaged}") from None
 
     def search_with_gnn(self, query: npt.ArrayLike, gnn: Encoder, k: int = 10) -> SearchResult:
         """The k best documents by an encoder of your own: `gnn(x, graph)` gives one row of codes per node.
@@ -384,8 +393,3 @@ class VectorDB:
 
 def _reopen(path: str) -> VectorDB:
     return VectorDB.open(path, mode="r")
-
-
-def _metadata(text: str | None) -> Metadata:
-    return {} if text is None else json.loads(text)
-

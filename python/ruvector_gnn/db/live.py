@@ -1,6 +1,8 @@
 """The index and the model in memory, kept level with what the catalog says is committed."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy.typing as npt
 
 from ruvector_gnn._core import Graph, HNSWIndex
 from ruvector_gnn.db.store import Store
+from ruvector_gnn.db.vectors import Vectors, usable
 from ruvector_gnn.errors import FormatError
 from ruvector_gnn.learn import SearchLearner
 
@@ -93,11 +96,23 @@ class Live:
                 raise FormatError(f"{self.store.path}: the index holds more rows than the catalog")
             committed = self.store.vectors.rows(rows)
             if self.index.num_rows < rows:
-                self.index.add(committed[self.index.num_rows :], progress=progress)
+                self.index.add(self._unindexed(committed), progress=progress)
             if len(self._dead) != int(settings["dead"]):
-                living = np.array(self.store.catalog.matching(), dtype=np.int64)
-                self._dead = np.setdiff1d(np.arange(rows), living, assume_unique=True)
+                self._dead = np.array(self.store.catalog.dead(), dtype=np.int64)
             self._seen, self._behind = version, False
+
+    def _unindexed(self, committed: Vectors) -> Vectors:
+        """The committed rows that the index lacks; raises `FormatError` if a live one of them is damaged."""
+        start = self.index.num_rows
+        living = self.store.check_documents(committed, start)
+        dead = np.setdiff1d(np.arange(start, len(committed)), living, assume_unique=True)
+        unusable = dead[~usable(committed[dead], self.store.metric)]
+        if not len(unusable):
+            return committed[start:]
+        # No checksum covers a dead row and no search returns it, but the index must take it to keep count.
+        rows = np.array(committed[start:])
+        rows[unusable - start] = 1
+        return rows
 
     def refresh(self) -> None:
         """`follow`, if another process may have written since, or an earlier call was interrupted.
@@ -110,6 +125,15 @@ class Live:
                 self.follow()
             finally:
                 self._lock.release()
+
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Around a commit of the writer and what follows: after an interruption the next call catches up."""
+        try:
+            yield
+        except BaseException:
+            self._behind = True
+            raise
 
     def bury(self, rows: list[int]) -> None:
         """Leave rows out of every search from now on, as the writer has just committed."""
@@ -134,8 +158,7 @@ class Live:
             index_name = self.save_index()
             model_name = index_name.replace("index-", "model-").replace(".hnsw", ".gnn")
             learner.save(str(self.store.file(model_name)))
-            with catalog.transaction():
-                catalog.set(index_file=index_name, model_file=model_name)
+            self.publish(index_file=index_name, model_file=model_name)
             self.learner, self._model_file = learner, model_name
             self.snapshot_rows = self.index.num_rows
             self.drop(settings["index_file"], index_name)
@@ -158,10 +181,14 @@ class Live:
             if self.index.num_rows != self.snapshot_rows:
                 old = self.store.catalog.settings()["index_file"]
                 name = self.save_index()
-                with self.store.catalog.transaction():
-                    self.store.catalog.set(index_file=name)
+                self.publish(index_file=name)
                 self.snapshot_rows = self.index.num_rows
                 self.drop(old, name)
+
+    def publish(self, **names: str) -> None:
+        """Commit the names of files, after all the rows that the files know of have reached the disk."""
+        self.store.vectors.flush()
+        self.store.catalog.publish(**names)
 
     def save_index(self) -> str:
         """Write the index to a file of its own and return its name, which the caller commits."""

@@ -4,6 +4,7 @@ ends."""
 import errno
 import fcntl
 import os
+import weakref
 from pathlib import Path
 
 
@@ -28,9 +29,22 @@ class WriterLock:
         except BaseException:
             os.close(self._fd)
             raise
+        _held.add(self)
 
     def release(self) -> None:
         """Let the next writer in; more than once does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+_held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked child, whose copies would keep the locks of a parent that has died."""
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go)

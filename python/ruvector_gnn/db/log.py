@@ -1,6 +1,7 @@
 """The query log: who asked what, what was shown in which order, and what was clicked."""
 
 import json
+import struct
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 
 from ruvector_gnn.db.catalog import Catalog, Id, checksum
 from ruvector_gnn.db.vectors import Vectors
+from ruvector_gnn.errors import FormatError
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,25 @@ def _encoded(impression: Impression, now: float) -> tuple[float, bytes, str, str
     clicked = json.dumps(impression.clicked)
     shown = None if impression.shown is None else json.dumps(impression.shown)
     explored = int(impression.explored)
-    return now, query, clicked, shown, explored, checksum(query, clicked, shown, str(explored))
+    return now, query, clicked, shown, explored, _crc(now, query, clicked, shown, explored)
+
+
+def _crc(at: float, query: bytes, clicked: str, shown: str | None, explored: int) -> int:
+    return checksum(struct.pack("<d", at), query, clicked, shown, str(explored))
 
 
 def read(catalog: Catalog) -> list[Impression]:
-    """The whole log, oldest first."""
+    """The whole log, oldest first; raises `FormatError` if an impression is damaged or missing."""
+    rows = catalog.execute(
+        "SELECT number, at, query, clicked, shown, explored, crc FROM impressions ORDER BY number"
+    )
+    for number, *fields, crc in rows:
+        if _crc(*fields) != crc:
+            raise FormatError(f"{catalog.path}: impression {number} is damaged")
+    # They are numbered from 1, and SQLite keeps the last number that it gave.
+    last = catalog.one("SELECT seq FROM sqlite_sequence WHERE name = 'impressions'") or 0
+    if [row[0] for row in rows] != list(range(1, last + 1)):
+        raise FormatError(f"{catalog.path}: {len(rows)} impressions, but {last} were recorded")
     return [
         Impression(
             np.frombuffer(query, dtype="<f4"),
@@ -47,20 +63,7 @@ def read(catalog: Catalog) -> list[Impression]:
             None if shown is None else json.loads(shown),
             bool(explored),
         )
-        for query, clicked, shown, explored in catalog.execute(
-            "SELECT query, clicked, shown, explored FROM impressions ORDER BY number"
-        )
-    ]
-
-
-def damaged(catalog: Catalog) -> list[int]:
-    """The numbers of the impressions whose checksum does not fit."""
-    return [
-        number
-        for number, query, clicked, shown, explored, crc in catalog.execute(
-            "SELECT number, query, clicked, shown, explored, crc FROM impressions ORDER BY number"
-        )
-        if checksum(query, clicked, shown, str(explored)) != crc
+        for _, _, query, clicked, shown, explored, _ in rows
     ]
 
 

@@ -13,19 +13,23 @@ exactly when that transaction is there; what an interrupted creation leaves is m
 import json
 import os
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ruvector_gnn._core import HNSWIndex
 from ruvector_gnn.db.arguments import positive
-from ruvector_gnn.db.catalog import Catalog
+from ruvector_gnn.db.catalog import Catalog, Id, document_crc
 from ruvector_gnn.db.lock import WriterLock
-from ruvector_gnn.db.vectors import VectorFile
+from ruvector_gnn.db.vectors import VectorFile, Vectors
 from ruvector_gnn.errors import ConfigError, FormatError
 
 CATALOG, VECTORS, LOCK = "catalog.sqlite", "vectors.f32", "writer.lock"
+JOURNAL = f"{CATALOG}-journal"
 METRICS = ("cosine", "l2", "ip")
-_OURS = {LOCK, VECTORS, CATALOG, f"{CATALOG}-wal", f"{CATALOG}-shm", f"{CATALOG}-journal"}
+_OURS = {LOCK, VECTORS, CATALOG, f"{CATALOG}-wal", f"{CATALOG}-shm", JOURNAL}
+_CUT_SHORT = "its creation was cut short; open it once for writing"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,36 @@ class Store:
         """A file of this database."""
         return self.path / name
 
+    def check_documents(self, committed: Vectors, start: int = 0) -> list[int]:
+        """The live rows among those from `start` to the end of `committed`, rising.
+
+        Raises `FormatError` if id, metadata or vector of one of them is damaged.
+        """
+        documents = self.catalog.execute(
+            "SELECT row, id, metadata, crc FROM documents WHERE row >= ? AND row < ? ORDER BY row",
+            (start, len(committed)),
+        )
+        for row, identity, metadata, crc in documents:
+            self._check_document(row, identity, metadata, crc, committed)
+        return [row for row, *_ in documents]
+
+    def metadata(self, names: Sequence[Id], rows: Sequence[int], committed: Vectors) -> list[str | None]:
+        """The metadata of documents whose rows are known; raises `FormatError` as `check_documents` does."""
+        found = self.catalog.documents(rows)
+        texts = []
+        for name, row in zip(names, rows, strict=True):
+            _, metadata, crc = found.get(row, (None, None, None))
+            self._check_document(row, name, metadata, crc, committed)
+            texts.append(metadata)
+        return texts
+
+    def _check_document(
+        self, row: int, identity: Id, metadata: str | None, crc: int | None, committed: Vectors
+    ) -> None:
+        inside = 0 <= row < len(committed)
+        if not inside or document_crc(identity, metadata, committed[row].tobytes()) != crc:
+            raise FormatError(f"{self.path}: document {identity!r} (row {row}) is damaged")
+
 
 def _release(owner: int, catalog: Catalog, vectors: VectorFile, lock: WriterLock | None) -> None:
     # SQLite forbids closing in a forked child what the parent opened.
@@ -86,7 +120,7 @@ def open_store(path: Path, wishes: Wishes, mode: str, synchronous: str, *, rebui
     _check_place(path, wishes, mode)
     lock = None
     if mode == "rw":
-        path.mkdir(parents=True, exist_ok=True)
+        _make_directory(path)
         lock = WriterLock(path / LOCK)
     try:
         store = _open_files(path, wishes, lock, synchronous)
@@ -105,6 +139,11 @@ def _check_wishes(wishes: Wishes) -> None:
         positive(wishes.dim, "dim")
     if wishes.metric is not None and wishes.metric not in METRICS:
         raise ConfigError(f"metric: got {wishes.metric!r}, expected one of {', '.join(METRICS)}")
+    try:
+        json.dumps(wishes.index_options)
+        HNSWIndex(wishes.dim or 1, **wishes.index_options)
+    except TypeError as unusable:
+        raise ConfigError(f"index_options: {unusable}") from None
 
 
 def _check_place(path: Path, wishes: Wishes, mode: str) -> None:
@@ -123,7 +162,26 @@ def _check_place(path: Path, wishes: Wishes, mode: str) -> None:
         raise ConfigError(f"{path}: no database there; give dim to create one")
 
 
+def _make_directory(path: Path) -> None:
+    """Make `path` and what is missing above it; the new names have reached the disk when this returns."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _flush_names(folder.parent)
+
+
+def _flush_names(folder: Path) -> None:
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 def _open_files(path: Path, wishes: Wishes, lock: WriterLock | None, synchronous: str) -> Store:
+    if lock is None and (path / JOURNAL).exists():
+        # SQLite keeps one until the tables are there, and only a writer can undo it.
+        raise FormatError(f"{path}: {_CUT_SHORT}")
     catalog = Catalog(path / CATALOG, writable=lock is not None, synchronous=synchronous)
     try:
         if catalog.is_new():
@@ -145,7 +203,9 @@ def _open_files(path: Path, wishes: Wishes, lock: WriterLock | None, synchronous
 
 def _create(path: Path, catalog: Catalog, wishes: Wishes, *, writable: bool) -> None:
     if not writable:
-        raise FormatError(f"{path}: its creation was cut short; open it once for writing")
+        raise FormatError(f"{path}: {_CUT_SHORT}")
+    if VectorFile.holds_rows(path / VECTORS) or any(path.glob("index-*")):
+        raise FormatError(f"{path}: the catalog is empty, but there are vectors; nothing is overwritten")
     if wishes.dim is None:
         raise ConfigError(f"{path}: no database there; give dim to create one")
     VectorFile.create(path / VECTORS, wishes.dim)
@@ -161,6 +221,7 @@ def _create(path: Path, catalog: Catalog, wishes: Wishes, *, writable: bool) -> 
             "snapshot_number": 0,
         }
     )
+    _flush_names(path)
 
 
 def _check_agreement(path: Path, wishes: Wishes, settings: dict[str, Any]) -> None:

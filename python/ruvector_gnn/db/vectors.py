@@ -34,6 +34,19 @@ LONGEST = 1e18
 SHORTEST = 1e-14
 
 
+def usable(rows: Vectors, metric: str) -> npt.NDArray[np.bool_]:
+    """Which of `rows` the index takes."""
+    norms = _norms(rows)
+    fit = np.isfinite(rows).all(axis=1) & (norms <= LONGEST)
+    return fit & (norms >= SHORTEST) if metric == "cosine" else fit
+
+
+def _norms(rows: Vectors) -> npt.NDArray[np.float64]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms: npt.NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return norms
+
+
 def checked(vectors: npt.ArrayLike, dim: int, metric: str, name: str = "vectors") -> Vectors:
     """`vectors` as (n, dim) little-endian float32 rows; one row may be given as (dim,).
 
@@ -55,7 +68,7 @@ def checked(vectors: npt.ArrayLike, dim: int, metric: str, name: str = "vectors"
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         raise ShapeError(f"{name}: row {int(np.argmin(finite))} holds NaN or infinity (as float32)")
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    norms = _norms(rows)
     if (norms > LONGEST).any():
         raise ShapeError(f"{name}: row {int(np.argmax(norms))} is too long: its norm is above {LONGEST:g}")
     if metric == "cosine" and (norms < SHORTEST).any():
@@ -100,6 +113,11 @@ class VectorFile:
             file.flush()
             os.fsync(file.fileno())
 
+    @staticmethod
+    def holds_rows(path: Path) -> bool:
+        """Whether there is a file at `path` with more in it than a header."""
+        return path.is_file() and path.stat().st_size > HEADER
+
     def _read_header(self) -> int:
         header = os.pread(self._file.fileno(), HEADER, 0)
         if len(header) < HEADER or header[:7] != MAGIC[:7]:
@@ -119,7 +137,11 @@ class VectorFile:
             written = os.pwrite(self._file.fileno(), data, offset)
             data, offset = data[written:], offset + written
         if sync:
-            os.fsync(self._file.fileno())
+            self.flush()
+
+    def flush(self) -> None:
+        """Return once all that was written has reached the disk."""
+        os.fsync(self._file.fileno())
 
     def rows(self, count: int) -> Vectors:
         """The first `count` rows, mapped, read-only; raises `FormatError` if the file is shorter."""
