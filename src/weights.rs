@@ -9,7 +9,6 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::storage::{self, Mapped};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;

@@ -27,6 +27,8 @@ mod replace;
 mod writer;
 
 #[cfg(test)]
+mod replace_tests;
+#[cfg(test)]
 mod tests;
 
 pub use mapped::Mapped;

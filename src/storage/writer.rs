@@ -85,7 +85,7 @@ impl<'a> Writer<'a> {
         bytes
     }
 
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    fn write(&self, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
         let mut offset = layout::head_len(self.sections.len()) as u64;
         let mut entries = Vec::with_capacity(self.sections.len());
         let mut lists = Vec::with_capacity(self.sections.len());
