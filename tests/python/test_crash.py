@@ -149,6 +149,15 @@ def steps() -> list[Step]:
     ]
 
 
+def recovering() -> list[Step]:
+    """What the writer after a crash does."""
+    return [
+        lambda db: db.upsert([1, "after"], vectors(2, 7), [None, {"n": 9}]),
+        lambda db: db.delete("last"),
+        lambda db: db.checkpoint(),
+    ]
+
+
 def writing(path: Path, some: list[Step], **options: Any) -> Work:
     def work(say: Callable[[], None]) -> None:
         database = VectorDB.open(path, dim=DIM, **options)
@@ -182,49 +191,86 @@ def content(path: Path, mode: str = "r") -> object:
         return documents, logged, database.learned
 
 
-def states(path: Path) -> list[object]:
-    """The content before the database is there, after it is opened, and after each step."""
-    found: list[object] = [None]
-    database = VectorDB.open(path, dim=DIM)
+def states(path: Path, some: list[Step], **options: Any) -> list[object]:
+    """The content before the database is opened, after that, and after each step."""
+    found = [content(path) if path.exists() else None]
+    database = VectorDB.open(path, dim=DIM, **options)
     found.append(content(path))
-    for step in steps():
+    for step in some:
         step(database)
         found.append(content(path))
+    database.close()
     return found
 
 
-def check_killed(tmp_path: Path, every: int, first: int = 0) -> int:
-    """Kill the writer before its call number `first`, and every so-manieth after it; the number of trials."""
-    expected = states(tmp_path / "model.rvdb")
+def copied(base: Path | None, path: Path) -> Path:
+    if base is not None:
+        shutil.copytree(base, path)
+    return path
+
+
+def check_killed(folder: Path, some: list[Step], every: int, base: Path | None = None, **options: Any) -> int:
+    """Kill a writer, on a copy of `base` or a new database, before one in `every` of its calls.
+
+    Returns the number of trials.
+    """
+    expected = states(copied(base, folder / "model.rvdb"), some, **options)
     for trial in range(100_000):
-        path = tmp_path / f"{trial}.rvdb"
-        returned = killed(writing(path, steps()), first + trial * every)
+        path = copied(base, folder / f"{trial}.rvdb")
+        returned = killed(writing(path, some, **options), trial * every)
         if returned is None:
             return trial
-        allowed = expected[returned : returned + 2]
-        assert content(path) in allowed, f"trial {trial}: after {returned} acknowledged calls"
+        found = content(path)
+        assert found in expected[returned : returned + 2], f"trial {trial}: {returned} calls acknowledged"
         with VectorDB.open(path, dim=DIM) as database:
-            database.add("after", vectors(1, 8)[0])
-            assert database.search(vectors(1, 8)[0], k=1, learned=False).ids == ["after"]
+            database.add("then", vectors(1, 8)[0])
+            assert database.search(vectors(1, 8)[0], k=1, learned=False).ids == ["then"]
             database.verify()
         assert not [entry.name for entry in path.iterdir() if entry.name.startswith(".")]
         shutil.rmtree(path)
     raise AssertionError("the writer never ended")
 
 
+def crashed(folder: Path) -> Path:
+    """A database whose writer died while it took a snapshot, with rows behind the last one."""
+    path = folder / "crashed.rvdb"
+    live = VectorDB.open(folder / "live.rvdb", dim=DIM)
+    for step in steps()[:-1]:
+        step(live)
+    shutil.copytree(live.path, path)
+    live.close()
+    (path / ".index-000003.hnsw.1-0.tmp").write_bytes(b"RUVECGNN")
+    (path / "index-000003.hnsw").write_bytes(b"RUVECGNN")
+    return path
+
+
 @traced
 def test_a_database_whose_writer_is_killed_holds_what_was_acknowledged(tmp_path: Path) -> None:
-    assert check_killed(tmp_path, every=17) > 8
+    assert check_killed(tmp_path, steps(), every=17) > 8
 
 
 @traced
 @pytest.mark.long
 def test_a_database_whose_writer_is_killed_at_any_call_holds_what_was_acknowledged(tmp_path: Path) -> None:
-    assert check_killed(tmp_path, every=1) > 100
+    assert check_killed(tmp_path, steps(), every=1) > 100
+
+
+@traced
+def test_a_writer_that_recovers_and_is_killed_loses_nothing(tmp_path: Path) -> None:
+    assert check_killed(tmp_path, recovering(), every=9, base=crashed(tmp_path)) > 3
+
+
+@traced
+@pytest.mark.long
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_writer_that_recovers_and_is_killed_at_any_call_loses_nothing(
+    tmp_path: Path, rebuild: bool
+) -> None:
+    assert check_killed(tmp_path, recovering(), 1, crashed(tmp_path), rebuild=rebuild) > 30
 
 
 def check_power(tmp_path: Path, every: int) -> int:
-    expected = states(tmp_path / "model.rvdb")
+    expected = states(tmp_path / "model.rvdb", steps())
     root, spare = tmp_path / "root", tmp_path / "spare"
     root.mkdir()
     spare.mkdir()
@@ -256,7 +302,7 @@ def test_a_database_written_in_full_outlasts_power_loss_at_any_call(tmp_path: Pa
 @traced
 def test_a_checkpoint_outlasts_power_loss_however_it_is_written(tmp_path: Path) -> None:
     some = steps()[:5]
-    expected = states(tmp_path / "model.rvdb")[len(some) + 1]
+    expected = states(tmp_path / "model.rvdb", some)[-1]
     root, spare = tmp_path / "root", tmp_path / "spare"
     root.mkdir()
     spare.mkdir()

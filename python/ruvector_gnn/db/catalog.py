@@ -99,7 +99,7 @@ class Catalog:
         if version != SCHEMA_VERSION:
             raise FormatError(f"{self.path}: schema version {version}, this package reads {SCHEMA_VERSION}")
         tables = self.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite_%'")
-        if sorted(tables) != sorted((statement,) for statement in _SCHEMA):
+        if len(tables) != len(_SCHEMA) or {sql for (sql,) in tables} != set(_SCHEMA):
             raise FormatError(f"{self.path}: the tables are not those of schema version {SCHEMA_VERSION}")
         # In another mode SQLite would not look at what the write-ahead log holds.
         if self.one("PRAGMA journal_mode") != "wal":
@@ -137,7 +137,8 @@ class Catalog:
         """All settings; raises `FormatError` if one is damaged or missing."""
         rows = self.execute("SELECT name, value, crc FROM settings")
         for name, value, crc in rows:
-            if _setting_crc(name, value) != crc:
+            typed = isinstance(name, str) and isinstance(value, int | str | None)
+            if not typed or _setting_crc(name, value) != crc:
                 raise FormatError(f"{self.path}: setting {name!r} is damaged: its checksum does not match")
         found = {name: value for name, value, _ in rows}
         if found.keys() != SETTINGS:

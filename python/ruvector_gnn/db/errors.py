@@ -26,5 +26,5 @@ def catalog_errors(path: Path) -> Iterator[None]:
         if any(words in text for words in _TOO_LARGE):
             raise ConfigError(f"where: too large a filter for SQLite ({text})") from None
         raise OSError(f"{path}: {text}") from refused
-    except sqlite3.DatabaseError as damaged:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as damaged:
         raise FormatError(f"{path}: {damaged}") from None

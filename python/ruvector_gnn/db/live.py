@@ -76,7 +76,10 @@ class Live:
         if name is None:
             metric: Any = self.store.metric  # one of the three: `open_store` has checked
             return HNSWIndex(self.store.dim, metric=metric, **self.store.index_options)
-        return HNSWIndex.load(str(self.store.file(name)))
+        index = HNSWIndex.load(str(self.store.file(name)))
+        if (index.dim, index.metric) != (self.store.dim, self.store.metric):
+            raise FormatError(f"{self.store.file(name)}: not an index of this database")
+        return index
 
     def _load_model(self, name: str | None, index: HNSWIndex) -> SearchLearner | None:
         return None if name is None else SearchLearner.load(str(self.store.file(name)), index)

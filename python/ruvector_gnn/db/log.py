@@ -40,6 +40,9 @@ def _encoded(impression: Impression, now: float) -> tuple[float, bytes, str, str
     return now, query, clicked, shown, explored, _crc(now, query, clicked, shown, explored)
 
 
+_TYPES = (float, bytes, str, str | None, int)
+
+
 def _crc(at: float, query: bytes, clicked: str, shown: str | None, explored: int) -> int:
     return checksum(struct.pack("<d", at), query, clicked, shown, str(explored))
 
@@ -50,7 +53,8 @@ def read(catalog: Catalog) -> list[Impression]:
         "SELECT number, at, query, clicked, shown, explored, crc FROM impressions ORDER BY number"
     )
     for number, *fields, crc in rows:
-        if _crc(*fields) != crc:
+        typed = all(isinstance(field, kind) for field, kind in zip(fields, _TYPES, strict=True))
+        if not typed or _crc(*fields) != crc:
             raise FormatError(f"{catalog.path}: impression {number} is damaged")
     # They are numbered from 1, and SQLite keeps the last number that it gave.
     last = catalog.one("SELECT seq FROM sqlite_sequence WHERE name = 'impressions'") or 0

@@ -94,8 +94,10 @@ class Store:
     def _check_document(
         self, row: int, identity: Id, metadata: str | None, crc: int | None, committed: Vectors
     ) -> None:
+        # SQLite keeps a type with every value, and a flipped bit may change it.
+        typed = isinstance(identity, int | str) and isinstance(metadata, str | None)
         inside = 0 <= row < len(committed)
-        if not inside or document_crc(identity, metadata, committed[row].tobytes()) != crc:
+        if not (typed and inside) or document_crc(identity, metadata, committed[row].tobytes()) != crc:
             raise FormatError(f"{self.path}: document {identity!r} (row {row}) is damaged")
 
 

@@ -1,12 +1,18 @@
 """Reading everything once, and counting it."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
+
+import numpy as np
 
 from ruvector_gnn._core import HNSWIndex
 from ruvector_gnn.db import log
 from ruvector_gnn.db.store import Store
 from ruvector_gnn.errors import FormatError
 from ruvector_gnn.learn import SearchLearner
+
+_BLOCK = 8_192
 
 
 def stats(store: Store) -> dict[str, Any]:
@@ -26,8 +32,14 @@ def stats(store: Store) -> dict[str, Any]:
         "impressions": impressions,
         "explored_impressions": explored,
         "model": settings["model_file"],
-        "bytes": {entry.name: entry.stat().st_size for entry in sorted(store.path.iterdir())},
+        "bytes": dict(_sizes(store)),
     }
+
+
+def _sizes(store: Store) -> Iterator[tuple[str, int]]:
+    for entry in sorted(store.path.iterdir()):
+        with suppress(FileNotFoundError):  # a writer has replaced it since
+            yield entry.name, entry.stat().st_size
 
 
 def verify(store: Store) -> None:
@@ -49,7 +61,17 @@ def verify(store: Store) -> None:
         log.read(catalog)
     if settings["index_file"] is not None:
         index = HNSWIndex.load(str(store.file(settings["index_file"])), verify="full")
-        if index.num_rows > int(settings["rows"]):
+        if index.num_rows > rows:
             raise FormatError(f"{store.path}: the index snapshot holds more rows than the catalog")
+        _compare(store, index, [row for row in living if row < index.num_rows])
         if settings["model_file"] is not None:
             SearchLearner.load(str(store.file(settings["model_file"])), index)
+
+
+def _compare(store: Store, index: HNSWIndex, living: list[int]) -> None:
+    """Raise `FormatError` unless the index holds the vectors that were given to it."""
+    committed = store.vectors.rows(index.num_rows)
+    for start in range(0, len(living), _BLOCK):
+        rows = np.array(living[start : start + _BLOCK])
+        if not np.array_equal(index.vectors(rows), committed[rows]):
+            raise FormatError(f"{store.path}: the index snapshot holds other vectors than the vectors file")
