@@ -7,13 +7,10 @@ The thinned-out runs take seconds; `-m long` takes every call.
 
 from __future__ import annotations
 
-import os
+import resource
 import shutil
-import signal
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +312,51 @@ def test_a_checkpoint_outlasts_power_loss_however_it_is_written(tmp_path: Path) 
     assert worlds >= 3
 
 
+# --- a disk that is full
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file of this process can grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def check_full(folder: Path, size: int, expected: list[object]) -> int:
+    """Take all steps, each at first on a disk that lets no file grow beyond `size`; how many were refused."""
+    path, refused = folder / f"{size}.rvdb", 0
+    database = VectorDB.open(path, dim=DIM)
+    for number, step in enumerate(steps()[:-1], start=1):
+        before, after = expected[number], expected[number + 1]
+        try:
+            with largest_file(size):
+                step(database)
+        except OSError:
+            refused += 1
+            found = content(path)
+            assert found in (before, after), f"{size} bytes, step {number}"
+            if found == before:
+                step(database)
+        assert content(path) == after, f"{size} bytes, step {number}"
+    with suppress(OSError), largest_file(size):
+        database.close()
+    assert "closed" in repr(database)
+    assert content(path) == content(path, mode="rw") == expected[-1]
+    return refused
+
+
+@pytest.mark.parametrize("every", [1, pytest.param(8, marks=pytest.mark.long)])
+def test_calls_that_a_full_disk_refuses_can_be_made_again(tmp_path: Path, every: int) -> None:
+    expected = states(tmp_path / "model.rvdb", steps())
+    sizes = (0, 200, *range(1_000, 150_000, 12_000 // every), 10**7)
+    refused = [check_full(tmp_path, size, expected) for size in sizes]
+    assert refused[0] >= 8 and refused[-1] == 0 and len(set(refused)) > 3
+
+
 # --- the write-ahead log of SQLite, cut as a power loss may cut it
 
 
@@ -347,148 +389,3 @@ def test_a_log_cut_anywhere_gives_an_earlier_state(tmp_path: Path) -> None:
         else:
             seen.append(known.index(state))
     assert seen == sorted(seen) and set(seen) == set(range(len(known)))
-
-
-# --- one writer, many readers
-
-HOLDER = """
-import os, sys, time, numpy as np
-from ruvector_gnn.db import VectorDB
-db = VectorDB.open(sys.argv[1], dim=4)
-db.add(range(3), np.eye(3, 4, dtype=np.float32))
-child = os.fork()
-if child == 0:
-    time.sleep(60)
-    os._exit(0)
-print(child, flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_forked_child_of_a_killed_writer_does_not_keep_the_lock(tmp_path: Path) -> None:
-    path = tmp_path / "a.rvdb"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    child = int(holder.stdout.readline())
-    try:
-        with pytest.raises(BlockingIOError, match=f"process {holder.pid}"):
-            VectorDB.open(path)
-        holder.kill()
-        holder.wait()
-        with VectorDB.open(path) as database:
-            assert len(database) == 3
-    finally:
-        os.kill(child, signal.SIGKILL)
-        holder.stdout.close()
-
-
-READER = """
-import sys, numpy as np
-from ruvector_gnn.db import VectorDB
-with VectorDB.open(sys.argv[1], mode="r") as db:
-    print("open", flush=True)
-    for line in sys.stdin:
-        number = int(line)
-        hits = db.search(np.eye(4, dtype=np.float32)[number % 4] * (number + 1), k=1000)
-        assert max(hits.ids) == number and number in db, (number, hits.ids)
-        assert db.get(number).metadata == {"number": number}
-        print(len(hits), flush=True)
-"""
-
-
-def test_readers_in_other_processes_see_each_call_that_has_returned(tmp_path: Path) -> None:
-    path = tmp_path / "a.rvdb"
-    with VectorDB.open(path, dim=DIM) as database:
-        readers = [
-            subprocess.Popen(
-                [sys.executable, "-c", READER, str(path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                bufsize=1,
-            )
-            for _ in range(2)
-        ]
-        lines = [(reader.stdin, reader.stdout) for reader in readers]
-        assert [out.readline() for _, out in lines if out] == ["open\n"] * 2
-        for number in range(40):
-            database.add(number, np.eye(DIM)[number % DIM] * (number + 1), {"number": number})
-            if number % 10 == 9:
-                database.checkpoint()
-            for into, out in lines:
-                assert into is not None and out is not None
-                into.write(f"{number}\n")
-                assert out.readline() == f"{number + 1}\n"
-        for reader in readers:
-            assert reader.stdin is not None and reader.stdout is not None
-            reader.stdin.close()
-            assert reader.wait() == 0
-            reader.stdout.close()
-
-
-# --- opening
-
-
-def test_opening_checks_and_indexes_only_what_the_snapshot_lacks(tmp_path: Path) -> None:
-    path = tmp_path / "a.rvdb"
-    with VectorDB.open(path, dim=DIM) as database:
-        database.add(range(20), vectors(20))
-    with VectorDB.open(path) as database:
-        database.add([20, 21], vectors(2, 1))
-        shutil.copytree(path, tmp_path / "killed.rvdb")
-    statements: list[str] = []
-    with VectorDB.open(tmp_path / "killed.rvdb", mode="r") as database:
-        assert database._live.snapshot_rows == 20 and database._live.index.num_rows == 22
-        database._store.catalog._connection.set_trace_callback(statements.append)
-        database._store.check_documents(database._store.vectors.rows(22), 20)
-    assert len(statements) == 1
-    connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE TABLE documents (row INTEGER PRIMARY KEY, id, metadata, crc)")
-    plan = connection.execute(f"EXPLAIN QUERY PLAN {statements[0]}").fetchall()
-    connection.close()
-    assert "SEARCH documents USING INTEGER PRIMARY KEY" in str(plan)
-
-
-def test_rows_behind_the_snapshot_are_checked_before_they_are_indexed(tmp_path: Path) -> None:
-    path = tmp_path / "a.rvdb"
-    database = VectorDB.open(path, dim=DIM)
-    database.add(range(5), vectors(5))
-    database.delete(3)
-    shutil.copytree(path, tmp_path / "killed.rvdb")
-    database.close()
-    damaged = tmp_path / "killed.rvdb" / "vectors.f32"
-    whole = damaged.read_bytes()
-
-    def without(row: int) -> None:
-        start = 64 + row * DIM * 4
-        damaged.write_bytes(whole[:start] + b"\xff" * (DIM * 4) + whole[start + DIM * 4 :])
-
-    for mode in ("r", "rw"):
-        without(2)
-        with pytest.raises(rg.FormatError, match="document 2"):
-            VectorDB.open(tmp_path / "killed.rvdb", mode=mode)
-        without(3)  # a dead row: nobody misses it
-        with VectorDB.open(tmp_path / "killed.rvdb", mode="r") as database:
-            assert sorted(database.search(np.ones(DIM)).ids) == [0, 1, 2, 4]
-
-
-def test_an_empty_catalog_beside_vectors_is_damage_not_a_new_database(tmp_path: Path) -> None:
-    path = tmp_path / "a.rvdb"
-    with VectorDB.open(path, dim=DIM) as database:
-        database.add(range(5), vectors(5))
-    before = (path / "vectors.f32").read_bytes()
-    for harm in (lambda: os.truncate(path / "catalog.sqlite", 0), (path / "catalog.sqlite").unlink):
-        harm()
-        for entry in path.glob("index-*"):
-            entry.unlink()
-        for dim in (None, DIM):
-            with pytest.raises((rg.FormatError, rg.ConfigError)):
-                VectorDB.open(path, dim=dim)
-        assert (path / "vectors.f32").read_bytes() == before
-
-
-def test_options_that_no_index_takes_make_no_database(tmp_path: Path) -> None:
-    for options in ({"m": -1}, {"unknown": 1}, {"m": {1}}):
-        with pytest.raises(rg.ConfigError):
-            VectorDB.open(tmp_path / "a.rvdb", dim=DIM, index_options=options)
-    assert not (tmp_path / "a.rvdb").exists()

@@ -134,8 +134,9 @@ class VectorDB:
         """Add documents: ids (n), vectors (n, dim), and one mapping (or None) of metadata for each.
 
         All or nothing. Raises `ConfigError` if an id exists or comes twice, `ShapeError` for vectors that
-        don't fit (shape, NaN, infinity, zero under cosine). If Ctrl-C interrupts the indexing that follows
-        the commit, the documents are in, and the next call goes on indexing.
+        don't fit (shape, NaN, infinity, zero under cosine), `OSError` if the disk is full. If Ctrl-C
+        interrupts the indexing that follows the commit, or the disk refuses the snapshot that follows when
+        the index has doubled, the documents are in, and the next call goes on.
         """
         self._put(ids, vectors, metadata, replace=False, progress=progress)
 
@@ -356,14 +357,17 @@ class VectorDB:
             self._live.snapshot()
 
     def close(self) -> None:
-        """Save the index if it has grown, and let go of all files; a second call does nothing."""
+        """Save the index if it has grown, and let go of all files, even if that fails; a second call does
+        nothing."""
         with self._writing:
             if self._store.release.alive:
                 self._check_process()
-                if self._store.writable:
-                    self._live.follow()
-                    self._live.snapshot()
-                self._store.release()
+                try:
+                    if self._store.writable:
+                        self._live.follow()
+                        self._live.snapshot()
+                finally:
+                    self._store.release()
 
     def __enter__(self) -> "VectorDB":
         """The database itself."""
