@@ -112,7 +112,7 @@ def test_opening_checks_and_indexes_only_what_the_snapshot_lacks(tmp_path: Path)
     with VectorDB.open(tmp_path / "killed.rvdb", mode="r") as database:
         assert database._live.snapshot_rows == 20 and database._live.index.num_rows == 22
         database._store.catalog._connection.set_trace_callback(statements.append)
-        database._store.check_documents(database._store.vectors.rows(22), 20)
+        database._store.check_documents(database._store.vectors.rows(22), 20, 22)
     assert len(statements) == 1
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE documents (row INTEGER PRIMARY KEY, id, metadata, crc)")

@@ -175,7 +175,7 @@ class VectorDB:
                     )
                     catalog.set(rows=start + len(names), dead=int(settings["dead"]) + len(old))
                 self._live.bury(list(old.values()))
-                self._live.follow(progress=progress)
+                self._live.follow(written=start, progress=progress)
             if self._live.wants_snapshot():
                 self._live.snapshot()
 

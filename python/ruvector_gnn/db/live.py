@@ -84,9 +84,11 @@ class Live:
     def _load_model(self, name: str | None, index: HNSWIndex) -> SearchLearner | None:
         return None if name is None else SearchLearner.load(str(self.store.file(name)), index)
 
-    def follow(self, *, progress: bool = False) -> None:
-        """Take in all that is committed; after an interruption the next call goes on where this one
-        stopped."""
+    def follow(self, *, written: int | None = None, progress: bool = False) -> None:
+        """Take in all that is committed; after an interruption the next call goes on where this one stopped.
+
+        Rows from `written` on are the caller's own, and need no check.
+        """
         with self._lock:
             self._behind = True
             version = self.store.catalog.data_version()
@@ -99,16 +101,20 @@ class Live:
                 raise FormatError(f"{self.store.path}: the index holds more rows than the catalog")
             committed = self.store.vectors.rows(rows)
             if self.index.num_rows < rows:
-                self.index.add(self._unindexed(committed), progress=progress)
+                stop = rows if written is None else written
+                self.index.add(self._unindexed(committed, stop), progress=progress)
             if len(self._dead) != int(settings["dead"]):
                 self._dead = np.array(self.store.catalog.dead(), dtype=np.int64)
             self._seen, self._behind = version, False
 
-    def _unindexed(self, committed: Vectors) -> Vectors:
-        """The committed rows that the index lacks; raises `FormatError` if a live one of them is damaged."""
+    def _unindexed(self, committed: Vectors, stop: int) -> Vectors:
+        """The committed rows that the index lacks; raises `FormatError` if a live one before `stop` is
+        damaged."""
         start = self.index.num_rows
-        living = self.store.check_documents(committed, start)
-        dead = np.setdiff1d(np.arange(start, len(committed)), living, assume_unique=True)
+        if start >= stop:
+            return committed[start:]
+        living = self.store.check_documents(committed, start, stop)
+        dead = np.setdiff1d(np.arange(start, stop), living, assume_unique=True)
         unusable = dead[~usable(committed[dead], self.store.metric)]
         if not len(unusable):
             return committed[start:]

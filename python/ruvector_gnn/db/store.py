@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ruvector_gnn._core import HNSWIndex
 from ruvector_gnn.db.arguments import positive
 from ruvector_gnn.db.catalog import Catalog, Id, document_crc
@@ -68,26 +70,28 @@ class Store:
         """A file of this database."""
         return self.path / name
 
-    def check_documents(self, committed: Vectors, start: int = 0) -> list[int]:
-        """The live rows among those from `start` to the end of `committed`, rising.
+    def check_documents(self, committed: Vectors, start: int, stop: int) -> list[int]:
+        """The live rows from `start` up to `stop`, rising.
 
         Raises `FormatError` if id, metadata or vector of one of them is damaged.
         """
         documents = self.catalog.execute(
             "SELECT row, id, metadata, crc FROM documents WHERE row >= ? AND row < ? ORDER BY row",
-            (start, len(committed)),
+            (start, stop),
         )
+        plain = np.asarray(committed)  # rows of a `np.memmap` take several times as long to cut out
         for row, identity, metadata, crc in documents:
-            self._check_document(row, identity, metadata, crc, committed)
+            self._check_document(row, identity, metadata, crc, plain)
         return [row for row, *_ in documents]
 
     def metadata(self, names: Sequence[Id], rows: Sequence[int], committed: Vectors) -> list[str | None]:
         """The metadata of documents whose rows are known; raises `FormatError` as `check_documents` does."""
         found = self.catalog.documents(rows)
+        plain = np.asarray(committed)
         texts = []
         for name, row in zip(names, rows, strict=True):
             _, metadata, crc = found.get(row, (None, None, None))
-            self._check_document(row, name, metadata, crc, committed)
+            self._check_document(row, name, metadata, crc, plain)
             texts.append(metadata)
         return texts
 

@@ -51,7 +51,7 @@ def verify(store: Store) -> None:
     with catalog.transaction("DEFERRED"):
         settings = catalog.settings()
         rows, dead = int(settings["rows"]), int(settings["dead"])
-        living = store.check_documents(store.vectors.rows(rows))
+        living = store.check_documents(store.vectors.rows(rows), 0, rows)
         gone = catalog.dead()
         if len(gone) != dead or sorted([*living, *gone]) != list(range(rows)):
             raise FormatError(
