@@ -72,6 +72,7 @@ class Catalog:
             )
             try:
                 self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+                self._connection.execute("PRAGMA fullfsync = 1")  # only macOS knows a difference
                 self._connection.execute("SELECT 1 FROM sqlite_master").fetchall()
             except BaseException:
                 self._connection.close()
@@ -85,7 +86,7 @@ class Catalog:
     def create(self, settings: dict[str, object]) -> None:
         """Lay the tables and the settings down in one transaction."""
         self.execute("PRAGMA journal_mode = WAL")
-        with self.transaction():
+        with self.lasting():
             for statement in _SCHEMA:
                 self.execute(statement)
             self.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -154,16 +155,14 @@ class Catalog:
             ((name, value, _setting_crc(name, value)) for name, value in settings.items()),
         )
 
-    def publish(self, **settings: object) -> None:
-        """Commit settings so that they outlast power loss too, whatever `synchronous` says.
-
-        For names of files: what they replace is removed next, and must not be gone before they are there.
-        """
+    @contextmanager
+    def lasting(self) -> Iterator[None]:
+        """A transaction that outlasts power loss too, whatever `synchronous` says."""
         with self._lock:
             self.execute("PRAGMA synchronous = full")
             try:
                 with self.transaction():
-                    self.set(**settings)
+                    yield
             finally:
                 self.execute(f"PRAGMA synchronous = {self._synchronous}")
 

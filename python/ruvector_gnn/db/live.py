@@ -197,7 +197,9 @@ class Live:
     def publish(self, **names: str) -> None:
         """Commit the names of files, after all the rows that the files know of have reached the disk."""
         self.store.vectors.flush()
-        self.store.catalog.publish(**names)
+        # What the files replace is removed next, and must not be gone before their names are there.
+        with self.store.catalog.lasting():
+            self.store.catalog.set(**names)
 
     def save_index(self) -> str:
         """Write the index to a file of its own and return its name, which the caller commits."""

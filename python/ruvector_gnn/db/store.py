@@ -23,6 +23,7 @@ import numpy as np
 from ruvector_gnn._core import HNSWIndex
 from ruvector_gnn.db.arguments import positive
 from ruvector_gnn.db.catalog import Catalog, Id, document_crc
+from ruvector_gnn.db.disk import flush_names, make_directory
 from ruvector_gnn.db.lock import WriterLock
 from ruvector_gnn.db.vectors import VectorFile, Vectors
 from ruvector_gnn.errors import ConfigError, FormatError
@@ -126,7 +127,7 @@ def open_store(path: Path, wishes: Wishes, mode: str, synchronous: str, *, rebui
     _check_place(path, wishes, mode)
     lock = None
     if mode == "rw":
-        _make_directory(path)
+        make_directory(path)
         lock = WriterLock(path / LOCK)
     try:
         store = _open_files(path, wishes, lock, synchronous)
@@ -168,22 +169,6 @@ def _check_place(path: Path, wishes: Wishes, mode: str) -> None:
         raise ConfigError(f"{path}: no database there; give dim to create one")
 
 
-def _make_directory(path: Path) -> None:
-    """Make `path` and what is missing above it; the new names have reached the disk when this returns."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for folder in missing:
-        _flush_names(folder.parent)
-
-
-def _flush_names(folder: Path) -> None:
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 def _open_files(path: Path, wishes: Wishes, lock: WriterLock | None, synchronous: str) -> Store:
     if lock is None and (path / JOURNAL).exists():
         # SQLite keeps one until the tables are there, and only a writer can undo it.
@@ -208,10 +193,10 @@ def _open_files(path: Path, wishes: Wishes, lock: WriterLock | None, synchronous
 
 
 def _create(path: Path, catalog: Catalog, wishes: Wishes, *, writable: bool) -> None:
-    if not writable:
-        raise FormatError(f"{path}: {_CUT_SHORT}")
     if VectorFile.holds_rows(path / VECTORS) or any(path.glob("index-*")):
         raise FormatError(f"{path}: the catalog is empty, but there are vectors; nothing is overwritten")
+    if not writable:
+        raise FormatError(f"{path}: {_CUT_SHORT}")
     if wishes.dim is None:
         raise ConfigError(f"{path}: no database there; give dim to create one")
     VectorFile.create(path / VECTORS, wishes.dim)
@@ -227,7 +212,7 @@ def _create(path: Path, catalog: Catalog, wishes: Wishes, *, writable: bool) -> 
             "snapshot_number": 0,
         }
     )
-    _flush_names(path)
+    flush_names(path)
 
 
 def _check_agreement(path: Path, wishes: Wishes, settings: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ruvector_gnn.db.disk import flush
 from ruvector_gnn.errors import FormatError, ShapeError
 
 Vectors = npt.NDArray[np.float32]
@@ -111,7 +112,7 @@ class VectorFile:
         with open(path, "wb") as file:
             file.write(header)
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno())
 
     @staticmethod
     def holds_rows(path: Path) -> bool:
@@ -141,7 +142,7 @@ class VectorFile:
 
     def flush(self) -> None:
         """Return once all that was written has reached the disk."""
-        os.fsync(self._file.fileno())
+        flush(self._file.fileno())
 
     def rows(self, count: int) -> Vectors:
         """The first `count` rows, mapped, read-only; raises `FormatError` if the file is shorter."""
