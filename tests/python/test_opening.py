@@ -98,6 +98,37 @@ def test_readers_in_other_processes_see_each_call_that_has_returned(tmp_path: Pa
             reader.stdout.close()
 
 
+WRITER = """
+import itertools, sys, numpy as np
+from ruvector_gnn.db import VectorDB
+db = VectorDB.open(sys.argv[1])
+for number in itertools.count(int(sys.argv[2])):
+    db.upsert([number, "same"], [np.eye(4)[number % 4] * (number + 1)] * 2, [{"number": number}, None])
+    print(number, flush=True)
+    if number % 50 == 7:
+        db.checkpoint()
+"""
+
+
+def test_a_reader_outlives_killed_writers(tmp_path: Path) -> None:
+    path = tmp_path / "a.rvdb"
+    VectorDB.open(path, dim=DIM, metric="l2").close()
+    first = 0
+    with VectorDB.open(path, mode="r") as reader:
+        for at_least in (1, 8, 30, 60):
+            command = [sys.executable, "-c", WRITER, str(path), str(first)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+                assert writer.stdout is not None
+                while first < at_least:
+                    first = int(writer.stdout.readline()) + 1
+                    hits = reader.search(np.eye(DIM)[(first - 1) % DIM] * first, k=3)
+                    assert first - 1 in hits.ids and first - 1 in reader
+                writer.kill()
+            reader.verify()
+            assert set(range(first)) < set(reader.ids())
+            first = len(reader) - 1  # without "same"
+
+
 # --- opening
 
 
@@ -164,3 +195,21 @@ def test_options_that_no_index_takes_make_no_database(tmp_path: Path) -> None:
         with pytest.raises(rg.ConfigError):
             VectorDB.open(tmp_path / "a.rvdb", dim=DIM, index_options=options)
     assert not (tmp_path / "a.rvdb").exists()
+
+
+def test_a_search_catches_up_with_an_interrupted_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(rows: list[int]) -> None:
+        raise KeyboardInterrupt
+
+    with VectorDB.open(tmp_path / "a.rvdb", dim=DIM) as database:
+        database.add(["old", "kept"], vectors(2))
+        for call in (
+            lambda: database.upsert(["old", "new"], vectors(2, 1)),
+            lambda: database.delete("kept"),
+        ):
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(database._live, "bury", interrupted)
+                call()
+        hits = database.search(vectors(2, 1)[1], k=5)
+        assert hits.ids[0] == "new" and set(hits.ids) == {"old", "new"}
+        assert len(database._live.living) == 2
