@@ -316,7 +316,7 @@ def test_a_power_loss_at_any_call_takes_only_what_it_may(tmp_path: Path, synchro
 
 @traced
 def test_a_checkpoint_outlasts_power_loss_however_it_is_written(tmp_path: Path) -> None:
-    some = steps()[:5]
+    some = [*steps()[:5], lambda db: db.delete(1), lambda db: db.checkpoint()]
     expected = states(tmp_path / "model.rvdb", some)[-1]
     root, spare = tmp_path / "root", tmp_path / "spare"
     root.mkdir()

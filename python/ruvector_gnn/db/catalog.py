@@ -166,6 +166,12 @@ class Catalog:
             finally:
                 self.execute(f"PRAGMA synchronous = {self._synchronous}")
 
+    @property
+    def has_written(self) -> bool:
+        """Whether this connection has changed anything."""
+        with self._lock, catalog_errors(self.path):
+            return self._connection.total_changes > 0
+
     def data_version(self) -> int:
         """A number that changes when another connection has committed."""
         return int(self.one("PRAGMA data_version"))

@@ -350,7 +350,10 @@ class VectorDB:
         verify.verify(self._store)
 
     def checkpoint(self) -> None:
-        """Save the index, so that the next `open` loads it instead of adding the vectors again."""
+        """Save the index, so that the next `open` loads it instead of adding the vectors again.
+
+        All that was written before outlasts power loss when this returns, whatever `synchronous` says.
+        """
         with self._writing:
             self._check_open(writing=True)
             self._live.follow()

@@ -185,16 +185,20 @@ class Live:
         return new > max(SNAPSHOT_FLOOR, self.snapshot_rows)
 
     def snapshot(self) -> None:
-        """Save the index beside the old snapshot, commit its name, then drop the old one."""
+        """Have all that was written outlast power loss, the index too if it has grown.
+
+        It is saved beside the old snapshot and its name committed before the old one is dropped.
+        """
         with self._lock:
-            if self.index.num_rows != self.snapshot_rows:
+            grown = self.index.num_rows != self.snapshot_rows
+            if grown or self.store.catalog.has_written:
                 old = self.store.catalog.settings()["index_file"]
-                name = self.save_index()
+                name = self.save_index() if grown else old
                 self.publish(index_file=name)
                 self.snapshot_rows = self.index.num_rows
                 self.drop(old, name)
 
-    def publish(self, **names: str) -> None:
+    def publish(self, **names: str | None) -> None:
         """Commit the names of files, after all the rows that the files know of have reached the disk."""
         self.store.vectors.flush()
         # What the files replace is removed next, and must not be gone before their names are there.
@@ -210,7 +214,7 @@ class Live:
         self.index.save(str(self.store.file(name)))
         return name
 
-    def drop(self, old: str | None, new: str) -> None:
+    def drop(self, old: str | None, new: str | None) -> None:
         """Remove a file that nothing names any more."""
         if old is not None and old != new:
             self.store.file(old).unlink(missing_ok=True)
