@@ -65,6 +65,11 @@ impl<T: Pod> Lines<T> {
         self.lines.truncate(self.len.div_ceil(Self::PER_LINE));
     }
 
+    /// Gives back what memory is not needed.
+    pub fn shrink(&mut self) {
+        self.lines.shrink_to_fit();
+    }
+
     /// Values that fit without asking for memory.
     pub fn room(&self) -> usize {
         self.lines.capacity() * Self::PER_LINE
@@ -131,6 +136,8 @@ mod tests {
             assert_eq!(lines.as_ptr() as usize % 64, 0);
         }
         lines.truncate(4);
+        lines.shrink();
+        assert_eq!((lines.bytes(), lines.as_ptr() as usize % 64), (64, 0));
         lines.grow(30, 9);
         reference.truncate(4);
         reference.resize(30, 9);

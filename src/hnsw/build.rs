@@ -14,9 +14,11 @@
 //! takes back, through the [`Journal`], the one that was not.
 
 use super::HnswIndex;
+use super::Params;
 use super::journal::Journal;
-use super::links::NONE;
+use super::links::{Links, NONE};
 use super::queue::{MAX_SLOTS, distance_of, key, slot_of};
+use super::rows::MAX_ROWS;
 use super::traverse::Core;
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
@@ -52,10 +54,26 @@ struct Plan {
 
 /// A link that is to be added: from `target` to the slot of `source`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Link {
+pub(super) struct Link {
     level: u8,
     target: u32,
     source: u64,
+}
+
+impl Link {
+    pub fn new(level: usize, target: u32, source: u64) -> Self {
+        Self { level: level as u8, target, source }
+    }
+
+    /// The link to `slot` from one of its neighbours, given as key.
+    pub fn back(level: usize, slot: u32, neighbour: u64) -> Self {
+        Self::new(level, slot_of(neighbour), key(distance_of(neighbour), slot))
+    }
+}
+
+/// How many rows go into one batch, or out of the graph together, where `linked` rows are.
+pub(super) fn batch_len(linked: usize) -> usize {
+    (linked / SHARE).clamp(1, BATCH)
 }
 
 impl HnswIndex {
@@ -66,15 +84,18 @@ impl HnswIndex {
     /// it stops the work, the error says how many rows the index holds.
     pub fn add(&mut self, vectors: ArrayView2<'_, f32>, monitor: &mut dyn Monitor) -> Result<Range<u64>> {
         self.core.vectors.check("vectors", vectors)?;
-        let (start, rows) = (self.core.links.len(), vectors.nrows());
-        if start + rows > MAX_SLOTS {
-            let text = format!("an index holds at most {} rows, got {}", MAX_SLOTS, start + rows);
-            return Err(Error::Config(text));
+        let (start, rows) = (self.num_rows(), vectors.nrows());
+        for (most, what, wanted) in
+            [(MAX_SLOTS, "holds", self.len() + rows), (MAX_ROWS, "hands out", start + rows)]
+        {
+            if wanted > most {
+                return Err(Error::Config(format!("an index {what} at most {most} rows, got {wanted}")));
+            }
         }
         for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
             let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
             if let Err(stop) = self.insert_segment(segment, &mut done) {
-                let (held, kept) = (self.core.links.len(), i * SEGMENT);
+                let (held, kept) = (self.len(), i * SEGMENT);
                 return Err(match stop {
                     Error::Interrupted(_) => Error::Interrupted(format!(
                         "add was interrupted: the index holds {held} rows, the first {kept} of these {rows} among them"
@@ -92,18 +113,15 @@ impl HnswIndex {
         vectors: ArrayView2<'_, f32>,
         done: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
-        let start = self.core.links.len();
-        let end = start + vectors.nrows();
-        let levels: Vec<u8> = (start..end).map(|row| self.draw_level(row as u64)).collect();
-        self.core.vectors.append(vectors);
-        self.core.links.append(&levels);
-        let mut order: Vec<u32> = (start as u32..end as u32).collect();
-        stream(self.params.seed, "insertion order", start as u64).shuffle(&mut order);
-        let mut journal = Journal::new(&self.core.links, start);
+        let (linked, first, params) = (self.len(), self.num_rows(), &self.params);
+        let mut journal = Journal::start(&mut self.core, vectors, |row| draw_level(params, row));
+        let mut order = journal.slots().to_vec();
+        stream(self.params.seed, "insertion order", first as u64).shuffle(&mut order);
         let mut inserted = 0;
         while inserted < order.len() {
-            let len = ((start + inserted) / SHARE).clamp(1, BATCH).min(order.len() - inserted);
-            self.insert_batch(&order[inserted..inserted + len], &mut journal);
+            let len = batch_len(linked + inserted).min(order.len() - inserted);
+            let batch = &order[inserted..inserted + len];
+            self.insert_batch(batch, |links, level, slot| journal.record(links, level, slot));
             inserted += len;
             if let Err(stop) = done(inserted) {
                 journal.take_back(&mut self.core);
@@ -113,36 +131,30 @@ impl HnswIndex {
         Ok(())
     }
 
-    /// `floor(-ln(U) / ln(m))` with `U` uniform in `(0, 1]`.
-    fn draw_level(&self, row: u64) -> u8 {
-        let uniform = 1.0 - stream(self.params.seed, "levels", row).uniform();
-        let level = -uniform.ln() / (self.params.m as f64).ln();
-        level.min(TOP_LEVEL as f64) as u8
-    }
-
-    fn insert_batch(&mut self, batch: &[u32], journal: &mut Journal) {
+    /// Links the rows of a batch, which are stored and have levels. `changed` is told of the list of a level, and with
+    /// level 0 of the parent, before they change.
+    pub(super) fn insert_batch(&mut self, batch: &[u32], mut changed: impl FnMut(&Links, usize, u32)) {
         let (core, params, pool) = (&self.core, &self.params, &self.pool);
         let plans = threads::map(batch.len(), |i| {
             pool.with(|scratch| core.plan(batch[i], batch, params.m, params.ef_construction, scratch))
         });
         let links = self.core.link_forward(&plans);
-        let groups: Vec<&[Link]> =
-            links.chunk_by(|a, b| (a.level, a.target) == (b.level, b.target)).collect();
-        let core = &self.core;
-        let lists = threads::map_init(groups.len(), Batch::default, |batch, i| core.relink(groups[i], batch));
-        for (group, list) in groups.iter().zip(&lists) {
-            let (level, target) = (usize::from(group[0].level), group[0].target);
-            journal.record_list(&self.core.links, level, target);
-            self.core.links.set(level, target, list);
-        }
+        self.core.add_links(links, &mut changed);
         let links = &mut self.core.links;
         let highest =
             batch.iter().copied().reduce(|a, b| if links.level(b) > links.level(a) { b } else { a });
         let highest = highest.expect("a batch has rows");
         if links.entry() == NONE || links.level(highest) > links.level(links.entry()) {
-            links.set_entry(highest, |links, slot| journal.record_row(links, slot));
+            links.set_entry(highest, |links, slot| changed(links, 0, slot));
         }
     }
+}
+
+/// `floor(-ln(U) / ln(m))` with `U` uniform in `(0, 1]`.
+fn draw_level(params: &Params, row: u64) -> u8 {
+    let uniform = 1.0 - stream(params.seed, "levels", row).uniform();
+    let level = -uniform.ln() / (params.m as f64).ln();
+    level.min(TOP_LEVEL as f64) as u8
 }
 
 impl Core {
@@ -173,42 +185,37 @@ impl Core {
         plan
     }
 
-    /// Step 2: parents and own lists. Returns the links back, sorted.
+    /// Step 2: parents and own lists. Returns the links back.
     fn link_forward(&mut self, plans: &[Plan]) -> Vec<Link> {
         let mut links = Vec::new();
         for plan in plans {
-            let back = |level: usize, neighbour: u64| Link {
-                level: level as u8,
-                target: slot_of(neighbour),
-                source: key(distance_of(neighbour), plan.slot),
-            };
             for (level, neighbours) in plan.neighbours.iter().enumerate() {
                 let slots: Vec<u32> = neighbours.iter().map(|&key| slot_of(key)).collect();
                 self.links.set(level, plan.slot, &slots);
-                links.extend(neighbours.iter().map(|&neighbour| back(level, neighbour)));
+                links.extend(neighbours.iter().map(|&neighbour| Link::back(level, plan.slot, neighbour)));
             }
-            if let Some(parent) = self.choose_parent(plan) {
+            // A row without parent is the entry point, or of this batch and not linked yet.
+            let in_tree = |slot: u32| slot == self.links.entry() || self.links.parent(slot) != NONE;
+            if let Some(parent) = self.choose_parent(plan.slot, &plan.nearest, in_tree) {
                 self.links.set_parent(plan.slot, slot_of(parent));
                 if !plan.neighbours[0].iter().any(|&key| slot_of(key) == slot_of(parent)) {
-                    links.push(back(0, parent));
+                    links.push(Link::back(0, plan.slot, parent));
                 }
             }
         }
-        links.sort_unstable();
         links
     }
 
     /// The nearest row of the tree that has room for a child: among the nearest candidates, else somewhere below
     /// the nearest of them, else anywhere. A tree has fewer links than rows, so there is always one.
-    fn choose_parent(&self, plan: &Plan) -> Option<u64> {
+    pub fn choose_parent(&self, slot: u32, nearest: &[u64], in_tree: impl Fn(u32) -> bool) -> Option<u64> {
         let links = &self.links;
         let entry = links.entry();
         if entry == NONE {
             return None;
         }
         let room = |slot: u32| links.children(slot) < links.width(1);
-        let in_tree = |slot: u32| slot == entry || links.parent(slot) != NONE;
-        let mut tree = plan.nearest.iter().copied().filter(|&key| in_tree(slot_of(key)));
+        let mut tree = nearest.iter().copied().filter(|&key| in_tree(slot_of(key)));
         if let Some(parent) = tree.clone().find(|&key| room(slot_of(key))) {
             return Some(parent);
         }
@@ -216,14 +223,29 @@ impl Core {
         while !room(below) {
             // Which child does not matter, but always the same one would make the tree a chain.
             let children = || links.list(0, below).iter().filter(|&&child| links.parent(child) == below);
-            let turn = plan.slot as usize % children().count().max(1);
+            let turn = slot as usize % children().count().max(1);
             below = match children().nth(turn) {
                 Some(&child) => child,
                 // Its children are all of this batch, and not in its list yet.
-                None => (0..links.len() as u32).find(|&slot| in_tree(slot) && room(slot))?,
+                None => (0..links.slots() as u32).find(|&slot| in_tree(slot) && room(slot))?,
             };
         }
-        Some(key(self.vectors.pair(plan.slot, below), below))
+        Some(key(self.vectors.pair(slot, below), below))
+    }
+
+    /// Step 3: adds links to the lists of their targets. `changed` is told of each list before it changes.
+    pub fn add_links(&mut self, mut links: Vec<Link>, mut changed: impl FnMut(&Links, usize, u32)) {
+        links.sort_unstable();
+        links.dedup();
+        let groups: Vec<&[Link]> =
+            links.chunk_by(|a, b| (a.level, a.target) == (b.level, b.target)).collect();
+        let core = &*self;
+        let lists = threads::map_init(groups.len(), Batch::default, |batch, i| core.relink(groups[i], batch));
+        for (group, list) in groups.iter().zip(&lists) {
+            let (level, target) = (usize::from(group[0].level), group[0].target);
+            changed(&self.links, level, target);
+            self.links.set(level, target, list);
+        }
     }
 
     /// Step 3 for one row: its list with the new links.

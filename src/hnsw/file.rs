@@ -3,6 +3,7 @@
 //! endless walk or a row out of reach.
 
 use super::links::{Links, NONE};
+use super::rows::Rows;
 use super::traverse::Core;
 use super::vectors::Vectors;
 use super::visited::Pool;
@@ -14,7 +15,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 const KIND: &str = "hnsw";
-const VERSION: u32 = 1;
+/// 1: rows and slots were the same numbers.
+const VERSION: u32 = 2;
 
 /// How [`HnswIndex::load`] reads a file. Nothing to choose yet.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,13 +52,15 @@ impl HnswIndex {
         low.update(config.as_bytes());
         low.update(bytemuck::cast_slice(self.core.vectors.padded()));
         let mut high = crc32fast::Hasher::new_with_initial(0x9e37_79b9);
-        high.update(bytemuck::cast_slice(self.core.links.tables()[0]));
+        high.update(bytemuck::cast_slice(self.core.links.level0()));
+        high.update(bytemuck::cast_slice(self.core.rows.slots_of_rows()));
         high.update(config.as_bytes());
         u64::from(high.finalize()) << 32 | u64::from(low.finalize())
     }
 
     /// A number that differs, but for a chance of 2^-64, between indexes of another metric or of other first `rows`
-    /// vectors. Rows added later and the links do not count. `None` if there are fewer rows.
+    /// rows: their vectors, and which of them were removed. Rows added later and the links do not count. `None` if
+    /// fewer were handed out.
     pub fn fingerprint_of(&self, rows: usize) -> Option<u64> {
         if rows > self.num_rows() {
             return None;
@@ -65,7 +69,12 @@ impl HnswIndex {
         let mut low = crc32fast::Hasher::new();
         let mut high = crc32fast::Hasher::new_with_initial(0x9e37_79b9);
         low.update(head.as_bytes());
-        for slot in 0..rows as u32 {
+        for row in 0..rows as i64 {
+            let Some(slot) = self.core.rows.slot(row) else {
+                low.update(&row.to_le_bytes());
+                high.update(&[1]);
+                continue;
+            };
             let bytes: &[u8] = bytemuck::cast_slice(self.core.vectors.row(slot));
             low.update(bytes);
             high.update(&[0]); // at another place in each row, so that the sums are two
@@ -76,15 +85,16 @@ impl HnswIndex {
     }
 
     fn with_writer<R>(&self, task: impl FnOnce(Writer<'_>) -> R) -> R {
-        let links = &self.core.links;
-        let [level0, upper] = links.tables();
+        let (rows, links) = (&self.core.rows, &self.core.links);
+        let upper = links.upper();
         task(
             Writer::new(KIND, VERSION)
                 .section("config", self.config().to_string().into_bytes())
                 .values("levels", links.levels())
                 .values("parents", links.parents())
-                .values("links", level0)
-                .values("upper_links", upper)
+                .values("links", links.level0())
+                .values("upper_links", &upper)
+                .values("slots", rows.slots_of_rows())
                 .blocks("vectors", self.core.vectors.padded()),
         )
     }
@@ -118,30 +128,42 @@ impl HnswIndex {
             rescore: config["rescore"].as_bool().unwrap_or(true),
             seed: config["seed"].as_u64().ok_or_else(|| reader.damaged("config: seed is not a number"))?,
         };
-        let (rows, dim) = (number("rows")?, number("dim")?);
+        let (held, dim) = (number("rows")?, number("dim")?);
         let empty = Self::new(dim, params).map_err(|how| reader.damaged(how))?;
-        let links = read_links(reader, empty.params.m, rows, number("entry")?)?;
+        let levels: Vec<u8> = reader.values("levels")?;
+        let rows = read_rows(reader, levels.len())?;
+        if rows.len() != held {
+            return Err(reader.damaged(format!("{} rows, expected {held}", rows.len())));
+        }
+        let links = read_links(reader, empty.params.m, &levels, &rows, number("entry")?)?;
         let mut table = Lines::zeros(reader.count::<f32>("vectors")?);
         reader.values_into("vectors", &mut table)?;
-        let vectors =
-            Vectors::from_padded(dim, empty.params.metric, table).map_err(|how| reader.damaged(how))?;
-        if vectors.len() != rows {
-            return Err(reader.damaged(format!("{} vectors for {rows} rows", vectors.len())));
+        let is_free = |slot: u32| (slot as usize) < rows.slots() && rows.is_free(slot);
+        let vectors = Vectors::from_padded(dim, empty.params.metric, table, is_free);
+        let vectors = vectors.map_err(|how| reader.damaged(how))?;
+        if vectors.len() != rows.slots() {
+            return Err(reader.damaged(format!("{} vectors for {} slots", vectors.len(), rows.slots())));
         }
-        Ok(Self { core: Core { vectors, links }, pool: Pool::default(), ..empty })
+        Ok(Self { core: Core { rows, vectors, links }, pool: Pool::default(), ..empty })
     }
 }
 
-fn read_links(reader: &Reader, m: usize, rows: usize, entry: usize) -> Result<Links> {
-    let levels: Vec<u8> = reader.values("levels")?;
+fn read_rows(reader: &Reader, slots: usize) -> Result<Rows> {
+    if reader.version() == 1 {
+        let mut rows = Rows::default();
+        rows.hand_out(slots);
+        return Ok(rows);
+    }
+    Rows::from_slots_of_rows(reader.values("slots")?, slots).map_err(|how| reader.damaged(how))
+}
+
+fn read_links(reader: &Reader, m: usize, levels: &[u8], rows: &Rows, entry: usize) -> Result<Links> {
     let parents: Vec<u32> = reader.values("parents")?;
     let mut tables =
         [Lines::zeros(reader.count::<u32>("links")?), Lines::zeros(reader.count::<u32>("upper_links")?)];
     reader.values_into("links", &mut tables[0])?;
     reader.values_into("upper_links", &mut tables[1])?;
     let entry = u32::try_from(entry).unwrap_or(NONE);
-    if levels.len() != rows || (entry == NONE) != (rows == 0) {
-        return Err(reader.damaged(format!("{} levels for {rows} rows", levels.len())));
-    }
-    Links::from_tables(m, levels, parents, tables, entry).map_err(|how| reader.damaged(how))
+    let links = Links::from_tables(m, levels, &parents, tables, entry, |slot| rows.is_free(slot));
+    links.map_err(|how| reader.damaged(how))
 }

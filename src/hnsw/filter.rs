@@ -7,7 +7,7 @@ use std::borrow::Cow;
 /// The rows that a search may return.
 #[derive(Clone, Copy, Debug)]
 pub enum Filter<'a> {
-    /// One mark per row number, [`HnswIndex::num_rows`] of them.
+    /// One mark per row number, [`HnswIndex::num_rows`] of them; those of removed rows do not count.
     Mask(&'a [bool]),
     /// Row numbers, in any order.
     Rows(&'a [i64]),
@@ -23,12 +23,17 @@ pub(super) struct Allowed<'a> {
 }
 
 impl HnswIndex {
-    /// Refuses a mask of another length ([`Error::Shape`]) and unknown rows ([`Error::Row`]).
+    /// Refuses a mask of another length ([`Error::Shape`]) and rows not held ([`Error::Row`]). Marks of removed rows do not
+    /// count.
     pub(super) fn resolve<'a>(&self, filter: Filter<'a>) -> Result<Allowed<'a>> {
         match filter {
             Filter::Mask(marks) if marks.len() == self.num_rows() => {
-                let slots = (0..marks.len() as u32).filter(|&slot| marks[slot as usize]).collect();
-                Ok(Allowed { slots, marks: Cow::Borrowed(marks) })
+                let rows = &self.core.rows;
+                let slots = rows.by_slot().filter(|&slot| marks[rows.row(slot) as usize]).collect();
+                if rows.is_whole() {
+                    return Ok(Allowed { slots, marks: Cow::Borrowed(marks) });
+                }
+                Ok(self.allowed(slots))
             }
             Filter::Mask(marks) => {
                 let (given, expected) = (marks.len(), self.num_rows());
@@ -39,10 +44,14 @@ impl HnswIndex {
                 let mut slots = slots.collect::<Result<Vec<u32>>>()?;
                 slots.sort_unstable();
                 slots.dedup();
-                let mut marks = vec![false; self.len()];
-                slots.iter().for_each(|&slot| marks[slot as usize] = true);
-                Ok(Allowed { slots, marks: Cow::Owned(marks) })
+                Ok(self.allowed(slots))
             }
         }
+    }
+
+    fn allowed<'a>(&self, slots: Vec<u32>) -> Allowed<'a> {
+        let mut marks = vec![false; self.core.rows.slots()];
+        slots.iter().for_each(|&slot| marks[slot as usize] = true);
+        Allowed { slots, marks: Cow::Owned(marks) }
     }
 }

@@ -46,7 +46,7 @@ impl Core {
             around += 1;
             inside += usize::from(allowed.marks[slot as usize]);
         }
-        if inside * APART * self.links.len() >= around * allowed.slots.len() {
+        if inside * APART * self.rows.len() >= around * allowed.slots.len() {
             return self.walk_allowed(probe, start, ef, allowed, scratch);
         }
         let ef = ef * APART;
@@ -63,7 +63,7 @@ impl Core {
         scratch: &mut Scratch,
     ) -> bool {
         let Scratch { visited, queue, batch, frontier, bridges, .. } = scratch;
-        visited.reset(self.links.len());
+        visited.reset(self.links.slots());
         queue.reset(ef);
         frontier.clear();
         batch.slots.clear();

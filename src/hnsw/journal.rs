@@ -2,45 +2,60 @@
 
 use super::links::Links;
 use super::traverse::Core;
+use ndarray::{ArrayView2, Axis};
 use std::collections::HashMap;
 
-/// The old lists and parents of rows below `start`, kept when they are first changed.
+/// The slots of the call's rows, and the old lists and parents of others, kept when they are first changed.
 #[derive(Debug)]
 pub(super) struct Journal {
-    start: usize,
+    /// Slots of the new rows, rising: free ones, then new ones.
+    slots: Vec<u32>,
+    /// Number of slots before the call.
+    held: usize,
     entry: u32,
-    lists: HashMap<(usize, u32), Vec<u32>>,
-    parents: HashMap<u32, u32>,
+    lists: HashMap<(usize, u32), (Vec<u32>, u32)>,
 }
 
 impl Journal {
-    /// Starts a journal before rows from `start` on are inserted.
-    pub fn new(links: &Links, start: usize) -> Self {
-        Self { start, entry: links.entry(), lists: HashMap::new(), parents: HashMap::new() }
+    /// Hands out slots for new rows, which it stores with their levels, and remembers what was there before.
+    pub fn start(core: &mut Core, vectors: ArrayView2<'_, f32>, level: impl Fn(u64) -> u8) -> Self {
+        let (held, first) = (core.rows.slots(), core.rows.handed_out());
+        let slots = core.rows.hand_out(vectors.nrows());
+        let recycled = slots.partition_point(|&slot| (slot as usize) < held);
+        let (to_free, to_new) = vectors.split_at(Axis(0), recycled);
+        slots.iter().zip(to_free.rows()).for_each(|(&slot, vector)| core.vectors.set(slot, vector));
+        core.vectors.append(to_new);
+        core.links.grow(core.rows.slots());
+        (first as u64..).zip(&slots).for_each(|(row, &slot)| core.links.occupy(slot, level(row)));
+        Self { slots, held, entry: core.links.entry(), lists: HashMap::new() }
     }
 
-    /// To be called before a list changes.
-    pub fn record_list(&mut self, links: &Links, level: usize, slot: u32) {
-        if (slot as usize) < self.start {
-            self.lists.entry((level, slot)).or_insert_with(|| links.list(level, slot).to_vec());
-        }
+    /// The slots of the new rows.
+    pub fn slots(&self) -> &[u32] {
+        &self.slots
     }
 
-    /// To be called before a row's parent and its list of level 0 change.
-    pub fn record_row(&mut self, links: &Links, slot: u32) {
-        self.record_list(links, 0, slot);
-        if (slot as usize) < self.start {
-            self.parents.entry(slot).or_insert_with(|| links.parent(slot));
+    /// To be called before a list changes, and with level 0 before a parent does.
+    pub fn record(&mut self, links: &Links, level: usize, slot: u32) {
+        let is_new = slot as usize >= self.held || self.slots.binary_search(&slot).is_ok();
+        if !is_new {
+            let old = || (links.list(level, slot).to_vec(), links.parent(slot));
+            self.lists.entry((level, slot)).or_insert_with(old);
         }
     }
 
     /// Puts everything back as it was.
     pub fn take_back(self, core: &mut Core) {
-        for ((level, slot), list) in self.lists {
-            core.links.set(level, slot, &list);
+        for (&(level, slot), (list, _)) in &self.lists {
+            core.links.set(level, slot, list);
         }
-        core.links.restore(self.parents, self.entry);
-        core.links.truncate(self.start);
-        core.vectors.truncate(self.start);
+        let level0 = self.lists.iter().filter(|((level, _), _)| *level == 0);
+        core.links.restore(level0.map(|(&(_, slot), &(_, parent))| (slot, parent)), self.entry);
+        core.links.vacate(&self.slots);
+        core.links.truncate(self.held);
+        let recycled = self.slots.iter().filter(|&&slot| (slot as usize) < self.held);
+        recycled.for_each(|&slot| core.vectors.clear(slot));
+        core.vectors.truncate(self.held);
+        core.rows.take_back(&self.slots, self.held);
     }
 }

@@ -8,15 +8,22 @@
 //! pruning drops. A row has at most `m` children when it takes a new one, which leaves half its list to nearness;
 //! when the entry point moves, the tree is turned over along the path from the new root to the old one
 //! ([`set_entry`](Links::set_entry)).
+//!
+//! A slot is *free* until it is [occupied](Links::occupy) and once it was [vacated](Links::vacate): it has no links and
+//! no parent, and nothing links to it.
 
 use crate::lines::Lines;
 use crate::simd::prefetch;
+use std::collections::BTreeMap;
 
 /// Slots per cache line.
 const LINE: usize = 16;
 
 /// No slot: fills the rest of a list, and stands for no parent and no entry point.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// More lists than are counted.
+const UNCOUNTED: u16 = u16::MAX;
 
 #[derive(Clone, Debug)]
 pub(super) struct Links {
@@ -25,9 +32,14 @@ pub(super) struct Links {
     upper: Lines<u32>,
     /// Where a row's list of level 1 starts in `upper`; those of higher levels follow.
     upper_at: Vec<u32>,
+    /// Places in `upper` that vacated rows left, by how many lists lie there.
+    spare: BTreeMap<u8, Vec<u32>>,
     levels: Vec<u8>,
     parents: Vec<u32>,
     children: Vec<u16>,
+    /// How many lists of level 0 hold each slot, once that was [asked for](Links::count_incoming). A count that reached
+    /// [`UNCOUNTED`] stays there.
+    incoming: Vec<u16>,
     entry: u32,
 }
 
@@ -38,14 +50,17 @@ impl Links {
             level0: Lines::new(),
             upper: Lines::new(),
             upper_at: Vec::new(),
+            spare: BTreeMap::new(),
             levels: Vec::new(),
             parents: Vec::new(),
             children: Vec::new(),
+            incoming: Vec::new(),
             entry: NONE,
         }
     }
 
-    pub fn len(&self) -> usize {
+    /// Number of slots, free ones included.
+    pub fn slots(&self) -> usize {
         self.levels.len()
     }
 
@@ -118,42 +133,125 @@ impl Links {
         let (start, width) = (self.start(level, slot), self.width(level));
         let table = if level == 0 { &mut self.level0 } else { &mut self.upper };
         let list = &mut table[start..start + width];
+        if level == 0 && !self.incoming.is_empty() {
+            for &old in list.iter().take_while(|&&old| old != NONE) {
+                let count = &mut self.incoming[old as usize];
+                *count -= u16::from(*count != UNCOUNTED);
+            }
+            for &new in neighbours {
+                let count = &mut self.incoming[new as usize];
+                *count = count.saturating_add(1);
+            }
+        }
         list[..neighbours.len()].copy_from_slice(neighbours);
         list[neighbours.len()..].fill(NONE);
     }
 
-    /// The tables as a file holds them: level 0, the upper levels.
-    pub fn tables(&self) -> [&[u32]; 2] {
-        [&self.level0, &self.upper]
+    /// Counts the lists that hold each slot, unless they are counted already.
+    pub fn count_incoming(&mut self) {
+        if self.incoming.is_empty() {
+            self.incoming.resize(self.slots(), 0);
+            for &slot in self.level0.iter().filter(|&&slot| slot != NONE) {
+                let count = &mut self.incoming[slot as usize];
+                *count = count.saturating_add(1);
+            }
+        }
     }
 
-    /// Adds rows with the given levels and no links.
-    pub fn append(&mut self, levels: &[u8]) {
-        let rows = self.len() + levels.len();
-        self.level0.grow(rows * 2 * self.m, NONE);
-        let mut lists = self.upper.len() / self.m;
-        for &level in levels {
-            self.upper_at.push(lists as u32);
-            lists += usize::from(level);
-        }
-        self.upper.grow(lists * self.m, NONE);
-        self.levels.extend_from_slice(levels);
-        self.parents.resize(rows, NONE);
-        self.children.resize(rows, 0);
+    /// How many lists of level 0 hold `slot`, where that was counted.
+    pub fn incoming(&self, slot: u32) -> Option<usize> {
+        self.incoming.get(slot as usize).filter(|&&count| count != UNCOUNTED).map(|&count| count.into())
     }
 
-    /// Drops the last rows, which nothing may link to any more.
-    pub fn truncate(&mut self, rows: usize) {
-        let lists = self.upper_at.get(rows).map_or(self.upper.len() / self.m, |&at| at as usize);
-        self.upper.truncate(lists * self.m);
-        for slot in rows..self.len() {
-            self.set_parent(slot as u32, NONE);
+    /// The lists of level 0, slot by slot, as a file holds them.
+    pub fn level0(&self) -> &[u32] {
+        &self.level0
+    }
+
+    /// The lists of the upper levels, slot by slot, as a file holds them: the table in memory may have gaps.
+    pub fn upper(&self) -> Vec<u32> {
+        let slots = 0..self.slots() as u32;
+        let lists = slots.flat_map(|slot| (1..=self.level(slot)).map(move |level| (level, slot)));
+        lists.flat_map(|(level, slot)| self.padded(level, slot)).copied().collect()
+    }
+
+    /// Lengthens the tables to `slots` slots, the new ones free.
+    pub fn grow(&mut self, slots: usize) {
+        self.level0.grow(slots * 2 * self.m, NONE);
+        self.upper_at.resize(slots, NONE);
+        self.levels.resize(slots, 0);
+        self.parents.resize(slots, NONE);
+        self.children.resize(slots, 0);
+        if !self.incoming.is_empty() {
+            self.incoming.resize(slots, 0);
         }
-        self.level0.truncate(rows * 2 * self.m);
-        self.upper_at.truncate(rows);
-        self.levels.truncate(rows);
-        self.parents.truncate(rows);
-        self.children.truncate(rows);
+    }
+
+    /// Gives a free slot a level, and empty lists up to it.
+    pub fn occupy(&mut self, slot: u32, level: u8) {
+        self.levels[slot as usize] = level;
+        if level > 0 {
+            let spare = self.spare.get_mut(&level).and_then(Vec::pop);
+            self.upper_at[slot as usize] = spare.unwrap_or_else(|| {
+                let end = self.upper.len() / self.m;
+                self.upper.grow((end + usize::from(level)) * self.m, NONE);
+                end as u32
+            });
+        }
+    }
+
+    /// Empties the lists of `slots` and takes their parents away; other lists may still hold them.
+    pub fn isolate(&mut self, slots: &[u32]) {
+        for &slot in slots {
+            (0..=self.level(slot)).for_each(|level| self.set(level, slot, &[]));
+            self.set_parent(slot, NONE);
+            if self.entry == slot {
+                self.entry = NONE;
+            }
+        }
+    }
+
+    /// Frees slots, which no other may link to any more.
+    pub fn vacate(&mut self, slots: &[u32]) {
+        self.isolate(slots);
+        for &slot in slots {
+            let level = std::mem::take(&mut self.levels[slot as usize]);
+            if level > 0 {
+                self.spare.entry(level).or_default().push(self.upper_at[slot as usize]);
+            }
+            if let Some(count) = self.incoming.get_mut(slot as usize) {
+                *count = 0;
+            }
+        }
+    }
+
+    /// Drops the slots from `slots` on, which are free.
+    pub fn truncate(&mut self, slots: usize) {
+        self.level0.truncate(slots * 2 * self.m);
+        self.upper_at.truncate(slots);
+        self.levels.truncate(slots);
+        self.parents.truncate(slots);
+        self.children.truncate(slots);
+        self.incoming.truncate(slots);
+    }
+
+    /// The same links between the slots `kept`, all that are not free, numbered anew in their order.
+    pub fn compacted(&self, kept: &[u32]) -> Self {
+        let mut new_of = vec![NONE; self.slots()];
+        (0..).zip(kept).for_each(|(new, &old)| new_of[old as usize] = new);
+        let moved = |old: u32| new_of.get(old as usize).copied().unwrap_or(NONE);
+        let mut links = Self::new(self.m);
+        links.grow(kept.len());
+        links.entry = moved(self.entry);
+        for (new, &old) in (0..).zip(kept) {
+            links.occupy(new, self.levels[old as usize]);
+            links.set_parent(new, moved(self.parent(old)));
+            for level in 0..=self.level(old) {
+                let list: Vec<u32> = self.list(level, old).iter().map(|&other| moved(other)).collect();
+                links.set(level, new, &list);
+            }
+        }
+        links
     }
 
     /// Makes `parent` the parent of `slot`; its list must hold `slot` by the end of the batch.
@@ -206,63 +304,80 @@ impl Links {
         self.entry = entry;
     }
 
+    /// Whether parents lead from `slot` to the entry point.
+    pub fn in_tree(&self, slot: u32) -> bool {
+        let mut above = slot;
+        while self.parent(above) != NONE {
+            above = self.parent(above);
+        }
+        above == self.entry
+    }
+
     /// Takes the tables of a file; refuses lists and parents that building could not have made.
     pub fn from_tables(
         m: usize,
-        levels: Vec<u8>,
-        parents: Vec<u32>,
+        levels: &[u8],
+        parents: &[u32],
         [level0, upper]: [Lines<u32>; 2],
         entry: u32,
+        is_free: impl Fn(u32) -> bool,
     ) -> Result<Self, String> {
-        let rows = levels.len();
+        let slots = levels.len();
         let lists: usize = levels.iter().map(|&level| usize::from(level)).sum();
-        if level0.len() != rows * 2 * m || upper.len() != lists * m || parents.len() != rows {
+        if level0.len() != slots * 2 * m || upper.len() != lists * m || parents.len() != slots {
             return Err("the tables of links have the wrong lengths".into());
         }
         let mut links = Self::new(m);
-        links.append(&levels);
+        links.grow(slots);
+        (0..).zip(levels).for_each(|(slot, &level)| links.occupy(slot, level));
         (links.level0, links.upper, links.entry) = (level0, upper, entry);
-        for slot in 0..rows as u32 {
+        for slot in 0..slots as u32 {
             for level in 0..=links.level(slot) {
-                links.check_list(level, slot)?;
+                links.check_list(level, slot, &is_free)?;
             }
         }
-        if rows > 0
-            && (entry as usize >= rows
-                || links.level(entry) < usize::from(*levels.iter().max().unwrap_or(&0)))
-        {
+        let highest = (0..slots as u32).filter(|&slot| !is_free(slot)).map(|slot| links.level(slot)).max();
+        let is_held = (entry as usize) < slots && !is_free(entry);
+        if highest != is_held.then(|| links.level(entry)) || is_held == (entry == NONE) {
             return Err("the entry point is not a row of the highest level".into());
         }
-        links.adopt(parents)?;
+        links.adopt(parents, &is_free)?;
         Ok(links)
     }
 
-    fn check_list(&self, level: usize, slot: u32) -> Result<(), String> {
+    fn check_list(&self, level: usize, slot: u32, is_free: impl Fn(u32) -> bool) -> Result<(), String> {
         let list = self.list(level, slot);
         let rest_is_empty = self.padded(level, slot)[list.len()..].iter().all(|&other| other == NONE);
-        let leads_somewhere =
-            |&other: &u32| (other as usize) < self.len() && self.level(other) >= level && other != slot;
-        if rest_is_empty && list.iter().all(leads_somewhere) {
+        let leads_somewhere = |&other: &u32| {
+            (other as usize) < self.slots() && self.level(other) >= level && other != slot && !is_free(other)
+        };
+        if is_free(slot) && (level > 0 || !list.is_empty()) {
+            Err(format!("slot {slot} is free, but has links"))
+        } else if rest_is_empty && list.iter().all(leads_somewhere) {
             Ok(())
         } else {
-            Err(format!("row {slot} has an impossible link on level {level}"))
+            Err(format!("slot {slot} has an impossible link on level {level}"))
         }
     }
 
     /// Takes parents, which must be a tree of level-0 links below the entry point.
-    fn adopt(&mut self, parents: Vec<u32>) -> Result<(), String> {
-        let wrong = |slot: u32| format!("row {slot} has an impossible parent");
-        for (slot, &parent) in (0u32..).zip(&parents) {
-            let is_root = slot == self.entry;
-            let linked = || (parent as usize) < self.len() && self.list(0, parent).contains(&slot);
-            if is_root != (parent == NONE) || !(is_root || linked()) {
+    fn adopt(&mut self, parents: &[u32], is_free: impl Fn(u32) -> bool) -> Result<(), String> {
+        let wrong = |slot: u32| format!("slot {slot} has an impossible parent");
+        for (slot, &parent) in (0u32..).zip(parents) {
+            let alone = slot == self.entry || is_free(slot);
+            let linked = || (parent as usize) < self.slots() && self.list(0, parent).contains(&slot);
+            if alone != (parent == NONE) || !(alone || linked()) {
                 return Err(wrong(slot));
             }
             self.set_parent(slot, parent);
         }
+        // One more than a row may take, as `set_entry` leaves it.
+        if let Some(slot) = self.children.iter().position(|&children| usize::from(children) > self.m + 1) {
+            return Err(format!("slot {slot} has too many children"));
+        }
         // Walk up from each row until a row already known to lead to the root; a walk that meets itself does not.
-        let mut walked = vec![NONE; self.len()];
-        for slot in 0..self.len() as u32 {
+        let mut walked = vec![NONE; self.slots()];
+        for slot in 0..self.slots() as u32 {
             let mut above = slot;
             while above != NONE && walked[above as usize] == NONE {
                 walked[above as usize] = slot;
@@ -282,7 +397,8 @@ impl Links {
         self.level0.bytes()
             + self.upper.bytes()
             + self.levels.capacity()
-            + self.children.capacity() * 2
+            + (self.children.capacity() + self.incoming.capacity()) * 2
             + (self.upper_at.capacity() + self.parents.capacity()) * 4
+            + self.spare.values().map(|places| places.capacity() * 4).sum::<usize>()
     }
 }

@@ -7,18 +7,21 @@
 //!
 //! ```text
 //! params, metric     what an index is built with
-//! vectors            the rows and how they are scored: the seam for other codecs
+//! rows               which row stands at which slot
+//! vectors            the vectors and how they are scored: the seam for other codecs
 //! links              who links to whom; the tree that keeps every row within reach
 //! queue, visited     candidates in order; scratch space, pooled
 //! traverse           the walk, and the choice of neighbours
 //! build, journal     adding rows, in parallel and deterministically; taking back an interrupted call
+//! holders, repair    who links to a row; taking rows out of the graph and mending it
+//! remove             removing and updating rows, compaction
 //! search, filter     the nearest rows: approximately, exactly, among some
 //! range              all rows within a radius
 //! stats, file        what there is; saving and loading
 //! ```
 //!
-//! Rows and slots: users see *rows*, numbers that rise and are never reused; vectors and links stand at *slots*.
-//! They are the same numbers as long as nothing is removed.
+//! Rows and slots: users see *rows*, numbers that rise and are never reused; vectors and links stand at *slots*, which
+//! are. They are the same numbers as long as nothing is removed.
 
 #![forbid(unsafe_code)]
 
@@ -26,12 +29,16 @@ mod build;
 mod file;
 mod filter;
 mod filtered;
+mod holders;
 mod journal;
 mod links;
 mod metric;
 mod params;
 mod queue;
 mod range;
+mod remove;
+mod repair;
+mod rows;
 mod search;
 mod stats;
 mod traverse;
@@ -52,7 +59,7 @@ pub use stats::{LevelStats, Stats};
 use crate::error::{Error, Result};
 use links::Links;
 use ndarray::Array2;
-use std::ops::Range;
+use rows::Rows;
 use traverse::Core;
 use vectors::Vectors;
 use visited::Pool;
@@ -91,7 +98,8 @@ impl HnswIndex {
         }
         params.validate()?;
         crate::simd::check_environment()?;
-        let core = Core { vectors: Vectors::new(dim, params.metric), links: Links::new(params.m) };
+        let (vectors, links) = (Vectors::new(dim, params.metric), Links::new(params.m));
+        let core = Core { rows: Rows::default(), vectors, links };
         Ok(Self { params, core, pool: Pool::default() })
     }
 
@@ -107,7 +115,7 @@ impl HnswIndex {
 
     /// Number of rows held.
     pub fn len(&self) -> usize {
-        self.core.links.len()
+        self.core.rows.len()
     }
 
     /// Whether no rows are held.
@@ -117,24 +125,25 @@ impl HnswIndex {
 
     /// The highest row number ever handed out, plus one: the length of a boolean filter.
     pub fn num_rows(&self) -> usize {
-        self.len()
+        self.core.rows.handed_out()
     }
 
     /// Whether `row` is held.
     pub fn contains(&self, row: i64) -> bool {
-        self.slot(row).is_some()
+        self.core.rows.slot(row).is_some()
     }
 
-    /// The rows held, in the order of [`vectors`](Self::vectors) and of the nodes of [`graph`](Self::graph).
-    pub fn rows(&self) -> Range<u64> {
-        0..self.len() as u64
+    /// The rows held, rising: the order of [`vectors`](Self::vectors) and of the nodes of [`graph`](Self::graph).
+    pub fn rows(&self) -> impl Iterator<Item = u64> {
+        let rows = &self.core.rows;
+        rows.by_row().map(|slot| rows.row(slot) as u64)
     }
 
     /// The vectors of `rows`, or of all rows held, bit for bit as they were added. Unknown rows are refused with
     /// [`Error::Row`].
     pub fn vectors(&self, rows: Option<&[i64]>) -> Result<Array2<f32>> {
         let slots: Vec<u32> = match rows {
-            None => (0..self.len() as u32).collect(),
+            None => self.core.rows.by_row().collect(),
             Some(rows) => rows.iter().map(|&row| self.require_slot("rows", row)).collect::<Result<_>>()?,
         };
         let mut values = Vec::with_capacity(slots.len() * self.dim());
@@ -148,21 +157,14 @@ impl HnswIndex {
     }
 
     /// Where a row stands.
-    fn slot(&self, row: i64) -> Option<u32> {
-        u32::try_from(row).ok().filter(|&slot| (slot as usize) < self.len())
-    }
-
     fn require_slot(&self, name: &str, row: i64) -> Result<u32> {
-        self.slot(row).ok_or_else(|| {
-            Error::Row(format!(
-                "{name}: row {row} is not in the index, which holds rows 0 to {}",
-                self.len() as i64 - 1
-            ))
+        self.core.rows.slot(row).ok_or_else(|| {
+            let count = self.num_rows();
+            Error::Row(if (0..count as i64).contains(&row) {
+                format!("{name}: row {row} was removed")
+            } else {
+                format!("{name}: row {row} is not in the index, which has handed out {count} rows, from 0 on")
+            })
         })
-    }
-
-    /// The row at a slot.
-    fn row_of(slot: u32) -> i64 {
-        i64::from(slot)
     }
 }

@@ -69,7 +69,7 @@ impl HnswIndex {
         };
         let mut hits = RangeHits { indptr: vec![0], rows: Vec::new(), distances: Vec::new() };
         for keys in found {
-            hits.rows.extend(keys.iter().map(|&key| Self::row_of(slot_of(key))));
+            hits.rows.extend(keys.iter().map(|&key| self.core.rows.row(slot_of(key))));
             hits.distances.extend(keys.iter().map(|&key| distance_of(key)));
             hits.indptr.push(hits.rows.len());
         }
@@ -84,7 +84,7 @@ fn within(key: u64, radius: f64) -> bool {
 impl Core {
     /// By walks with `ef` candidates and more.
     fn walk_range(&self, query: &[f32], radius: f64, mut ef: usize, scratch: &mut Scratch) -> Vec<u64> {
-        let rows = self.links.len();
+        let rows = self.rows.len();
         let mut room = std::mem::take(&mut scratch.query);
         let probe = self.vectors.query(query, &mut room);
         let found = loop {
@@ -107,7 +107,7 @@ impl Core {
 
     /// By comparing each probe with all rows.
     fn scan_range(&self, probes: &[Probe<'_>], radius: f64) -> Vec<Vec<u64>> {
-        let slots: Vec<u32> = (0..self.links.len() as u32).collect();
+        let slots: Vec<u32> = self.rows.by_slot().collect();
         let mut found = vec![Vec::new(); probes.len()];
         let mut batch = Batch::default();
         for tile in slots.chunks(TILE) {

@@ -71,7 +71,7 @@ impl HnswIndex {
                 }
             });
         });
-        Ok(hits(found, k))
+        Ok(self.hits(found, k))
     }
 
     /// The `k` rows nearest to each query, by comparing it with all of them: the ground truth, with the distances
@@ -84,7 +84,7 @@ impl HnswIndex {
     ) -> Result<Hits> {
         self.core.vectors.check("queries", queries)?;
         let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
-        let slots = allowed.map_or_else(|| (0..self.len() as u32).collect(), |allowed| allowed.slots);
+        let slots = allowed.map_or_else(|| self.core.rows.by_slot().collect(), |allowed| allowed.slots);
         self.scan_all(queries, k, &slots)
     }
 
@@ -102,7 +102,18 @@ impl HnswIndex {
                 .collect();
             self.core.scan(&probes, slots, k, found);
         });
-        Ok(hits(found, k))
+        Ok(self.hits(found, k))
+    }
+
+    fn hits(&self, found: Vec<u64>, k: usize) -> Hits {
+        let shape = (found.len() / k, k);
+        let row = |&key: &u64| if key == NO_KEY { -1 } else { self.core.rows.row(slot_of(key)) };
+        let distance = |&key: &u64| if key == NO_KEY { f32::INFINITY } else { distance_of(key) };
+        Hits {
+            rows: Array2::from_shape_vec(shape, found.iter().map(row).collect()).expect("k hits a query"),
+            distances: Array2::from_shape_vec(shape, found.iter().map(distance).collect())
+                .expect("k hits a query"),
+        }
     }
 }
 
@@ -116,7 +127,7 @@ impl Core {
         allowed: Option<&Allowed<'_>>,
         scratch: &mut Scratch,
     ) {
-        let rows = self.links.len();
+        let rows = self.rows.len();
         let candidates = allowed.map_or(rows, |allowed| allowed.slots.len());
         if candidates == 0 {
             return;
@@ -136,7 +147,7 @@ impl Core {
         if walked && keys.len() >= wanted {
             found[..wanted].copy_from_slice(&keys[..wanted]);
         } else {
-            let all: Vec<u32> = allowed.map_or_else(|| (0..rows as u32).collect(), |a| a.slots.clone());
+            let all: Vec<u32> = allowed.map_or_else(|| self.rows.by_slot().collect(), |a| a.slots.clone());
             self.scan(&[probe], &all, found.len(), found);
         }
         scratch.query = room;
@@ -172,15 +183,4 @@ fn room(queries: usize, k: usize) -> Result<Vec<u64>> {
         len.ok_or_else(|| Error::Config(format!("k = {k} hits for {queries} queries do not fit in memory")))?;
     found.resize(len, NO_KEY);
     Ok(found)
-}
-
-fn hits(found: Vec<u64>, k: usize) -> Hits {
-    let shape = (found.len() / k, k);
-    let row = |&key: &u64| if key == NO_KEY { -1 } else { HnswIndex::row_of(slot_of(key)) };
-    let distance = |&key: &u64| if key == NO_KEY { f32::INFINITY } else { distance_of(key) };
-    Hits {
-        rows: Array2::from_shape_vec(shape, found.iter().map(row).collect()).expect("k hits a query"),
-        distances: Array2::from_shape_vec(shape, found.iter().map(distance).collect())
-            .expect("k hits a query"),
-    }
 }

@@ -2,6 +2,7 @@
 
 use super::HnswIndex;
 use super::links::NONE;
+use super::traverse::Core;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 
@@ -21,6 +22,8 @@ pub struct LevelStats {
 pub struct Stats {
     /// Rows held.
     pub rows: usize,
+    /// Slots of removed rows, which rows added later take.
+    pub free: usize,
     /// Level by level, from 0.
     pub levels: Vec<LevelStats>,
     /// Rows that level-0 links do not lead to from the entry point. Always 0: see the parents of the links.
@@ -38,8 +41,8 @@ impl HnswIndex {
         }
     }
 
-    /// The links of one level as a graph, whose node ids are row numbers. A level that the index does not have is refused with [`Error::Config`]; level 0 of an
-    /// empty index is an empty graph.
+    /// The links of one level as a graph, whose node ids are row numbers, rising. A level that the index does not have is
+    /// refused with [`Error::Config`]; level 0 of an empty index is an empty graph.
     pub fn graph(&self, level: usize) -> Result<Graph> {
         if level > 0 && level >= self.levels() {
             return Err(Error::Config(format!(
@@ -47,9 +50,9 @@ impl HnswIndex {
                 self.levels()
             )));
         }
-        let links = &self.core.links;
-        let slots: Vec<u32> = (0..links.len() as u32).filter(|&slot| links.level(slot) >= level).collect();
-        let mut node_of = vec![NONE; links.len()];
+        let Core { rows, links, .. } = &self.core;
+        let slots: Vec<u32> = rows.by_row().filter(|&slot| links.level(slot) >= level).collect();
+        let mut node_of = vec![NONE; links.slots()];
         slots.iter().enumerate().for_each(|(node, &slot)| node_of[slot as usize] = node as u32);
         let (mut indptr, mut indices) = (vec![0], Vec::new());
         for &slot in &slots {
@@ -58,15 +61,15 @@ impl HnswIndex {
             indices[start..].sort_unstable();
             indptr.push(indices.len());
         }
-        let node_ids = slots.iter().map(|&slot| Self::row_of(slot)).collect();
+        let node_ids = slots.iter().map(|&slot| rows.row(slot)).collect();
         Graph::from_csr(indptr, indices, slots.len(), None)?.with_node_ids(node_ids)
     }
 
     /// Counts rows, links, rows out of reach and bytes.
     pub fn stats(&self) -> Stats {
-        let links = &self.core.links;
+        let Core { rows, links, vectors } = &self.core;
         let level = |level: usize| {
-            let on_level = (0..links.len() as u32).filter(|&slot| links.level(slot) >= level);
+            let on_level = rows.by_slot().filter(|&slot| links.level(slot) >= level);
             let degrees: Vec<usize> = on_level.map(|slot| links.list(level, slot).len()).collect();
             LevelStats {
                 rows: degrees.len(),
@@ -75,10 +78,11 @@ impl HnswIndex {
             }
         };
         Stats {
-            rows: self.len(),
+            rows: rows.len(),
+            free: rows.free(),
             levels: (0..self.levels()).map(level).collect(),
-            unreachable: self.len() - self.reachable(),
-            bytes: self.core.vectors.bytes() + links.bytes(),
+            unreachable: rows.len() - self.reachable(),
+            bytes: rows.bytes() + vectors.bytes() + links.bytes(),
         }
     }
 
@@ -87,7 +91,7 @@ impl HnswIndex {
         if links.entry() == NONE {
             return 0;
         }
-        let mut met = vec![false; links.len()];
+        let mut met = vec![false; links.slots()];
         met[links.entry() as usize] = true;
         let mut ahead = vec![links.entry()];
         let mut count = 0;

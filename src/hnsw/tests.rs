@@ -6,6 +6,9 @@ use crate::monitor::{Monitor, Silent};
 use crate::rng::stream;
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Slice};
 use proptest::prelude::*;
+use std::ops::Range;
+
+mod removal;
 
 /// `n` vectors around `centres` centres, in the order of their centres.
 fn clustered(n: usize, dim: usize, centres: usize, seed: u64) -> Array2<f32> {

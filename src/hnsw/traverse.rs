@@ -7,12 +7,14 @@
 
 use super::links::{Links, NONE};
 use super::queue::{distance_of, key, slot_of};
+use super::rows::Rows;
 use super::vectors::{Probe, Vectors};
 use super::visited::{Batch, Scratch};
 
-/// The rows and their links: what a walk reads.
+/// The rows, their vectors and their links: what a walk reads.
 #[derive(Clone, Debug)]
 pub(super) struct Core {
+    pub rows: Rows,
     pub vectors: Vectors,
     pub links: Links,
 }
@@ -41,7 +43,7 @@ impl Core {
     /// from `start`, and from the entry point, from which all rows can be reached.
     pub fn search_level(&self, probe: Probe<'_>, level: usize, start: u32, ef: usize, scratch: &mut Scratch) {
         let Scratch { visited, queue, batch, .. } = scratch;
-        visited.reset(self.links.len());
+        visited.reset(self.links.slots());
         queue.reset(ef);
         for slot in [self.links.entry(), start] {
             if visited.insert(slot) {

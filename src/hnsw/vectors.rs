@@ -12,7 +12,7 @@ use super::metric::Metric;
 use crate::error::{Error, Result};
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels, prefetch};
-use ndarray::ArrayView2;
+use ndarray::{ArrayView1, ArrayView2};
 
 /// Values per cache line.
 const LINE: usize = 16;
@@ -109,11 +109,55 @@ impl Vectors {
         self.measure(start);
     }
 
-    /// Rows as a file holds them, padding included; refuses what [`append`](Self::append) could not have made.
-    pub fn from_padded(dim: usize, metric: Metric, table: Lines<f32>) -> Result<Self, String> {
+    /// Writes a row that [`check`](Self::check) has passed over what stands at `slot`.
+    pub fn set(&mut self, slot: u32, row: ArrayView1<'_, f32>) {
+        let at = slot as usize * self.stride;
+        self.table[at..at + self.dim].iter_mut().zip(row).for_each(|(value, &given)| *value = given);
+        if self.metric == Metric::Cosine {
+            self.scale[slot as usize] = inverse_norm(self.row(slot));
+        }
+    }
+
+    /// Wipes the row at `slot`.
+    pub fn clear(&mut self, slot: u32) {
+        let at = slot as usize * self.stride;
+        self.table[at..at + self.dim].fill(0.0);
+        if self.metric == Metric::Cosine {
+            self.scale[slot as usize] = 0.0;
+        }
+    }
+
+    /// Keeps the rows at the slots `kept`, which rise, and moves them together.
+    pub fn compact(&mut self, kept: &[u32]) {
+        for (new, &old) in kept.iter().enumerate() {
+            let at = old as usize * self.stride;
+            self.table.copy_within(at..at + self.stride, new * self.stride);
+            if self.metric == Metric::Cosine {
+                self.scale[new] = self.scale[old as usize];
+            }
+        }
+        self.truncate(kept.len());
+        self.table.shrink();
+        self.scale.shrink();
+    }
+
+    /// Rows as a file holds them, padding included; refuses what [`append`](Self::append) and [`clear`](Self::clear)
+    /// could not have made.
+    pub fn from_padded(
+        dim: usize,
+        metric: Metric,
+        table: Lines<f32>,
+        is_free: impl Fn(u32) -> bool,
+    ) -> Result<Self, String> {
         let mut vectors = Self::new(dim, metric);
         let stride = vectors.stride;
         for (i, row) in table.chunks(stride).enumerate() {
+            if is_free(i as u32) {
+                if row.len() < stride || row.iter().any(|&value| value.to_bits() != 0) {
+                    return Err(format!("slot {i} is free, but holds a vector"));
+                }
+                continue;
+            }
             let view = ArrayView2::from_shape((1, dim), &row[..dim.min(row.len())]);
             let view = view.map_err(|_| format!("row {i} is cut short"))?;
             vectors.check("vectors", view).map_err(|error| format!("row {i}: {error}"))?;
@@ -131,7 +175,7 @@ impl Vectors {
         self.scale.truncate(rows);
     }
 
-    /// Inverse norms of the rows from `start` on.
+    /// Inverse norms of the rows from `start` on; 0 for those wiped.
     fn measure(&mut self, start: usize) {
         if self.metric == Metric::Cosine {
             self.scale.grow(self.len(), 0.0);
@@ -200,5 +244,6 @@ fn cosine_distance(dot: f32, a: f32, b: f32) -> f32 {
 }
 
 fn inverse_norm(row: &[f32]) -> f32 {
-    (1.0 / row.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()) as f32
+    let norm2 = row.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>();
+    if norm2 > 0.0 { (1.0 / norm2.sqrt()) as f32 } else { 0.0 }
 }

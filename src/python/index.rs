@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::hnsw::{Filter, Hits, HnswIndex, LoadOptions, Params, Stats};
+use crate::monitor::Monitor;
 use crate::python::array;
 use crate::python::call::{detached, monitored};
 use crate::python::error::Raise;
@@ -19,7 +20,7 @@ use std::thread::ThreadId;
 ///
 /// Malkov & Yashunin (2018), "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable
 /// Small World graphs". Building is parallel, and its graph is the same to the bit on any number of threads.
-/// Searches may run in several threads at once, and wait while another thread adds.
+/// Searches may run in several threads at once, and wait while another thread adds or removes.
 ///
 /// Parameters
 /// ----------
@@ -58,7 +59,7 @@ use std::thread::ThreadId;
 #[pyclass(name = "HNSWIndex", module = "ruvector_gnn", frozen)]
 pub struct PyIndex {
     index: RwLock<HnswIndex>,
-    /// The thread whose `add` runs: its callbacks must not wait for the lock that it holds.
+    /// The thread that changes the index: its callbacks must not wait for the lock that it holds.
     adding: Mutex<Option<ThreadId>>,
 }
 
@@ -87,6 +88,23 @@ impl PyIndex {
         detached(py, || {
             self.refuse_own_callback()?;
             task(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+        })
+    }
+
+    /// Changes the index with the GIL released.
+    fn write<T: Send>(
+        &self,
+        py: Python<'_>,
+        watch: Option<Py<PyAny>>,
+        task: impl FnOnce(&mut HnswIndex, &mut dyn Monitor) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        monitored(py, watch, |monitor| {
+            self.refuse_own_callback()?;
+            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+            *self.adder() = Some(std::thread::current().id());
+            let result = task(&mut index, monitor);
+            *self.adder() = None;
+            result
         })
     }
 }
@@ -142,15 +160,76 @@ impl PyIndex {
         let watch =
             py.import("ruvector_gnn._progress")?.call_method1("watch", (progress, callback, "add"))?;
         let watch = (!watch.is_none()).then(|| watch.unbind());
-        let rows = monitored(py, watch, |monitor| {
-            self.refuse_own_callback()?;
-            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-            *self.adder() = Some(std::thread::current().id());
-            let rows = index.add(view, monitor);
-            *self.adder() = None;
-            rows
-        })?;
+        let rows = self.write(py, watch, |index, monitor| index.add(view, monitor))?;
         Ok((rows.start as i64..rows.end as i64).collect::<Vec<_>>().into_pyarray(py))
+    }
+
+    /// Remove rows: no search that starts afterwards finds them, their numbers are never reused, and their vectors are
+    /// wiped from memory. The links around them are chosen anew, so that the others are found as before.
+    ///
+    /// The memory is taken by rows added later; `compact` gives it back. A call that is stopped by Ctrl-C has removed the
+    /// first of `rows`, and says how many.
+    ///
+    /// Raises `RowError` for rows that are not held or are given twice; nothing is removed then.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import ruvector_gnn as rg
+    /// >>> index = rg.HNSWIndex(1, metric="l2")
+    /// >>> _ = index.add([[0], [3], [1]])
+    /// >>> index.remove([0])
+    /// >>> index.add([[5]]), index.rows(), index.num_rows, 0 in index
+    /// (array([3]), array([1, 2, 3]), 4, False)
+    /// >>> index.search([0], k=2).rows
+    /// array([[2, 1]])
+    fn remove(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<()> {
+        let rows = array::int64("rows", rows)?;
+        let rows = list("rows", &rows).map_err(Raise)?;
+        self.write(py, None, |index, monitor| index.remove(rows, monitor))
+    }
+
+    /// Replace the vectors of `rows` by `vectors (n, dim)`; the rows keep their numbers and are linked anew.
+    ///
+    /// A call that is stopped by Ctrl-C has replaced the first of them, and says how many.
+    ///
+    /// Raises `RowError` as `remove` does, and `ShapeError` as `add` does or for another number of vectors than of rows;
+    /// nothing is changed then.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import ruvector_gnn as rg
+    /// >>> index = rg.HNSWIndex(1, metric="l2")
+    /// >>> _ = index.add([[0], [3], [1]])
+    /// >>> index.update([1], [[-1]])
+    /// >>> index.search([-2], k=3)
+    /// Hits(rows=array([[1, 0, 2]]), distances=array([[1., 4., 9.]], dtype=float32))
+    fn update(&self, py: Python<'_>, rows: &Bound<'_, PyAny>, vectors: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (rows, vectors) = (array::int64("rows", rows)?, array::float32("vectors", vectors)?);
+        let rows = list("rows", &rows).map_err(Raise)?;
+        let view = matrix("vectors", &vectors).map_err(Raise)?;
+        self.write(py, None, |index, monitor| index.update(rows, view, monitor))
+    }
+
+    /// Give back the memory that removed rows left. Rows keep their numbers, and searches find the same.
+    ///
+    /// Rows added later would take that memory, so only an index that shrinks for good needs this. Links are held twice
+    /// meanwhile.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np
+    /// >>> import ruvector_gnn as rg
+    /// >>> index = rg.HNSWIndex(8)
+    /// >>> index.remove(index.add(np.random.default_rng(0).normal(size=(500, 8)))[100:])
+    /// >>> before = index.stats()
+    /// >>> index.compact()
+    /// >>> before["free"], index.stats()["free"], before["bytes"] > 3 * index.stats()["bytes"]
+    /// (400, 0, True)
+    fn compact(&self, py: Python<'_>) -> PyResult<()> {
+        self.write(py, None, |index, _| {
+            index.compact();
+            Ok(())
+        })
     }
 
     /// Return the `k` rows nearest to each query as `Hits(rows, distances)`, both of shape `(queries, k)`.
@@ -271,13 +350,13 @@ impl PyIndex {
         Ok(self.read(py, |index| index.vectors(rows))?.into_pyarray(py))
     }
 
-    /// Return the row numbers held, int64 `(n,)`: the order of `vectors()` and of the nodes of `graph(level)`.
+    /// Return the row numbers held, rising, int64 `(n,)`: the order of `vectors()` and of the nodes of `graph(level)`.
     fn rows<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let rows = self.read(py, |index| Ok(index.rows().map(|row| row as i64).collect::<Vec<_>>()))?;
         Ok(rows.into_pyarray(py))
     }
 
-    /// Return figures: "rows"; "levels", with "rows", "links", "mean_degree" and "max_degree" for each; "unreachable",
+    /// Return figures: "rows"; "free", the slots that removed rows left; "levels", with "rows", "links", "mean_degree" and "max_degree" for each; "unreachable",
     /// the rows that level-0 links do not lead to from the entry point (always 0); "bytes" of memory, and
     /// "bytes_per_vector".
     ///
@@ -511,6 +590,7 @@ fn to_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> 
     }
     let figures = PyDict::new(py);
     figures.set_item("rows", stats.rows)?;
+    figures.set_item("free", stats.free)?;
     figures.set_item("levels", levels)?;
     figures.set_item("unreachable", stats.unreachable)?;
     figures.set_item("bytes", stats.bytes)?;

@@ -379,3 +379,128 @@ def test_range_search_equals_the_distances_of_numpy(metric):
         index.range_search(queries, np.nan)
     with pytest.raises(rg.ShapeError, match="queries"):
         index.range_search(queries[:, :3], 1.0)
+
+
+def test_removed_rows_are_never_found_again_and_numbers_rise():
+    vectors, queries = clustered(1_000, 12, 10)
+    index = built(vectors, metric="l2")
+    gone = np.random.default_rng(1).permutation(1_000)[:300]
+    assert index.remove(gone) is None
+    kept = np.setdiff1d(np.arange(1_000), gone)
+    assert index.add(vectors[gone[:50]]).tolist() == list(range(1_000, 1_050))
+    rows = np.concatenate([kept, np.arange(1_000, 1_050)])
+    held = np.concatenate([vectors[kept], vectors[gone[:50]]])
+    assert index.rows().tolist() == rows.tolist() == index.graph().node_ids.tolist()
+    np.testing.assert_array_equal(index.vectors(), held)
+    assert (len(index), index.num_rows) == (750, 1_050)
+    assert int(gone[0]) not in index and int(kept[0]) in index and 1_049 in index
+    stats = index.stats()
+    assert (stats["rows"], stats["free"], stats["unreachable"]) == (750, 250, 0)
+    mask = np.arange(1_050) % 2 == 0
+    for filter, allowed in ((None, rows), (mask, rows[mask[rows]]), (rows[::-3], rows[::-3])):
+        hits = index.search(queries, 1_050, filter=filter)
+        assert all(set(found[found >= 0]) == set(allowed) for found in hits.rows)
+        truth = distances("l2", queries, held[np.isin(rows, allowed)]).min(axis=1)
+        np.testing.assert_allclose(hits.distances[:, 0], truth, rtol=1e-4)
+    ranged = index.range_search(queries[0], np.inf)
+    assert sorted(ranged.rows) == rows.tolist()
+    copy = pickle.loads(pickle.dumps(index))
+    assert copy.fingerprint == index.fingerprint and copy.rows().tolist() == rows.tolist()
+    before = index.search(queries)
+    index.compact()
+    assert index.stats()["free"] == 0 and index.stats()["bytes"] < stats["bytes"]
+    for mine, theirs in zip(index.search(queries), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    index.remove(index.rows())
+    assert (len(index), index.num_rows, index.levels) == (0, 1_050, 0)
+    assert (index.search(queries).rows == -1).all() and index.vectors().shape == (0, 12)
+    assert index.add(vectors[:2]).tolist() == [1_050, 1_051]
+
+
+def test_updated_rows_keep_their_numbers(tmp_path):
+    vectors, _ = clustered(1_000, 12, 10)
+    index = built(vectors)
+    rows = np.arange(0, 1_000, 3)
+    index.update(rows, -vectors[rows])
+    index.update([1], -vectors[1])
+    assert index.rows().tolist() == list(range(1_000))
+    np.testing.assert_array_equal(index.vectors(rows), -vectors[rows])
+    assert (index.search(-vectors[rows], k=1).rows[:, 0] == rows).all()
+    index.save(tmp_path / "index.rvx")
+    copy = rg.HNSWIndex.load(tmp_path / "index.rvx")
+    for same in (index, copy):
+        same.remove([5])
+        same.add(vectors[:30])
+        same.update([9], vectors[9])
+    assert copy.fingerprint == index.fingerprint
+
+
+def test_rows_that_cannot_be_removed_or_updated_are_refused():
+    vectors, _ = clustered(100, 8, 3)
+    index = built(vectors)
+    index.remove([40])
+    before = pickle.dumps(index)
+    for rows, says in (([1, 40], "row 40 was removed"), ([100], "handed out 100"), ([-1], "-1"), ([3, 3], "twice")):
+        for call in (index.remove, lambda rows: index.update(rows, np.ones((len(rows), 8)))):
+            with pytest.raises(rg.RowError, match=says):
+                call(rows)
+    for rows in ([1.5], [[1]], 3, np.ones(100, bool), ["a"]):
+        with pytest.raises(rg.ShapeError, match="rows"):
+            index.remove(rows)
+    for bad in (np.ones((2, 8)), np.ones((1, 7)), np.zeros((1, 8)), np.full((1, 8), np.nan)):
+        with pytest.raises(rg.ShapeError, match="vectors"):
+            index.update([3], bad)
+    with pytest.raises(rg.RowError, match="filter: row 40 was removed"):
+        index.search(vectors[0], filter=[40])
+    with pytest.raises(rg.ShapeError, match="num_rows = 100"):
+        index.search(vectors[0], filter=np.ones(99, bool))
+    index.remove([])
+    index.update([], np.ones((0, 8)))
+    assert pickle.dumps(index) == before
+
+
+def test_a_search_that_starts_after_remove_never_returns_the_row():
+    vectors, queries = clustered(3_000, 16, 10)
+    index = built(vectors)
+    gone = np.zeros(10_000, bool)
+    failures = []
+
+    def look():
+        try:
+            for _ in range(60):
+                before = gone.copy()
+                rows = index.search(queries[:20]).rows
+                assert rows.min() >= 0 and not before[rows].any()
+        except Exception as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        rows = rng.permutation(index.rows())[:50]
+        index.remove(rows)
+        gone[rows] = True
+        index.add(vectors[rng.integers(3_000, size=50)])
+    for thread in threads:
+        thread.join()
+    assert not failures and len(index) == 3_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_churn_leaves_an_index_as_good_as_a_fresh_one(metric):
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((70_000, 64), dtype=np.float32)
+    queries = rng.standard_normal((1_000, 64), dtype=np.float32)
+    index = built(vectors[:10_000], metric=metric)
+    for start in range(10_000, 70_000, 2_000):
+        index.remove(rng.permutation(index.rows())[:2_000])
+        index.add(vectors[start : start + 2_000])
+        assert index.stats()["unreachable"] == 0
+    held = index.vectors()
+    fresh = built(held, metric=metric)
+    assert recall(index, queries) >= recall(fresh, queries) - 0.002
+    assert (index.search(held, 1, ef=64).rows[:, 0] == index.rows()).all()
+    assert index.stats()["bytes"] <= 1.2 * fresh.stats()["bytes"]

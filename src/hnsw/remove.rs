@@ -1,0 +1,151 @@
+//! Removing rows, replacing their vectors, and closing the gaps.
+
+use super::HnswIndex;
+use super::build::batch_len;
+use super::links::Links;
+use crate::error::{Error, Result};
+use crate::monitor::Monitor;
+use ndarray::{ArrayView2, Axis, Slice};
+
+impl HnswIndex {
+    /// Removes rows: no search finds them again, their numbers are never reused, and their vectors are wiped. The rows
+    /// that linked to them are linked anew, so that the graph stays as good as one built without them (after Singh et
+    /// al. 2021, "FreshDiskANN").
+    ///
+    /// Rows that are not held, or are given twice, are refused with [`Error::Row`], and nothing is removed. When
+    /// `monitor` stops the work, the first of the rows are gone, and the error says how many.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ruvector_gnn::hnsw::{HnswIndex, Params};
+    /// use ruvector_gnn::monitor::Silent;
+    ///
+    /// let mut index = HnswIndex::new(2, Params::default())?;
+    /// index.add(array![[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]].view(), &mut Silent)?;
+    /// index.remove(&[0], &mut Silent)?;
+    /// assert_eq!(index.add(array![[2.0, 0.1]].view(), &mut Silent)?, 3..4);
+    /// assert_eq!(index.rows().collect::<Vec<_>>(), [1, 2, 3]);
+    /// let hits = index.search(array![[1.0, 0.0]].view(), 1, None, None)?;
+    /// assert_eq!(hits.rows, array![[3]]);
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
+    pub fn remove(&mut self, rows: &[i64], monitor: &mut dyn Monitor) -> Result<()> {
+        let slots = self.distinct_slots(rows)?;
+        if slots.len() == self.len() {
+            self.clear();
+            return Ok(());
+        }
+        let mut done = 0;
+        while done < slots.len() {
+            let batch = &slots[done..][..batch_len(self.len()).min(slots.len() - done)];
+            self.unlink(batch);
+            self.core.links.vacate(batch);
+            for &slot in batch {
+                self.core.vectors.clear(slot);
+                self.core.rows.remove(slot);
+            }
+            done += batch.len();
+            monitor.step(done, slots.len(), &[]).map_err(|stop| {
+                stopped(
+                    stop,
+                    format!(
+                        "remove was interrupted: the first {done} of these {} rows are gone",
+                        slots.len()
+                    ),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the vectors `(n, dim)` of rows, which keep their numbers: each is taken out of the graph and linked
+    /// anew where it belongs now.
+    ///
+    /// Rows are refused as by [`remove`](Self::remove), vectors as by [`add`](Self::add), and another number of vectors
+    /// than of rows with [`Error::Shape`]; nothing is changed then. When `monitor` stops the work, the first of the
+    /// rows have their new vectors, and the error says how many.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ruvector_gnn::hnsw::{HnswIndex, Params};
+    /// use ruvector_gnn::monitor::Silent;
+    ///
+    /// let mut index = HnswIndex::new(2, Params::default())?;
+    /// index.add(array![[1.0, 0.0], [0.0, 1.0]].view(), &mut Silent)?;
+    /// index.update(&[0], array![[-1.0, 0.0]].view(), &mut Silent)?;
+    /// assert_eq!(index.search(array![[-1.0, 0.1]].view(), 1, None, None)?.rows, array![[0]]);
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
+    pub fn update(
+        &mut self,
+        rows: &[i64],
+        vectors: ArrayView2<'_, f32>,
+        monitor: &mut dyn Monitor,
+    ) -> Result<()> {
+        let slots = self.distinct_slots(rows)?;
+        self.core.vectors.check("vectors", vectors)?;
+        if vectors.nrows() != rows.len() {
+            let (given, wanted) = (vectors.nrows(), rows.len());
+            return Err(Error::Shape(format!("vectors: {given} vectors were given for {wanted} rows")));
+        }
+        let mut done = 0;
+        while done < slots.len() {
+            let batch = &slots[done..][..batch_len(self.len()).min(slots.len() - done)];
+            self.unlink(batch);
+            let replacing = vectors.slice_axis(Axis(0), Slice::from(done..done + batch.len()));
+            batch
+                .iter()
+                .zip(replacing.rows())
+                .for_each(|(&slot, vector)| self.core.vectors.set(slot, vector));
+            self.insert_batch(batch, |_, _, _| {});
+            done += batch.len();
+            monitor.step(done, slots.len(), &[]).map_err(|stop| {
+                stopped(
+                    stop,
+                    format!(
+                        "update was interrupted: the first {done} of these {} rows are updated",
+                        slots.len()
+                    ),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Moves what is held together in memory and gives the rest back. Rows keep their numbers; searches find what they
+    /// found before, to the bit.
+    ///
+    /// Slots of removed rows are taken by the next rows that are added, so only an index that shrinks for good has to
+    /// be compacted. While that runs, the links are held twice.
+    pub fn compact(&mut self) {
+        let kept: Vec<u32> = self.core.rows.by_slot().collect();
+        self.core.links = self.core.links.compacted(&kept);
+        self.core.vectors.compact(&kept);
+        self.core.rows.compact();
+    }
+
+    fn clear(&mut self) {
+        self.core.links = Links::new(self.params.m);
+        self.core.vectors.truncate(0);
+        self.core.rows.clear();
+    }
+
+    /// The slots of rows that must be held, and given once.
+    fn distinct_slots(&self, rows: &[i64]) -> Result<Vec<u32>> {
+        let slots = rows.iter().map(|&row| self.require_slot("rows", row)).collect::<Result<_>>()?;
+        let mut sorted = rows.to_vec();
+        sorted.sort_unstable();
+        match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            None => Ok(slots),
+            Some(pair) => Err(Error::Row(format!("rows: row {} is given twice", pair[0]))),
+        }
+    }
+}
+
+/// An interruption tells what was done.
+fn stopped(stop: Error, report: String) -> Error {
+    match stop {
+        Error::Interrupted(_) => Error::Interrupted(report),
+        other => other,
+    }
+}

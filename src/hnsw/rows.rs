@@ -1,0 +1,198 @@
+//! Which row stands at which slot.
+//!
+//! Row numbers rise and are never reused. Slots are: the smallest free ones first, so that what is held stays together
+//! and the same calls give the same slots whether or not the index was saved and loaded in between.
+
+use super::links::NONE;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Row numbers there are: [`NONE`] is none.
+pub(super) const MAX_ROWS: usize = NONE as usize;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rows {
+    /// The row at each slot; [`NONE`] where the slot is free.
+    row_of: Vec<u32>,
+    /// The slot of each row ever handed out; [`NONE`] where the row was removed.
+    slot_of: Vec<u32>,
+    free: BinaryHeap<Reverse<u32>>,
+}
+
+impl Rows {
+    /// Number of rows held.
+    pub fn len(&self) -> usize {
+        self.row_of.len() - self.free.len()
+    }
+
+    /// Number of rows ever handed out.
+    pub fn handed_out(&self) -> usize {
+        self.slot_of.len()
+    }
+
+    /// Whether no row was ever removed: slots and rows are the same numbers then.
+    pub fn is_whole(&self) -> bool {
+        self.len() == self.handed_out()
+    }
+
+    /// Number of slots, free ones included.
+    pub fn slots(&self) -> usize {
+        self.row_of.len()
+    }
+
+    /// Number of free slots.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Where a row stands, if it is held.
+    pub fn slot(&self, row: i64) -> Option<u32> {
+        let slot = usize::try_from(row).ok().and_then(|row| self.slot_of.get(row));
+        slot.copied().filter(|&slot| slot != NONE)
+    }
+
+    /// The row at a slot that is not free.
+    pub fn row(&self, slot: u32) -> i64 {
+        debug_assert!(!self.is_free(slot));
+        self.row_of[slot as usize].into()
+    }
+
+    pub fn is_free(&self, slot: u32) -> bool {
+        self.row_of[slot as usize] == NONE
+    }
+
+    /// The slots that rows stand at, in their own order: that of memory.
+    pub fn by_slot(&self) -> impl Iterator<Item = u32> {
+        (0..self.slots() as u32).filter(|&slot| !self.is_free(slot))
+    }
+
+    /// The slots that rows stand at, in the order of row numbers.
+    pub fn by_row(&self) -> impl Iterator<Item = u32> {
+        self.slots_of_rows().iter().copied().filter(|&slot| slot != NONE)
+    }
+
+    /// The slot of each row ever handed out, [`NONE`] for those removed: what a file holds.
+    pub fn slots_of_rows(&self) -> &[u32] {
+        &self.slot_of
+    }
+
+    /// Hands out the next `count` row numbers. Returns their slots, rising: free ones, then new ones.
+    pub fn hand_out(&mut self, count: usize) -> Vec<u32> {
+        let recycled = count.min(self.free.len());
+        let mut slots: Vec<u32> = (0..recycled).filter_map(|_| self.free.pop()).map(|slot| slot.0).collect();
+        let (start, end) = (self.slots(), self.slots() + count - recycled);
+        slots.extend(start as u32..end as u32);
+        self.row_of.resize(end, NONE);
+        for (row, &slot) in (self.slot_of.len() as u32..).zip(&slots) {
+            self.row_of[slot as usize] = row;
+        }
+        self.slot_of.extend_from_slice(&slots);
+        slots
+    }
+
+    /// Undoes the last [`hand_out`](Self::hand_out), which gave `slots` where there had been `held` in all.
+    pub fn take_back(&mut self, slots: &[u32], held: usize) {
+        self.slot_of.truncate(self.slot_of.len() - slots.len());
+        self.row_of.truncate(held);
+        for &slot in slots.iter().take_while(|&&slot| (slot as usize) < held) {
+            self.row_of[slot as usize] = NONE;
+            self.free.push(Reverse(slot));
+        }
+    }
+
+    /// Removes the row at a slot, which becomes free.
+    pub fn remove(&mut self, slot: u32) {
+        let row = std::mem::replace(&mut self.row_of[slot as usize], NONE);
+        self.slot_of[row as usize] = NONE;
+        self.free.push(Reverse(slot));
+    }
+
+    /// Removes all rows, and the slots with them.
+    pub fn clear(&mut self) {
+        self.row_of.clear();
+        self.slot_of.fill(NONE);
+        self.free.clear();
+    }
+
+    /// Drops the free slots; the others close up, in order.
+    pub fn compact(&mut self) {
+        self.row_of.retain(|&row| row != NONE);
+        self.row_of.shrink_to_fit();
+        for (slot, &row) in (0..).zip(&self.row_of) {
+            self.slot_of[row as usize] = slot;
+        }
+        self.free = BinaryHeap::new();
+    }
+
+    /// Takes what a file holds; refuses what [`hand_out`](Self::hand_out) and [`remove`](Self::remove) could not have
+    /// made.
+    pub fn from_slots_of_rows(slot_of: Vec<u32>, slots: usize) -> Result<Self, String> {
+        if slot_of.len() > MAX_ROWS {
+            return Err(format!("{} row numbers are more than there are", slot_of.len()));
+        }
+        let mut row_of = vec![NONE; slots];
+        for (row, &slot) in (0u32..).zip(&slot_of).filter(|(_, slot)| **slot != NONE) {
+            match row_of.get_mut(slot as usize) {
+                Some(place) if *place == NONE => *place = row,
+                Some(place) => return Err(format!("rows {place} and {row} stand at the same slot {slot}")),
+                None => return Err(format!("row {row} stands at slot {slot} of {slots}")),
+            }
+        }
+        let free = (0u32..).zip(&row_of).filter(|(_, row)| **row == NONE).map(|(slot, _)| Reverse(slot));
+        let rows = Self { free: free.collect(), row_of, slot_of };
+        if rows.is_whole()
+            && (rows.free() > 0 || !(0u32..).zip(&rows.slot_of).all(|(row, &slot)| row == slot))
+        {
+            return Err("no row was removed, but rows and slots differ".into());
+        }
+        Ok(rows)
+    }
+
+    pub fn bytes(&self) -> usize {
+        (self.row_of.capacity() + self.slot_of.capacity() + self.free.capacity()) * size_of::<u32>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows_by_slot(rows: &Rows) -> Vec<i64> {
+        rows.by_slot().map(|slot| rows.row(slot)).collect()
+    }
+
+    #[test]
+    fn numbers_rise_while_slots_come_back() {
+        let mut rows = Rows::default();
+        assert_eq!(rows.hand_out(5), [0, 1, 2, 3, 4]);
+        assert!(rows.is_whole());
+        [3, 1].into_iter().for_each(|slot| rows.remove(slot));
+        assert_eq!(
+            (rows.len(), rows.free(), rows.slot(3), rows.slot(-1), rows.slot(5)),
+            (3, 2, None, None, None)
+        );
+        assert_eq!(rows.hand_out(4), [1, 3, 5, 6]);
+        assert_eq!((rows.handed_out(), rows.slot(5), rows.slot(8)), (9, Some(1), Some(6)));
+        assert_eq!(rows_by_slot(&rows), [0, 5, 2, 6, 4, 7, 8]);
+        assert_eq!(rows.by_row().collect::<Vec<_>>(), [0, 2, 4, 1, 3, 5, 6]);
+        rows.take_back(&[1, 3, 5, 6], 5);
+        assert_eq!((rows.handed_out(), rows_by_slot(&rows)), (5, vec![0, 2, 4]));
+        assert_eq!(rows.hand_out(1), [1]);
+        rows.compact();
+        assert_eq!((rows_by_slot(&rows), rows.slot(5), rows.free()), (vec![0, 5, 2, 4], Some(1), 0));
+        rows.clear();
+        assert_eq!((rows.len(), rows.slots(), rows.hand_out(1), rows.row(0)), (0, 0, vec![0], 6));
+    }
+
+    #[test]
+    fn impossible_maps_are_refused() {
+        let read = |slots: &[u32], count| Rows::from_slots_of_rows(slots.to_vec(), count);
+        assert_eq!(rows_by_slot(&read(&[2, NONE, 0], 4).unwrap()), [2, 0]);
+        assert_eq!(read(&[2, NONE, 0], 4).unwrap().hand_out(3), [1, 3, 4]);
+        for (slots, count) in
+            [(&[1, NONE, 1][..], 2), (&[4, NONE], 4), (&[1, 0], 2), (&[0, 1], 3), (&[0, 2], 3)]
+        {
+            assert!(read(slots, count).is_err(), "{slots:?}");
+        }
+    }
+}
