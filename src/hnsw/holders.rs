@@ -1,16 +1,20 @@
 //! Who links to a slot. Lists lead one way only; a table of the links back would double the memory.
 //!
-//! Most of the lists that hold a slot are near it: a walk along links from the slot meets them within a few hops, and
-//! ends when it has met as many as there are, where that is counted. What a walk does not find, a scan of the table does.
-//! Both find all, so that nothing depends on which of them was used.
+//! Most neighbours are so of each other: a walk along links from a slot finds all lists that hold it among its
+//! neighbours' in three cases of four, and knows it, because their number is counted. The others are held by rows that
+//! may be anywhere (old ones, or far from everything), and the table is scanned for them. Both ways find all, so
+//! nothing depends on which was taken.
 
 use super::links::{Links, NONE};
 use super::traverse::Core;
 use super::visited::{Pool, Visited};
 use crate::threads;
 
-/// Lists that a walk reads before a scan takes its place; and a scan of so many lists per slot is as fast as walks.
-const REACH: usize = 1024;
+/// Lists that a walk reads: what it has not found by then, it would not find soon.
+const REACH: usize = 128;
+
+/// Slots that are walked from; for more, a scan is sure to be needed.
+const WALKS: usize = 4;
 
 /// Slots that one task scans.
 const BAND: usize = 4096;
@@ -21,7 +25,9 @@ const AHEAD: usize = 4;
 impl Core {
     /// The lists that hold one of `gone`, which rises, as level and slot, rising; without those of `gone` itself.
     pub fn holders(&self, gone: &[u32], pool: &Pool) -> Vec<(usize, u32)> {
-        let mut holders = self.near_holders(gone, pool).unwrap_or_else(|| self.links.scan(gone, 0));
+        let links = &self.links;
+        let near = if gone.len() <= WALKS { self.near_holders(gone, pool) } else { None };
+        let mut holders = near.unwrap_or_else(|| links.scan(gone, 0));
         holders.retain(|(_, slot)| gone.binary_search(slot).is_err());
         holders.sort_unstable();
         holders.dedup();
@@ -29,17 +35,17 @@ impl Core {
     }
 
     fn near_holders(&self, gone: &[u32], pool: &Pool) -> Option<Vec<(usize, u32)>> {
-        if gone.len() * REACH >= self.links.slots() {
-            return None;
-        }
         let links = &self.links;
-        let walks =
-            threads::map(gone.len(), |i| pool.with(|scratch| links.walk(gone[i], &mut scratch.visited)));
-        let near = walks.into_iter().collect::<Option<Vec<_>>>()?;
+        let mut holders = Vec::new();
+        for &slot in gone {
+            let near = pool.with(|scratch| links.walk(slot, &mut scratch.visited))?;
+            holders.extend(near.into_iter().map(|slot| (0, slot)));
+        }
         // Upper levels are few: not worth counting.
-        let has_upper = gone.iter().any(|&slot| links.level(slot) > 0);
-        let upper = if has_upper { links.scan(gone, 1) } else { Vec::new() };
-        Some(near.into_iter().flatten().map(|slot| (0, slot)).chain(upper).collect())
+        if gone.iter().any(|&slot| links.level(slot) > 0) {
+            holders.extend(links.scan(gone, 1));
+        }
+        Some(holders)
     }
 }
 
@@ -70,16 +76,21 @@ impl Links {
 
     /// The lists from `level` up that hold one of `gone`.
     fn scan(&self, gone: &[u32], level: usize) -> Vec<(usize, u32)> {
-        let mut marks = vec![false; self.slots()];
-        gone.iter().for_each(|&slot| marks[slot as usize] = true);
+        let mut marks = Vec::new();
+        if gone.len() > 1 {
+            marks.resize(self.slots(), false);
+            gone.iter().for_each(|&slot| marks[slot as usize] = true);
+        }
+        let holds = |level: usize, slot: u32| match gone {
+            [one] => self.padded(level, slot).contains(one),
+            _ => self.list(level, slot).iter().any(|&other| marks[other as usize]),
+        };
         let bands = threads::map(self.slots().div_ceil(BAND), |band| {
-            let slots = band * BAND..self.slots().min((band + 1) * BAND);
-            let lists = slots
-                .flat_map(|slot| (level..=self.level(slot as u32)).map(move |level| (level, slot as u32)));
-            let holds = |&(level, slot): &(usize, u32)| {
-                self.list(level, slot).iter().any(|&other| marks[other as usize])
-            };
-            lists.filter(holds).collect::<Vec<_>>()
+            let mut found = Vec::new();
+            for slot in (band * BAND) as u32..self.slots().min((band + 1) * BAND) as u32 {
+                found.extend((level..=self.level(slot)).filter(|&at| holds(at, slot)).map(|at| (at, slot)));
+            }
+            found
         });
         bands.into_iter().flatten().collect()
     }
@@ -109,6 +120,6 @@ mod tests {
             walked += usize::from(core.near_holders(&[slot], pool).is_some());
             assert_eq!(core.holders(&[slot], pool), found);
         }
-        assert!(walked > 2_900, "{walked}");
+        assert!(walked > 1_500, "{walked}");
     }
 }
