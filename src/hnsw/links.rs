@@ -351,9 +351,10 @@ impl Links {
         let leads_somewhere = |&other: &u32| {
             (other as usize) < self.slots() && self.level(other) >= level && other != slot && !is_free(other)
         };
+        let repeats = (1..list.len()).any(|at| list[..at].contains(&list[at]));
         if is_free(slot) && (level > 0 || !list.is_empty()) {
             Err(format!("slot {slot} is free, but has links"))
-        } else if rest_is_empty && list.iter().all(leads_somewhere) {
+        } else if rest_is_empty && !repeats && list.iter().all(leads_somewhere) {
             Ok(())
         } else {
             Err(format!("slot {slot} has an impossible link on level {level}"))

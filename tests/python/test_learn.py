@@ -101,6 +101,23 @@ def test_never_clicked_and_added_rows_are_served(trained: rg.SearchLearner) -> N
     assert (learner.search(queries, k=5, filter=rows).rows >= 200).sum() == 3 * len(queries)
 
 
+def test_removed_rows_are_not_served_and_updated_rows_are_ranked_by_what_they_are() -> None:
+    docs, queries, relevant = world(600, 2)
+    learner = rg.SearchLearner(build(docs)).fit(queries, relevant)
+    index = learner.index
+    gone = np.arange(0, 200, 2)
+    index.remove(gone)
+    ranking = learner.search(queries[:30], k=150)
+    assert all(set(rows[rows >= 0]) == set(range(1, 200, 2)) for rows in ranking.rows)
+    before = learner.explain(queries[0], 1)
+    index.update([1], [docs[relevant[0][0]]])
+    assert learner.explain(queries[0], 1)["plain"] != before["plain"]
+    with pytest.raises(rg.RowError, match="removed"):
+        learner.explain(queries[0], 0)
+    learner.fit(queries, relevant)  # clicks on removed rows are left out
+    assert not np.isin(learner.search(queries, k=20).rows, gone).any()
+
+
 def test_save_load_pickle_and_fingerprint(trained: rg.SearchLearner, tmp_path: Path) -> None:
     _, queries, _ = world(30, 8)
     path = tmp_path / "learner"

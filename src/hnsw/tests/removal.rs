@@ -397,13 +397,15 @@ fn files_that_could_not_have_been_written_are_refused() {
     let word = |section: &mut Vec<u8>, at: usize, value: u32| {
         section[4 * at..4 * at + 4].copy_from_slice(&value.to_le_bytes())
     };
+    let first = index.core.links.list(0, 1)[0];
     type Change<'a> = (&'a str, &'a str, &'a dyn Fn(&mut Vec<u8>));
-    let changes: [Change<'_>; 9] = [
+    let changes: [Change<'_>; 10] = [
         ("slots", "same slot", &|s| word(s, 1, 0)),
         ("slots", "slot 40 of 40", &|s| word(s, 1, 40)),
         ("slots", "37 rows", &|s| word(s, 1, u32::MAX)),
         ("links", "free, but has links", &|s| word(s, 5 * 6, 0)),
         ("links", "impossible link", &|s| word(s, 6, 20)),
+        ("links", "impossible link", &|s| word(s, 7, first)),
         ("parents", "impossible parent", &|s| word(s, 20, 0)),
         ("levels", "wrong lengths", &|s| s[20] = 1),
         ("vectors", "free, but holds a vector", &|s| word(s, 5 * 16, 1)),
