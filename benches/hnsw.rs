@@ -6,7 +6,7 @@
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::{Array2, Axis, Slice};
-use ruvector_gnn::hnsw::{Filter, HnswIndex, Metric, Params};
+use ruvector_gnn::hnsw::{Filter, HnswIndex, Metric, Params, Storage};
 use ruvector_gnn::monitor::Silent;
 use ruvector_gnn::rng::stream;
 use std::hint::black_box;
@@ -21,7 +21,12 @@ fn clustered(rows: usize, index: u64) -> Array2<f32> {
 }
 
 fn built(vectors: &Array2<f32>) -> HnswIndex {
-    let mut index = HnswIndex::new(128, Params { metric: Metric::L2, ..Params::default() }).unwrap();
+    stored(vectors, Storage::F32)
+}
+
+fn stored(vectors: &Array2<f32>, storage: Storage) -> HnswIndex {
+    let params = Params { metric: Metric::L2, storage, ..Params::default() };
+    let mut index = HnswIndex::new(128, params).unwrap();
     index.add(vectors.view(), &mut Silent).unwrap();
     index
 }
@@ -61,6 +66,12 @@ fn search(c: &mut Criterion) {
     for ef in [16usize, 64, 256] {
         group.bench_function(BenchmarkId::new("one query, ef", ef), |bench| {
             bench.iter(|| index.search(black_box(query), 10, Some(ef), None).unwrap())
+        });
+    }
+    for storage in Storage::ALL {
+        let index = stored(&vectors, storage);
+        group.bench_function(BenchmarkId::new("one query, storage", storage.name()), |bench| {
+            bench.iter(|| index.search(black_box(query), 10, None, None).unwrap())
         });
     }
     group.throughput(Throughput::Elements(100));

@@ -3,11 +3,13 @@
     pip install '.[bench]' && python benches/peers_search.py [--data DIR] [--only clustered] [--repeats 7]
 
 All libraries get the same vectors, M=16 and ef_construction=200, and search on one thread, all queries in
-one call. A sweep of ef measures recall@10 against exact search; queries per second at recall 0.95 and 0.99
-are interpolated between the two settings on either side (log speed, linear recall). Repeats are interleaved
-between the libraries, so that a busy machine slows all alike; each figure is the median. Build times are
-wall-clock on two threads; a build shorter than a second is repeated until each library has built for two
-seconds.
+one call. Ours comes with exact and with i8 storage, which scores its last candidates again with the exact
+vectors; faiss comes with exact and with 8-bit storage. A sweep of ef measures recall@10 against exact search;
+queries per second at recall 0.95 and 0.99 are interpolated between the two settings on either side (log
+speed, linear recall). Repeats are interleaved between the libraries, so that a busy machine slows all alike,
+and count processor time, which on one thread is what a quiet machine takes; each figure is the median. Build
+times are wall-clock on two threads; a build shorter than a second is repeated until each library has built
+for two seconds.
 
 Data: 100,000 clustered 128-d vectors under l2, made here; and, where `--data` names a folder with them, the
 document embeddings of the retrieval sets (`docs` and `queries` arrays) under cosine.
@@ -20,6 +22,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
@@ -50,18 +53,26 @@ def retrieval(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 class Ours:
     name = "ruvector_gnn"
+    storage = "f32"
 
     def __init__(self, vectors: np.ndarray, metric: str) -> None:
         import ruvector_gnn as rg
 
         self.rg = rg
         rg.set_num_threads(2)
-        self.index = rg.HNSWIndex(vectors.shape[1], metric=metric, m=M, ef_construction=EF_CONSTRUCTION)
+        self.index = rg.HNSWIndex(
+            vectors.shape[1], metric=metric, m=M, ef_construction=EF_CONSTRUCTION, storage=self.storage
+        )
         self.index.add(vectors)
         rg.set_num_threads(1)
 
     def search(self, queries: np.ndarray, ef: int) -> np.ndarray:
         return self.index.search(queries, K, ef=ef).rows
+
+
+class OursI8(Ours):
+    name = "ruvector_gnn i8"
+    storage = "i8"
 
 
 class Hnswlib:
@@ -89,14 +100,25 @@ class Faiss:
         self.faiss = faiss
         faiss.omp_set_num_threads(2)
         kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        self.index = faiss.IndexHNSWFlat(vectors.shape[1], M, kind)
+        self.index = self.make(vectors.shape[1], kind)
+        self.index.train(vectors)
         self.index.hnsw.efConstruction = EF_CONSTRUCTION
         self.index.add(vectors)
         faiss.omp_set_num_threads(1)
 
+    def make(self, dim: int, kind: int) -> Any:
+        return self.faiss.IndexHNSWFlat(dim, M, kind)
+
     def search(self, queries: np.ndarray, ef: int) -> np.ndarray:
         self.index.hnsw.efSearch = ef
         return self.index.search(queries, K)[1]
+
+
+class FaissI8(Faiss):
+    name = "faiss SQ8"
+
+    def make(self, dim: int, kind: int) -> Any:
+        return self.faiss.IndexHNSWSQ(dim, self.faiss.ScalarQuantizer.QT_8bit, M, kind)
 
 
 class Usearch:
@@ -116,7 +138,7 @@ class Usearch:
         return self.index.search(queries, K, threads=1).keys
 
 
-PEERS = (Ours, Hnswlib, Faiss, Usearch)
+PEERS = (Ours, OursI8, Hnswlib, Faiss, FaissI8, Usearch)
 
 
 def exact(vectors: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarray:
@@ -132,11 +154,11 @@ def recall(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(found, truth, strict=True)]))
 
 
-def clock(task: Callable[[], object]) -> float:
+def clock(task: Callable[[], object], now: Callable[[], float] = time.perf_counter) -> float:
     """Seconds that a task takes."""
-    begin = time.perf_counter()
+    begin = now()
     task()
-    return time.perf_counter() - begin
+    return now() - begin
 
 
 def speed_at(target: float, recalls: list[float], speeds: list[float]) -> float:
@@ -173,7 +195,8 @@ def compare(
             for peer in peers:
                 # Nothing is asked of a setting far beyond recall 0.99.
                 if i == 0 or curves[peer.name][i - 1] < 0.995:
-                    times[peer.name][i].append(clock(lambda peer=peer, ef=ef: peer.search(queries, ef)))
+                    seconds = clock(lambda peer=peer, ef=ef: peer.search(queries, ef), time.process_time)
+                    times[peer.name][i].append(seconds)
     print(f"\n{title}: {len(vectors):,} x {vectors.shape[1]}, {metric}, {len(queries)} queries\n")
     print("| library | build, 2 threads, s | queries/s at recall 0.95 | at 0.99 | recall@10 at ef=56 |")
     print("|---|---|---|---|---|")

@@ -38,7 +38,7 @@ class HNSWIndex:
         m: int = 16,
         ef_construction: int = 200,
         ef_search: int = 64,
-        storage: Literal["f32"] = "f32",
+        storage: Literal["f32", "f16", "i8", "binary"] = "f32",
         rescore: bool = True,
         seed: int = 0,
     ) -> HNSWIndex: ...
@@ -82,7 +82,7 @@ class HNSWIndex:
     @property
     def ef_search(self) -> int: ...
     @property
-    def storage(self) -> Literal["f32"]: ...
+    def storage(self) -> Literal["f32", "f16", "i8", "binary"]: ...
     @property
     def rescore(self) -> bool: ...
     @property

@@ -20,6 +20,7 @@ use super::links::{Links, NONE};
 use super::queue::{MAX_SLOTS, distance_of, key, slot_of};
 use super::rows::MAX_ROWS;
 use super::traverse::Core;
+use super::vectors::Room;
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
@@ -83,7 +84,7 @@ impl HnswIndex {
     /// [`Error::Shape`], and nothing is added. `monitor` is told how many rows of the call have been inserted; when
     /// it stops the work, the error says how many rows the index holds.
     pub fn add(&mut self, vectors: ArrayView2<'_, f32>, monitor: &mut dyn Monitor) -> Result<Range<u64>> {
-        self.core.vectors.check("vectors", vectors)?;
+        self.core.vectors.check_new("vectors", vectors)?;
         let (start, rows) = (self.num_rows(), vectors.nrows());
         for (most, what, wanted) in
             [(MAX_SLOTS, "holds", self.len() + rows), (MAX_ROWS, "hands out", start + rows)]
@@ -160,7 +161,9 @@ fn draw_level(params: &Params, row: u64) -> u8 {
 impl Core {
     /// Step 1 for one row.
     fn plan(&self, slot: u32, batch: &[u32], m: usize, ef: usize, scratch: &mut Scratch) -> Plan {
-        let (probe, own, entry) = (self.vectors.probe(slot), self.links.level(slot), self.links.entry());
+        let (own, entry) = (self.links.level(slot), self.links.entry());
+        let mut room = std::mem::take(&mut scratch.room);
+        let probe = self.vectors.probe(slot, &mut room);
         let mut plan = Plan { slot, neighbours: vec![Vec::new(); own + 1], nearest: Vec::new() };
         let top = if entry == NONE { 0 } else { self.links.level(entry) };
         let mut start = (entry != NONE).then(|| self.descend(probe, own.min(top), &mut scratch.batch));
@@ -175,13 +178,14 @@ impl Core {
             let others =
                 batch.iter().copied().filter(|&other| other != slot && self.links.level(other) >= level);
             peers.slots.extend(others);
-            peers.score(|slots, out| self.vectors.score(probe, slots, out));
+            peers.score(|slots, out| probe.score(slots, out));
             peers.scored().for_each(|(slot, distance)| _ = queue.insert(key(distance, slot)));
             let chosen = self.select(queue.keys(), m, m, |_| false);
             plan.neighbours[level] = chosen;
             plan.nearest.clear();
             plan.nearest.extend(queue.keys().iter().take(PARENTS));
         }
+        scratch.room = room;
         plan
     }
 
@@ -259,7 +263,7 @@ impl Core {
         }
         batch.slots.clear();
         batch.slots.extend_from_slice(old);
-        batch.score(|slots, out| self.vectors.score(self.vectors.probe(target), slots, out));
+        batch.score(|slots, out| self.vectors.probe(target, &mut Room::default()).score(slots, out));
         new.extend(batch.scored().map(|(slot, distance)| key(distance, slot)));
         new.sort_unstable();
         let child = |slot| level == 0 && self.links.parent(slot) == target;

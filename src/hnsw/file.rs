@@ -50,7 +50,7 @@ impl HnswIndex {
         let config = self.config().to_string();
         let mut low = crc32fast::Hasher::new();
         low.update(config.as_bytes());
-        low.update(bytemuck::cast_slice(self.core.vectors.padded()));
+        self.core.vectors.digest(&mut low);
         let mut high = crc32fast::Hasher::new_with_initial(0x9e37_79b9);
         high.update(bytemuck::cast_slice(self.core.links.level0()));
         high.update(bytemuck::cast_slice(self.core.rows.slots_of_rows()));
@@ -75,7 +75,8 @@ impl HnswIndex {
                 high.update(&[1]);
                 continue;
             };
-            let bytes: &[u8] = bytemuck::cast_slice(self.core.vectors.row(slot));
+            let vector = self.core.vectors.row(slot);
+            let bytes: &[u8] = bytemuck::cast_slice(&vector);
             low.update(bytes);
             high.update(&[0]); // at another place in each row, so that the sums are two
             high.update(bytes);
@@ -87,16 +88,14 @@ impl HnswIndex {
     fn with_writer<R>(&self, task: impl FnOnce(Writer<'_>) -> R) -> R {
         let (rows, links) = (&self.core.rows, &self.core.links);
         let upper = links.upper();
-        task(
-            Writer::new(KIND, VERSION)
-                .section("config", self.config().to_string().into_bytes())
-                .values("levels", links.levels())
-                .values("parents", links.parents())
-                .values("links", links.level0())
-                .values("upper_links", &upper)
-                .values("slots", rows.slots_of_rows())
-                .blocks("vectors", self.core.vectors.padded()),
-        )
+        let writer = Writer::new(KIND, VERSION)
+            .section("config", self.config().to_string().into_bytes())
+            .values("levels", links.levels())
+            .values("parents", links.parents())
+            .values("links", links.level0())
+            .values("upper_links", &upper)
+            .values("slots", rows.slots_of_rows());
+        task(self.core.vectors.write(writer))
     }
 
     fn config(&self) -> Value {
@@ -136,14 +135,8 @@ impl HnswIndex {
             return Err(reader.damaged(format!("{} rows, expected {held}", rows.len())));
         }
         let links = read_links(reader, empty.params.m, &levels, &rows, number("entry")?)?;
-        let mut table = Lines::zeros(reader.count::<f32>("vectors")?);
-        reader.values_into("vectors", &mut table)?;
         let is_free = |slot: u32| (slot as usize) < rows.slots() && rows.is_free(slot);
-        let vectors = Vectors::from_padded(dim, empty.params.metric, table, is_free);
-        let vectors = vectors.map_err(|how| reader.damaged(how))?;
-        if vectors.len() != rows.slots() {
-            return Err(reader.damaged(format!("{} vectors for {} slots", vectors.len(), rows.slots())));
-        }
+        let vectors = Vectors::read(reader, dim, &empty.params, rows.slots(), &is_free)?;
         Ok(Self { core: Core { rows, vectors, links }, pool: Pool::default(), ..empty })
     }
 }

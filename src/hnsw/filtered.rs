@@ -70,7 +70,7 @@ impl Core {
         batch.slots.extend([self.links.entry(), start].into_iter().filter(|&slot| visited.insert(slot)));
         let mut lost = allowed.slots.len() / 4;
         loop {
-            batch.score(|slots, out| self.vectors.score(probe, slots, out));
+            batch.score(|slots, out| probe.score(slots, out));
             for (slot, distance) in batch.scored() {
                 let key = key(distance, slot);
                 if key < queue.bound() {
@@ -112,7 +112,7 @@ impl Core {
                 }
                 lost -= cost;
             }
-            batch.slots.iter().for_each(|&slot| self.vectors.prefetch(slot));
+            probe.prefetch(&batch.slots);
         }
     }
 }

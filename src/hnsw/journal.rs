@@ -2,7 +2,8 @@
 
 use super::links::Links;
 use super::traverse::Core;
-use ndarray::{ArrayView2, Axis};
+use super::vectors::Stored;
+use ndarray::ArrayView2;
 use std::collections::HashMap;
 
 /// The slots of the call's rows, and the old lists and parents of others, kept when they are first changed.
@@ -12,6 +13,7 @@ pub(super) struct Journal {
     slots: Vec<u32>,
     /// Number of slots before the call.
     held: usize,
+    stored: Stored,
     entry: u32,
     lists: HashMap<(usize, u32), (Vec<u32>, u32)>,
 }
@@ -21,13 +23,10 @@ impl Journal {
     pub fn start(core: &mut Core, vectors: ArrayView2<'_, f32>, level: impl Fn(u64) -> u8) -> Self {
         let (held, first) = (core.rows.slots(), core.rows.handed_out());
         let slots = core.rows.hand_out(vectors.nrows());
-        let recycled = slots.partition_point(|&slot| (slot as usize) < held);
-        let (to_free, to_new) = vectors.split_at(Axis(0), recycled);
-        slots.iter().zip(to_free.rows()).for_each(|(&slot, vector)| core.vectors.set(slot, vector));
-        core.vectors.append(to_new);
+        let stored = core.vectors.store(&slots, vectors);
         core.links.grow(core.rows.slots());
         (first as u64..).zip(&slots).for_each(|(row, &slot)| core.links.occupy(slot, level(row)));
-        Self { slots, held, entry: core.links.entry(), lists: HashMap::new() }
+        Self { slots, held, stored, entry: core.links.entry(), lists: HashMap::new() }
     }
 
     /// The slots of the new rows.
@@ -54,8 +53,8 @@ impl Journal {
         core.links.vacate(&self.slots);
         core.links.truncate(self.held);
         let recycled = self.slots.iter().filter(|&&slot| (slot as usize) < self.held);
+        core.vectors.take_back(self.stored);
         recycled.for_each(|&slot| core.vectors.clear(slot));
-        core.vectors.truncate(self.held);
         core.rows.take_back(&self.slots, self.held);
     }
 }

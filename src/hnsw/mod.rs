@@ -8,7 +8,7 @@
 //! ```text
 //! params, metric     what an index is built with
 //! rows               which row stands at which slot
-//! vectors            the vectors and how they are scored: the seam for other codecs
+//! vectors            the rows, as given and as codes, and how they are scored
 //! links              who links to whom; the tree that keeps every row within reach
 //! queue, visited     candidates in order; scratch space, pooled
 //! traverse           the walk, and the choice of neighbours
@@ -60,6 +60,7 @@ use crate::error::{Error, Result};
 use links::Links;
 use ndarray::Array2;
 use rows::Rows;
+use std::borrow::Cow;
 use traverse::Core;
 use vectors::Vectors;
 use visited::Pool;
@@ -98,7 +99,7 @@ impl HnswIndex {
         }
         params.validate()?;
         crate::simd::check_environment()?;
-        let (vectors, links) = (Vectors::new(dim, params.metric), Links::new(params.m));
+        let (vectors, links) = (Vectors::new(dim, &params), Links::new(params.m));
         let core = Core { rows: Rows::default(), vectors, links };
         Ok(Self { params, core, pool: Pool::default() })
     }
@@ -139,20 +140,20 @@ impl HnswIndex {
         rows.by_row().map(|slot| rows.row(slot) as u64)
     }
 
-    /// The vectors of `rows`, or of all rows held, bit for bit as they were added. Unknown rows are refused with
-    /// [`Error::Row`].
+    /// The vectors of `rows`, or of all rows held: bit for bit as they were added or, where quantized storage does not
+    /// `rescore` and so keeps codes alone, as these decode. Unknown rows are refused with [`Error::Row`].
     pub fn vectors(&self, rows: Option<&[i64]>) -> Result<Array2<f32>> {
         let slots: Vec<u32> = match rows {
             None => self.core.rows.by_row().collect(),
             Some(rows) => rows.iter().map(|&row| self.require_slot("rows", row)).collect::<Result<_>>()?,
         };
         let mut values = Vec::with_capacity(slots.len() * self.dim());
-        slots.iter().for_each(|&slot| values.extend_from_slice(self.core.vectors.row(slot)));
+        slots.iter().for_each(|&slot| values.extend_from_slice(&self.core.vectors.row(slot)));
         Ok(Array2::from_shape_vec((slots.len(), self.dim()), values).expect("one row per slot"))
     }
 
-    /// One row's vector, as it was added. An unknown row is refused with [`Error::Row`].
-    pub fn vector(&self, row: i64) -> Result<&[f32]> {
+    /// One row's vector, as [`vectors`](Self::vectors) gives it. An unknown row is refused with [`Error::Row`].
+    pub fn vector(&self, row: i64) -> Result<Cow<'_, [f32]>> {
         Ok(self.core.vectors.row(self.require_slot("row", row)?))
     }
 

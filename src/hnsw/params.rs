@@ -56,13 +56,25 @@ impl Params {
 pub enum Storage {
     /// As given, four bytes a value.
     F32,
+    /// In half precision, two bytes a value.
+    F16,
+    /// One byte a value, on a range per dimension.
+    I8,
+    /// One bit a value: whether it lies above the mean of its dimension.
+    Binary,
 }
 
 impl Storage {
+    /// All of them.
+    pub const ALL: [Storage; 4] = [Storage::F32, Storage::F16, Storage::I8, Storage::Binary];
+
     /// The name that the constructor takes.
     pub fn name(self) -> &'static str {
         match self {
             Storage::F32 => "f32",
+            Storage::F16 => "f16",
+            Storage::I8 => "i8",
+            Storage::Binary => "binary",
         }
     }
 }
@@ -70,11 +82,9 @@ impl Storage {
 impl std::str::FromStr for Storage {
     type Err = Error;
     fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "f32" => Ok(Storage::F32),
-            _ => {
-                Err(Error::Config(format!("storage must be 'f32', the only one built so far, got '{name}'")))
-            }
-        }
+        let known = Storage::ALL.into_iter().find(|storage| storage.name() == name);
+        known.ok_or_else(|| {
+            Error::Config(format!("storage must be 'f32', 'f16', 'i8' or 'binary', got '{name}'"))
+        })
     }
 }

@@ -7,10 +7,9 @@ use super::HnswIndex;
 use super::queue::{distance_of, key, slot_of};
 use super::search::{SHARED, TILE};
 use super::traverse::Core;
-use super::vectors::Probe;
+use super::vectors::{Probe, Room};
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
-use crate::lines::Lines;
 use crate::threads;
 use ndarray::ArrayView2;
 
@@ -55,9 +54,11 @@ impl HnswIndex {
         let found: Vec<Vec<u64>> = if exact || self.is_empty() {
             let groups = threads::map(queries.nrows().div_ceil(SHARED), |group| {
                 let mine = group * SHARED..queries.nrows().min((group + 1) * SHARED);
-                let mut rooms: Vec<_> = mine.clone().map(|_| Lines::new()).collect();
-                let probes: Vec<Probe<'_>> =
-                    mine.zip(&mut rooms).map(|(i, room)| self.core.vectors.query(query(i), room)).collect();
+                let mut rooms: Vec<_> = mine.clone().map(|_| Room::default()).collect();
+                let probes: Vec<Probe<'_>> = mine
+                    .zip(&mut rooms)
+                    .map(|(i, room)| self.core.vectors.query(query(i), room).last())
+                    .collect();
                 self.core.scan_range(&probes, radius)
             });
             groups.into_iter().flatten().collect()
@@ -85,14 +86,17 @@ impl Core {
     /// By walks with `ef` candidates and more.
     fn walk_range(&self, query: &[f32], radius: f64, mut ef: usize, scratch: &mut Scratch) -> Vec<u64> {
         let rows = self.rows.len();
-        let mut room = std::mem::take(&mut scratch.query);
-        let probe = self.vectors.query(query, &mut room);
+        let mut room = std::mem::take(&mut scratch.room);
+        let probes = self.vectors.query(query, &mut room);
         let found = loop {
             if ef.saturating_mul(SCORED_PER_ROW) >= rows {
-                break self.scan_range(&[probe], radius).pop().expect("one probe");
+                break self.scan_range(&[probes.last()], radius).pop().expect("one probe");
             }
-            let start = self.descend(probe, 0, &mut scratch.batch);
-            self.search_level(probe, 0, start, ef, scratch);
+            let start = self.descend(probes.walk, 0, &mut scratch.batch);
+            self.search_level(probes.walk, 0, start, ef, scratch);
+            if let Some(again) = probes.again {
+                self.score_again(again, ef, &mut scratch.queue, &mut scratch.batch);
+            }
             let keys = scratch.queue.keys();
             let inside = keys.partition_point(|&key| within(key, radius));
             if inside <= keys.len() / 2 {
@@ -101,7 +105,7 @@ impl Core {
             }
             ef = ef.saturating_mul(2);
         };
-        scratch.query = room;
+        scratch.room = room;
         found
     }
 
@@ -114,7 +118,7 @@ impl Core {
             batch.slots.clear();
             batch.slots.extend_from_slice(tile);
             for (probe, found) in probes.iter().zip(&mut found) {
-                batch.score(|slots, out| self.vectors.score(*probe, slots, out));
+                batch.score(|slots, out| probe.score(slots, out));
                 let keys = batch.scored().map(|(slot, distance)| key(distance, slot));
                 found.extend(keys.filter(|&key| within(key, radius)));
             }

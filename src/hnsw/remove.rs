@@ -83,7 +83,7 @@ impl HnswIndex {
         monitor: &mut dyn Monitor,
     ) -> Result<()> {
         let slots = self.distinct_slots(rows)?;
-        self.core.vectors.check("vectors", vectors)?;
+        self.core.vectors.check_new("vectors", vectors)?;
         if vectors.nrows() != rows.len() {
             let (given, wanted) = (vectors.nrows(), rows.len());
             return Err(Error::Shape(format!("vectors: {given} vectors were given for {wanted} rows")));
@@ -93,10 +93,7 @@ impl HnswIndex {
             let batch = &slots[done..][..batch_len(self.len()).min(slots.len() - done)];
             self.unlink(batch);
             let replacing = vectors.slice_axis(Axis(0), Slice::from(done..done + batch.len()));
-            batch
-                .iter()
-                .zip(replacing.rows())
-                .for_each(|(&slot, vector)| self.core.vectors.set(slot, vector));
+            self.core.vectors.store(batch, replacing);
             self.insert_batch(batch, |_, _, _| {});
             done += batch.len();
             monitor.step(done, slots.len(), &[]).map_err(|stop| {

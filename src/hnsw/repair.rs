@@ -20,6 +20,7 @@ use super::links::NONE;
 use super::params::Params;
 use super::queue::{distance_of, key, slot_of};
 use super::traverse::Core;
+use super::vectors::Room;
 use super::visited::{Batch, Scratch};
 use crate::threads;
 
@@ -143,7 +144,7 @@ impl Core {
 
     /// The keys of a batch as seen from `slot`, nearest first.
     fn keys(&self, slot: u32, batch: &mut Batch) -> Vec<u64> {
-        batch.score(|slots, out| self.vectors.score(self.vectors.probe(slot), slots, out));
+        batch.score(|slots, out| self.vectors.probe(slot, &mut Room::default()).score(slots, out));
         let mut keys: Vec<u64> = batch.scored().map(|(slot, distance)| key(distance, slot)).collect();
         keys.sort_unstable();
         keys
@@ -151,13 +152,16 @@ impl Core {
 
     /// Links between a row and neighbours chosen, as for a new row, from the nearest there are; in both directions.
     fn feed(&self, (level, slot): (usize, u32), params: &Params, scratch: &mut Scratch) -> Vec<Link> {
-        let probe = self.vectors.probe(slot);
+        let mut room = std::mem::take(&mut scratch.room);
+        let probe = self.vectors.probe(slot, &mut room);
         let start = self.descend(probe, level, &mut scratch.batch);
         self.search_level(probe, level, start, params.ef_construction, scratch);
         let found = scratch.queue.keys().iter().filter(|&&found| slot_of(found) != slot);
         let near: Vec<u64> = found.map(|&found| key(distance_of(found), slot_of(found))).collect();
         let chosen = self.select(&near, params.m, params.m, |_| false);
         let both = |&found: &u64| [Link::new(level, slot, found), Link::back(level, slot, found)];
-        chosen.iter().flat_map(both).collect()
+        let links = chosen.iter().flat_map(both).collect();
+        scratch.room = room;
+        links
     }
 }

@@ -8,7 +8,7 @@ use super::filter::{Allowed, Filter};
 use super::filtered::SCAN_PER_CANDIDATE;
 use super::queue::{Queue, distance_of, key, slot_of};
 use super::traverse::Core;
-use super::vectors::Probe;
+use super::vectors::{Probe, Room};
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
 use crate::threads;
@@ -93,11 +93,11 @@ impl HnswIndex {
         let mut found = room(queries.nrows(), k)?;
         let queries = queries.as_standard_layout();
         threads::for_each_chunk(&mut found, SHARED * k, |task, found| {
-            let mut rooms: Vec<_> = found.chunks(k).map(|_| crate::lines::Lines::new()).collect();
+            let mut rooms: Vec<_> = found.chunks(k).map(|_| Room::default()).collect();
             let probes: Vec<Probe<'_>> = (rooms.iter_mut().enumerate())
                 .map(|(i, room)| {
                     let query = queries.row(task * SHARED + i);
-                    self.core.vectors.query(query.to_slice().expect("standard layout"), room)
+                    self.core.vectors.query(query.to_slice().expect("standard layout"), room).last()
                 })
                 .collect();
             self.core.scan(&probes, slots, k, found);
@@ -132,25 +132,29 @@ impl Core {
         if candidates == 0 {
             return;
         }
-        let mut room = std::mem::take(&mut scratch.query);
-        let probe = self.vectors.query(query, &mut room);
+        let mut room = std::mem::take(&mut scratch.room);
+        let probes = self.vectors.query(query, &mut room);
         let ef = ef.min(rows);
-        let start = self.descend(probe, 0, &mut scratch.batch);
+        let start = self.descend(probes.walk, 0, &mut scratch.batch);
         let walked = match allowed {
             None => {
-                self.search_level(probe, 0, start, ef, scratch);
+                self.search_level(probes.walk, 0, start, ef, scratch);
                 true
             }
-            Some(allowed) => self.search_allowed(probe, start, ef, allowed, scratch),
+            Some(allowed) => self.search_allowed(probes.walk, start, ef, allowed, scratch),
         };
+        if walked && let Some(again) = probes.again {
+            let depth = self.vectors.depth(found.len());
+            self.score_again(again, depth, &mut scratch.queue, &mut scratch.batch);
+        }
         let (keys, wanted) = (scratch.queue.keys(), found.len().min(candidates));
         if walked && keys.len() >= wanted {
             found[..wanted].copy_from_slice(&keys[..wanted]);
         } else {
             let all: Vec<u32> = allowed.map_or_else(|| self.rows.by_slot().collect(), |a| a.slots.clone());
-            self.scan(&[probe], &all, found.len(), found);
+            self.scan(&[probes.last()], &all, found.len(), found);
         }
-        scratch.query = room;
+        scratch.room = room;
     }
 
     /// The `k` nearest of `slots` for each probe, into `found`.
@@ -162,7 +166,7 @@ impl Core {
             batch.slots.clear();
             batch.slots.extend_from_slice(tile);
             for (probe, queue) in probes.iter().zip(&mut queues) {
-                batch.score(|slots, out| self.vectors.score(*probe, slots, out));
+                batch.score(|slots, out| probe.score(slots, out));
                 batch.scored().for_each(|(slot, distance)| _ = queue.insert(key(distance, slot)));
             }
         }

@@ -5,10 +5,10 @@
 //! met, asks for their rows, and scores them in one kernel call. The list of the next candidate is asked for before
 //! that call, and again when a nearer one turns up, so that it is on its way when the next step wants it.
 
-use super::links::{Links, NONE};
-use super::queue::{distance_of, key, slot_of};
+use super::links::Links;
+use super::queue::{Queue, distance_of, key, slot_of};
 use super::rows::Rows;
-use super::vectors::{Probe, Vectors};
+use super::vectors::{Probe, Room, Vectors};
 use super::visited::{Batch, Scratch};
 
 /// The rows, their vectors and their links: what a walk reads.
@@ -23,13 +23,13 @@ impl Core {
     /// Walks greedily from the entry point down to, but not on, level `to`; returns the row where it ends.
     pub fn descend(&self, probe: Probe<'_>, to: usize, batch: &mut Batch) -> u32 {
         let entry = self.links.entry();
-        let mut best = key(self.distance(probe, entry), entry);
+        let mut best = key(probe.distance(entry), entry);
         for level in (to + 1..=self.links.level(entry)).rev() {
             loop {
                 let before = best;
                 batch.slots.clear();
                 batch.slots.extend_from_slice(self.links.list(level, slot_of(best)));
-                batch.score(|slots, out| self.vectors.score(probe, slots, out));
+                batch.score(|slots, out| probe.score(slots, out));
                 best = batch.scored().map(|(slot, distance)| key(distance, slot)).fold(best, u64::min);
                 if best == before {
                     break;
@@ -47,16 +47,16 @@ impl Core {
         queue.reset(ef);
         for slot in [self.links.entry(), start] {
             if visited.insert(slot) {
-                queue.insert(key(self.distance(probe, slot), slot));
+                queue.insert(key(probe.distance(slot), slot));
             }
         }
         while let Some(slot) = queue.expand() {
             batch.collect(self.links.padded(level, slot), visited);
-            batch.slots.iter().for_each(|&slot| self.vectors.prefetch(slot));
+            probe.prefetch(&batch.slots);
             if let Some(next) = queue.peek() {
                 self.links.prefetch(level, next);
             }
-            batch.score(|slots, out| self.vectors.score(probe, slots, out));
+            batch.score(|slots, out| probe.score(slots, out));
             for (slot, distance) in batch.scored() {
                 if queue.insert(key(distance, slot)) {
                     self.links.prefetch(level, slot);
@@ -65,12 +65,14 @@ impl Core {
         }
     }
 
-    /// The distance to one row.
-    pub fn distance(&self, probe: Probe<'_>, slot: u32) -> f32 {
-        debug_assert_ne!(slot, NONE);
-        let mut distance = [0.0];
-        self.vectors.score(probe, &[slot], &mut distance);
-        distance[0]
+    /// Scores the first `depth` candidates again, and keeps these alone.
+    pub fn score_again(&self, probe: Probe<'_>, depth: usize, queue: &mut Queue, batch: &mut Batch) {
+        let depth = depth.min(queue.keys().len());
+        batch.slots.clear();
+        batch.slots.extend(queue.keys().iter().take(depth).map(|&key| slot_of(key)));
+        batch.score(|slots, out| probe.score(slots, out));
+        queue.reset(depth);
+        batch.scored().for_each(|(slot, distance)| _ = queue.insert(key(distance, slot)));
     }
 
     /// Chooses, from candidates in order of distance, the neighbours of a row: a candidate is left out if it is
@@ -86,13 +88,15 @@ impl Core {
     ) -> Vec<u64> {
         let mut owed = candidates.iter().filter(|&&key| must(slot_of(key))).count();
         let (mut chosen, mut left) = (Vec::with_capacity(limit), Vec::new());
+        let mut room = Room::default();
         for &key in candidates {
             let (slot, distance) = (slot_of(key), distance_of(key));
             if must(slot) {
                 owed -= 1;
                 chosen.push(key);
             } else if chosen.len() + owed < limit {
-                let near = |&other: &u64| self.vectors.pair(slot, slot_of(other)) <= distance;
+                let probe = self.vectors.probe(slot, &mut room);
+                let near = |&other: &u64| probe.distance(slot_of(other)) <= distance;
                 if chosen.iter().any(near) { left.push(key) } else { chosen.push(key) }
             }
         }

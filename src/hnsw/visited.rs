@@ -3,7 +3,7 @@
 
 use super::links::NONE;
 use super::queue::Queue;
-use crate::lines::Lines;
+use super::vectors::Room;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Mutex, PoisonError};
@@ -54,8 +54,8 @@ pub(super) struct Scratch {
     pub frontier: BinaryHeap<Reverse<u64>>,
     /// Neighbours of one row that may not be returned.
     pub bridges: Vec<u32>,
-    /// The padded query.
-    pub query: Lines<f32>,
+    /// The vector that is compared.
+    pub room: Room,
 }
 
 /// Slots to be scored together.

@@ -123,7 +123,7 @@ impl State {
             rows.dedup();
             let (mut doc, mut scored) = (Vec::with_capacity(dim), Vec::with_capacity(rows.len()));
             for row in rows {
-                self.space.enter_into(index.vector(row)?, &mut doc);
+                self.space.enter_into(&index.vector(row)?, &mut doc);
                 scored.push((self.score(&one, row, &doc, &votes).score, row));
             }
             scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -145,7 +145,7 @@ impl State {
     /// Why `row` stands where it stands for one query.
     pub fn explain(&self, index: &HnswIndex, query: ArrayView2<'_, f32>, row: i64) -> Result<Explanation> {
         let mut doc = Vec::new();
-        self.space.enter_into(index.vector(row)?, &mut doc);
+        self.space.enter_into(&index.vector(row)?, &mut doc);
         let views = self.views(query);
         let one = views.one(0, self.space.dim());
         let neighbors = self.neighbors(one.own)?;

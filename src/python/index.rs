@@ -34,10 +34,13 @@ use std::thread::ThreadId;
 ///     Candidates that a new row chooses its links from.
 /// ef_search : int
 ///     Candidates that a search keeps, unless its `ef` says otherwise: more find more and take longer.
-/// storage : "f32"
-///     How vectors are stored.
+/// storage : "f32", "f16", "i8" or "binary"
+///     How vectors are stored: as given; in half precision, whose values go up to 65504; as one byte a value, on a range
+///     per dimension; or as one bit a value, which tells on which side of its dimension's mean it lies. A search walks the
+///     graph on what is stored. "i8" is the fastest; "binary" needs a larger `ef`.
 /// rescore : bool
-///     Whether quantized candidates are scored again with the exact vectors; "f32" has no need to.
+///     Whether quantized storage keeps the exact vectors too, and scores the last candidates again with them. Without, an
+///     index takes less memory, and distances and `vectors()` are those of the decoded codes. "f32" has no need to.
 /// seed : int
 ///     What levels and insertion order are drawn from.
 ///
@@ -328,7 +331,8 @@ impl PyIndex {
         hits_class(py, &CLASS, "RangeHits")?.call1(parts)
     }
 
-    /// Return the vectors of `rows`, or of all rows in the order of `rows()`, float32 `(n, dim)`, bit for bit as added.
+    /// Return the vectors of `rows`, or of all rows in the order of `rows()`, float32 `(n, dim)`: bit for bit as added or,
+    /// where quantized storage does not `rescore`, as their codes decode.
     ///
     /// Raises `RowError` for unknown rows.
     ///

@@ -247,10 +247,11 @@ unsafe fn gather_tile<L: Lanes, const WIDTH: usize>(
 /// Compiles every body for one instruction set: an inner function that has the target features, and a safe
 /// outer one, which only [`super::kernels_for`] hands out, after it has seen that the processor has them.
 macro_rules! kernel_set {
-    ($name:ident, $isa:expr, $lanes:ty $(, $features:literal)?) => {
+    ($name:ident, $isa:expr, $lanes:ty, $words:ty $(, $features:literal)?) => {
         pub(super) mod $name {
             use super::super::{HeadPlan, Isa, Kernels, Rows};
-            use super::super::lanes;
+            use super::super::{lanes, words};
+            use half::f16;
 
             type L = $lanes;
 
@@ -270,6 +271,10 @@ macro_rules! kernel_set {
                 row_sums,
                 gather_max,
                 gather_where_equal,
+                code_dots,
+                half_dot_rows,
+                half_squared_l2_rows,
+                hamming_rows,
             };
 
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -299,6 +304,14 @@ macro_rules! kernel_set {
                 => super::over_rows::<L, false> $(, $features)?);
             kernel_set!(@wrap squared_l2_rows(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32])
                 => super::over_rows::<L, true> $(, $features)?);
+            kernel_set!(@wrap code_dots(words: &[i16], table: &[i8], rows: &[u32], out: &mut [f32])
+                => super::super::codes::code_dots::<$words> $(, $features)?);
+            kernel_set!(@wrap half_dot_rows(query: &[f32], table: &[f16], rows: &[u32], out: &mut [f32])
+                => super::super::codes::half_rows::<L, false> $(, $features)?);
+            kernel_set!(@wrap half_squared_l2_rows(query: &[f32], table: &[f16], rows: &[u32], out: &mut [f32])
+                => super::super::codes::half_rows::<L, true> $(, $features)?);
+            kernel_set!(@wrap hamming_rows(query: &[u64], table: &[u64], rows: &[u32], out: &mut [f32])
+                => super::super::codes::hamming_rows $(, $features)?);
             kernel_set!(@wrap gather_max(table: &[f32], rows: Rows<'_>, out: &mut [f32])
                 => super::super::extremes::gather_max::<L> $(, $features)?);
             kernel_set!(@wrap gather_where_equal(
@@ -349,10 +362,30 @@ macro_rules! kernel_set {
     };
 }
 
-kernel_set!(scalar, Isa::Scalar, lanes::Scalar);
+kernel_set!(scalar, Isa::Scalar, lanes::Scalar, words::Scalar);
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
-kernel_set!(avx2, Isa::Avx2, lanes::x86::Avx2, "avx2,fma");
+kernel_set!(avx2, Isa::Avx2, lanes::x86::Avx2, words::x86::Avx2, "avx2,fma,f16c,popcnt");
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
-kernel_set!(avx512, Isa::Avx512, lanes::x86::Avx512, "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl");
+kernel_set!(
+    avx512,
+    Isa::Avx512,
+    lanes::x86::Avx512,
+    words::x86::Avx512,
+    "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl"
+);
 #[cfg(all(feature = "simd", target_arch = "aarch64"))]
-kernel_set!(neon, Isa::Neon, lanes::arm::Neon, "neon");
+kernel_set!(neon, Isa::Neon, lanes::arm::Neon, words::arm::Neon, "neon");
+
+/// AVX-512 with what its later extensions do faster, to the same bits.
+#[cfg(all(feature = "simd", target_arch = "x86_64"))]
+pub(super) mod avx512_vnni {
+    use super::super::{Kernels, words::x86::Vnni};
+
+    pub(in super::super) static KERNELS: Kernels =
+        Kernels { code_dots, hamming_rows, ..super::avx512::KERNELS };
+
+    kernel_set!(@wrap code_dots(words: &[i16], table: &[i8], rows: &[u32], out: &mut [f32])
+        => super::super::codes::code_dots::<Vnni>, "avx512f,avx512bw,avx512vnni");
+    kernel_set!(@wrap hamming_rows(query: &[u64], table: &[u64], rows: &[u32], out: &mut [f32])
+        => super::super::codes::hamming_rows, "avx512f,avx512bw,avx512vl,avx512vpopcntdq");
+}

@@ -15,6 +15,8 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn load(from: *const f32) -> Self;
     /// Loads `len < N` values; the other lanes are zero.
     unsafe fn load_partial(from: *const f32, len: usize) -> Self;
+    /// Loads `N` half-precision values, which must be finite.
+    unsafe fn load_half(from: *const u16) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_partial(self, to: *mut f32, len: usize);
     unsafe fn add(self, other: Self) -> Self;
@@ -57,6 +59,12 @@ unsafe impl Lanes for Scalar {
         // SAFETY: the caller vouches for `len` values at `from`, and `len < 8`.
         unsafe { std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), len) };
         Self(lanes)
+    }
+    #[inline(always)]
+    unsafe fn load_half(from: *const u16) -> Self {
+        // SAFETY: the caller vouches for `N` values at `from`.
+        let bits = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
+        Self(bits.map(|bits| half::f16::from_bits(bits).to_f32_const()))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -124,7 +132,7 @@ pub(super) mod x86 {
         unsafe { _mm256_loadu_si256(MASK.as_ptr().add(8 - len).cast()) }
     }
 
-    // SAFETY: AVX2 and FMA by the trait's contract; pointer use is bounded by `N` or, through the mask, by `len`.
+    // SAFETY: AVX2, FMA and F16C by the trait's contract; pointer use is bounded by `N` or, through the mask, by `len`.
     unsafe impl Lanes for Avx2 {
         const N: usize = 8;
         #[inline(always)]
@@ -141,6 +149,11 @@ pub(super) mod x86 {
         unsafe fn load_partial(from: *const f32, len: usize) -> Self {
             // SAFETY: the trait's contract; masked lanes are not read.
             Self(unsafe { _mm256_maskload_ps(from, first(len)) })
+        }
+        #[inline(always)]
+        unsafe fn load_half(from: *const u16) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
@@ -230,6 +243,11 @@ pub(super) mod x86 {
             debug_assert!(len < 16);
             // SAFETY: the trait's contract; masked lanes are not read.
             Self(unsafe { _mm512_maskz_loadu_ps((1 << len) - 1, from) })
+        }
+        #[inline(always)]
+        unsafe fn load_half(from: *const u16) -> Self {
+            // SAFETY: the trait's contract.
+            Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
@@ -326,6 +344,19 @@ pub(super) mod arm {
             unsafe {
                 std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), len);
                 Self(vld1q_f32(lanes.as_ptr()))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_half(from: *const u16) -> Self {
+            // Shifted into place, a half's exponent is 112 too small.
+            const UP: f32 = f32::from_bits((112 + 127) << 23);
+            // SAFETY: the trait's contract.
+            unsafe {
+                let bits = vmovl_u16(vld1_u16(from));
+                let sign = vshlq_n_u32::<16>(vandq_u32(bits, vdupq_n_u32(0x8000)));
+                let shifted = vshlq_n_u32::<13>(vandq_u32(bits, vdupq_n_u32(0x7fff)));
+                let value = vmulq_n_f32(vreinterpretq_f32_u32(shifted), UP);
+                Self(vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(value), sign)))
             }
         }
         #[inline(always)]

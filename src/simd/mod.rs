@@ -5,10 +5,12 @@
 //! the one that `RUVECTOR_ISA=scalar|avx2|avx512|neon` names. Sums run in a fixed order per set, so results are
 //! the same on any number of threads, and differ between sets only by rounding.
 
+mod codes;
 mod extremes;
 mod heads;
 mod kernels;
 mod lanes;
+mod words;
 
 pub use heads::HeadPlan;
 pub(crate) use kernels::rows_ahead;
@@ -21,7 +23,7 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// Portable Rust.
     Scalar,
-    /// x86-64 with AVX2 and FMA: 8 lanes.
+    /// x86-64 with AVX2, FMA, F16C and POPCNT: 8 lanes.
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL: 16 lanes.
     Avx512,
@@ -95,6 +97,15 @@ pub type RowSums = fn(table: &[f32], rows: &[u32], weights: &[f32], heads: usize
 pub type MatchingGather =
     fn(keys: &[f32], values: Option<&[f32]>, rows: Rows<'_>, key: &[f32], out: &mut [f32]);
 
+/// A query in 16-bit words against many rows of codes.
+pub type CodesKernel = fn(words: &[i16], table: &[i8], rows: &[u32], out: &mut [f32]);
+
+/// One query against many rows in half precision.
+pub type HalfKernel = fn(query: &[f32], table: &[half::f16], rows: &[u32], out: &mut [f32]);
+
+/// The bits of a query against those of many rows.
+pub type BitsKernel = fn(query: &[u64], table: &[u64], rows: &[u32], out: &mut [f32]);
+
 /// The kernels of one instruction set. All slices may have any length, zero included; the functions panic when
 /// lengths disagree (callers check shapes first).
 #[derive(Debug)]
@@ -131,6 +142,15 @@ pub struct Kernels {
     /// `out = sum_j values[rows_j]` where `keys[rows_j]` equals `key`, column by column: how a maximum's gradient
     /// comes back. Without `values` the equal ones are counted.
     pub gather_where_equal: MatchingGather,
+    /// `out_j = sum_i words_i table[rows_j]_i`, exact in 32 bits before it is rounded to `f32`; the table is row-major
+    /// with `words.len()` columns.
+    pub code_dots: CodesKernel,
+    /// `out_j = dot(query, table[rows_j])` of rows in half precision, all finite, as `dot_rows`.
+    pub half_dot_rows: HalfKernel,
+    /// `out_j = squared_l2(query, table[rows_j])`, as `half_dot_rows`.
+    pub half_squared_l2_rows: HalfKernel,
+    /// How many bits of `table[rows_j]` differ from the query's.
+    pub hamming_rows: BitsKernel,
 }
 
 /// The kernels in use in this process.
@@ -167,7 +187,10 @@ pub fn kernels_for(isa: Isa) -> Option<&'static Kernels> {
         #[cfg(all(feature = "simd", target_arch = "x86_64"))]
         Isa::Avx2 if has_avx2() => Some(&kernels::avx2::KERNELS),
         #[cfg(all(feature = "simd", target_arch = "x86_64"))]
-        Isa::Avx512 if has_avx2() && has_avx512() => Some(&kernels::avx512::KERNELS),
+        Isa::Avx512 if has_avx2() && has_avx512() => {
+            let later = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vpopcntdq");
+            Some(if later { &kernels::avx512_vnni::KERNELS } else { &kernels::avx512::KERNELS })
+        }
         #[cfg(all(feature = "simd", target_arch = "aarch64"))]
         Isa::Neon => Some(&kernels::neon::KERNELS),
         _ => None,
@@ -193,7 +216,10 @@ fn chosen() -> Result<&'static Kernels> {
 
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
 fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("popcnt")
 }
 
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]

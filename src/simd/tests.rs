@@ -4,7 +4,11 @@ use super::*;
 use proptest::prelude::*;
 
 fn sets() -> impl Iterator<Item = &'static Kernels> {
-    Isa::ALL.into_iter().filter_map(kernels_for)
+    #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+    let plain = (has_avx2() && has_avx512()).then_some(&kernels::avx512::KERNELS);
+    #[cfg(not(all(feature = "simd", target_arch = "x86_64")))]
+    let plain = None;
+    Isa::ALL.into_iter().filter_map(kernels_for).chain(plain)
 }
 
 /// Rounding of a sum of `terms` products whose absolute values add up to `mass`.
@@ -75,6 +79,64 @@ proptest! {
             prop_assert!(rows.iter().zip(&out).all(|(&r, &v)| v == (set.dot)(&query, row(r))));
             (set.squared_l2_rows)(&query, &table, &rows, &mut out);
             prop_assert!(rows.iter().zip(&out).all(|(&r, &v)| v == (set.squared_l2)(&query, row(r))));
+        }
+    }
+
+    #[test]
+    fn code_dots_are_exact(
+        dim in 0usize..260, rows in prop::collection::vec(0u32..9, 0..40), extreme in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let mut rng = crate::rng::stream(seed, "simd-test", 4);
+        let table: Vec<i8> = (0..9 * dim).map(|_| if extreme { i8::MIN } else { rng.below(256) as i8 }).collect();
+        let words: Vec<i16> = (0..dim).map(|_| if extreme { i16::MIN } else { rng.below(65_536) as i16 }).collect();
+        for set in sets() {
+            let mut out = vec![f32::NAN; rows.len()];
+            (set.code_dots)(&words, &table, &rows, &mut out);
+            for (&row, &got) in rows.iter().zip(&out) {
+                let codes = &table[row as usize * dim..][..dim];
+                let sum: i32 = words.iter().zip(codes).map(|(&w, &c)| i32::from(w) * i32::from(c)).sum();
+                prop_assert_eq!(got, sum as f32, "{:?}", set.isa);
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_of_half_precision_match_float64(
+        dim in 0usize..150, rows in prop::collection::vec(0u32..9, 0..20), seed in any::<u64>(),
+    ) {
+        let mut rng = crate::rng::stream(seed, "simd-test", 5);
+        // Any finite bits, denormals among them.
+        let table: Vec<half::f16> = (0..9 * dim)
+            .map(|_| half::f16::from_bits(rng.below(65_536) as u16))
+            .map(|value| if value.is_finite() { value } else { half::f16::ZERO })
+            .collect();
+        let query: Vec<f32> = (0..dim).map(|_| rng.normal() as f32).collect();
+        for set in sets() {
+            let (mut dots, mut l2) = (vec![f32::NAN; rows.len()], vec![f32::NAN; rows.len()]);
+            (set.half_dot_rows)(&query, &table, &rows, &mut dots);
+            (set.half_squared_l2_rows)(&query, &table, &rows, &mut l2);
+            for (j, &row) in rows.iter().enumerate() {
+                let row: Vec<f32> = table[row as usize * dim..][..dim].iter().map(|value| value.to_f32()).collect();
+                let (dot, mass) = dot_reference(&query, &row);
+                prop_assert!((f64::from(dots[j]) - dot).abs() <= tolerance(dim, mass), "{:?}", set.isa);
+                let want = l2_reference(&query, &row);
+                prop_assert!((f64::from(l2[j]) - want).abs() <= tolerance(dim + 2, want), "{:?}", set.isa);
+            }
+        }
+    }
+
+    #[test]
+    fn hamming_counts_bits(words in 0usize..20, rows in prop::collection::vec(0u32..9, 0..20), seed in any::<u64>()) {
+        let mut rng = crate::rng::stream(seed, "simd-test", 6);
+        let table: Vec<u64> = (0..9 * words).map(|_| rng.below(u64::MAX)).collect();
+        let query: Vec<u64> = (0..words).map(|_| rng.below(u64::MAX)).collect();
+        for set in sets() {
+            let mut out = vec![f32::NAN; rows.len()];
+            (set.hamming_rows)(&query, &table, &rows, &mut out);
+            for (&row, &got) in rows.iter().zip(&out) {
+                let differ = |bit: usize| (query[bit / 64] ^ table[row as usize * words + bit / 64]) >> (bit % 64) & 1;
+                prop_assert_eq!(got as u64, (0..64 * words).map(differ).sum::<u64>(), "{:?}", set.isa);
+            }
         }
     }
 
@@ -163,6 +225,12 @@ fn sums_of_small_integers_are_exact_in_every_set() {
 #[should_panic(expected = "outside the table")]
 fn a_row_outside_the_table_is_refused() {
     (kernels().dot_rows)(&[1.0; 4], &[1.0; 12], &[3], &mut [0.0]);
+}
+
+#[test]
+#[should_panic(expected = "outside the table")]
+fn a_row_of_codes_outside_the_table_is_refused() {
+    (kernels().code_dots)(&[1; 4], &[1; 12], &[3], &mut [0.0]);
 }
 
 #[test]

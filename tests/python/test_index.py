@@ -202,7 +202,7 @@ def test_bad_input_is_refused_and_changes_nothing():
     "options",
     [
         {"dim": 0}, {"dim": -1}, {"metric": "l3"}, {"m": 1}, {"m": 0}, {"m": 10_000}, {"ef_construction": 0},
-        {"ef_search": 0}, {"storage": "f16"}, {"storage": "nothing"},
+        {"ef_search": 0}, {"storage": "f8"}, {"storage": "nothing"},
     ],
 )
 def test_bad_parameters_are_refused(options):

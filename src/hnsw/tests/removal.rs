@@ -425,3 +425,56 @@ fn files_that_could_not_have_been_written_are_refused() {
         }
     }
 }
+
+#[test]
+fn quantized_rows_come_and_go() {
+    for (storage, rescore) in [
+        (Storage::F16, true),
+        (Storage::F16, false),
+        (Storage::I8, true),
+        (Storage::I8, false),
+        (Storage::Binary, true),
+        (Storage::Binary, false),
+    ] {
+        for metric in [Metric::L2, Metric::Cosine, Metric::Ip] {
+            let vectors = clustered(900, 24, 30, 5);
+            let first = part(&vectors, 0..600).to_owned();
+            let mut index = built(&first, Params { storage, rescore, ..params(metric) });
+            let before = index.to_bytes();
+            index.remove(&(0..600).step_by(3).collect::<Vec<_>>(), &mut Silent).unwrap();
+            let held = index.to_bytes();
+            // Twice as long, so that ranges have to grow; over free slots and beyond, and taken back.
+            let longer = part(&vectors, 600..900).mapv(|value| 2.0 * value);
+            let mut stop = Stop(2);
+            assert!(index.add(longer.view(), &mut stop).is_err());
+            assert!(index.to_bytes() == held && held != before, "{storage:?} {metric:?}");
+            let rows = index.add(longer.view(), &mut Silent).unwrap();
+            assert_eq!(rows, 600..900);
+            index.update(&[1, 2], part(&vectors, 3..5), &mut Silent).unwrap();
+            let check = |index: &HnswIndex| {
+                assert_eq!(index.len(), 700);
+                let got = index.vectors(Some(&[1, 4, 700])).unwrap();
+                let wanted =
+                    [vectors.row(3).to_owned(), vectors.row(4).to_owned(), longer.row(100).to_owned()];
+                for (got, wanted) in got.outer_iter().zip(&wanted) {
+                    let apart = (&got - wanted).mapv(|value| value * value).sum().sqrt();
+                    let length = wanted.mapv(|value| value * value).sum().sqrt();
+                    let bound = match (rescore, storage) {
+                        (true, _) => 0.0,
+                        (false, Storage::Binary) => length,
+                        (false, _) => 0.02 * length,
+                    };
+                    assert!(apart <= bound, "{storage:?} {rescore} {metric:?}: {apart} of {length}");
+                }
+                let least = if storage == Storage::Binary { 0.6 } else { 0.9 };
+                let got = recall(index, &longer, 10, None);
+                assert!(got >= least, "{storage:?} {rescore} {metric:?}: {got}");
+            };
+            check(&index);
+            let mut again = HnswIndex::from_bytes(index.to_bytes()).unwrap();
+            check(&again);
+            again.compact();
+            check(&again);
+        }
+    }
+}

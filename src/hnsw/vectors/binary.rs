@@ -1,0 +1,181 @@
+//! Binary quantization: one bit a value, which says whether it lies above the mean of its dimension.
+//!
+//! Rows are compared by the number of bits in which they differ (Hamming distance), which ranks them roughly: a search
+//! should keep more candidates than with other storage, and all of them are scored again. A bit decodes to the mean of
+//! the values on its side.
+//!
+//! **Means** are those of the first call. Where exact vectors are kept they are taken anew, and all rows coded anew, as
+//! often as the number of rows passes a power of two; codes alone say nothing that other means could be taken from.
+
+use super::{Source, keep, rows_with};
+use crate::lines::Lines;
+use crate::simd::{Kernels, kernels, prefetch};
+
+/// The bits, and what they mean.
+#[derive(Clone, Debug)]
+pub(super) struct Binary {
+    dim: usize,
+    /// Words of 64 bits per row.
+    stride: usize,
+    /// Means of all values, of those not above it, and of those above it.
+    levels: [Vec<f32>; 3],
+    bits: Lines<u64>,
+    kernels: &'static Kernels,
+}
+
+impl Binary {
+    pub fn new(dim: usize) -> Self {
+        let levels = std::array::from_fn(|_| vec![0.0; dim]);
+        Self { dim, stride: dim.div_ceil(64), levels, bits: Lines::new(), kernels: kernels() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.bits.len() / self.stride
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bits.bytes() + 12 * self.dim
+    }
+
+    /// All rows with their padding.
+    pub fn padded(&self) -> &[u64] {
+        &self.bits
+    }
+
+    /// Means of all values, of those not above it, and of those above it.
+    pub fn levels(&self) -> [&[f32]; 3] {
+        self.levels.each_ref().map(Vec::as_slice)
+    }
+
+    /// Codes rows at `slots`, of which those beyond the last follow on it, from `source`, by place in `slots`; `old` gives
+    /// all rows, by slot, where exact vectors are kept. Returns what there was before if others had to be coded anew.
+    pub fn store(&mut self, slots: &[u32], source: Source<'_>, old: Option<Source<'_>>) -> Option<Self> {
+        let (start, end) = (self.len(), rows_with(self.len(), slots));
+        if slots.is_empty() {
+            return None;
+        }
+        // Slots are taken beyond the last only when none is free, so all of them hold rows then.
+        let again = old.filter(|_| start > 0 && end.ilog2() > start.ilog2());
+        let before = again.map(|_| self.clone());
+        match again {
+            Some(old) => self.learn(end, old),
+            None if start == 0 => self.learn(slots.len(), source),
+            None => {}
+        }
+        self.bits.grow(end * self.stride, 0);
+        let mut row = vec![0.0; self.dim];
+        let mut code = |read: Source<'_>, place: usize, slot: usize| {
+            read(place, &mut row);
+            pack(&row, 1.0, &self.levels[0], &mut self.bits[slot * self.stride..][..self.stride]);
+        };
+        match again {
+            Some(old) => (0..end).for_each(|slot| code(old, slot, slot)),
+            None => slots.iter().enumerate().for_each(|(place, &slot)| code(source, place, slot as usize)),
+        }
+        before
+    }
+
+    /// Wipes the bits of a row.
+    pub fn clear(&mut self, slot: u32) {
+        self.bits[slot as usize * self.stride..][..self.stride].fill(0);
+    }
+
+    /// Keeps the rows at the slots `kept`, which rise, and moves them together.
+    pub fn compact(&mut self, kept: &[u32]) {
+        keep(&mut self.bits, self.stride, kept);
+    }
+
+    /// Takes the means of `rows` rows.
+    fn learn(&mut self, rows: usize, read: Source<'_>) {
+        let mut row = vec![0.0; self.dim];
+        let mut total = vec![0.0f64; self.dim];
+        for slot in 0..rows {
+            read(slot, &mut row);
+            total.iter_mut().zip(&row).for_each(|(total, &value)| *total += f64::from(value));
+        }
+        let mean: Vec<f32> = total.iter().map(|total| (total / rows as f64) as f32).collect();
+        let mut sides = vec![[(0.0f64, 0u32); 2]; self.dim];
+        for slot in 0..rows {
+            read(slot, &mut row);
+            for ((side, &value), &mean) in sides.iter_mut().zip(&row).zip(&mean) {
+                let (total, count) = &mut side[usize::from(value > mean)];
+                *total += f64::from(value);
+                *count += 1;
+            }
+        }
+        let level = |side: usize| -> Vec<f32> {
+            let means = sides.iter().zip(&mean).map(|(sides, &mean)| {
+                let (total, count) = sides[side];
+                if count == 0 { mean } else { (total / f64::from(count)) as f32 }
+            });
+            means.collect()
+        };
+        self.levels = [mean.clone(), level(0), level(1)];
+    }
+
+    /// Levels and bits as a file holds them, for dimensions as here.
+    pub fn with(&self, levels: [Vec<f32>; 3], bits: Lines<u64>) -> Result<Self, String> {
+        if levels.iter().any(|level| level.len() != self.dim || level.iter().any(|value| !value.is_finite()))
+        {
+            return Err("the levels of bits are no numbers".into());
+        }
+        let unused = match self.dim % 64 {
+            0 => 0,
+            used => u64::MAX << used,
+        };
+        if !bits.len().is_multiple_of(self.stride) {
+            return Err("the last row of bits is cut short".into());
+        }
+        if bits.chunks(self.stride).any(|row| row[self.stride - 1] & unused != 0) {
+            return Err("the padding of bits is not zero".into());
+        }
+        Ok(Self { levels, bits, ..Self::new(self.dim) })
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.bits.truncate(rows * self.stride);
+    }
+
+    /// The row that a slot's bits stand for.
+    pub fn decode_into(&self, slot: u32, row: &mut [f32]) {
+        let words = &self.bits[slot as usize * self.stride..];
+        for (d, value) in row.iter_mut().enumerate() {
+            let bit = words[d / 64] >> (d % 64) & 1;
+            *value = self.levels[1 + bit as usize][d];
+        }
+    }
+
+    /// A vector, times `scale`, as a probe; `room` holds its bits.
+    pub fn probe<'a>(&'a self, values: &[f32], scale: f32, room: &'a mut Lines<u64>) -> BinaryProbe<'a> {
+        room.grow(self.stride, 0);
+        pack(values, scale, &self.levels[0], &mut room[..self.stride]);
+        BinaryProbe { rows: self, bits: &room[..self.stride] }
+    }
+}
+
+/// The bits of a vector, times `scale`.
+fn pack(values: &[f32], scale: f32, means: &[f32], words: &mut [u64]) {
+    for (word, (values, means)) in words.iter_mut().zip(values.chunks(64).zip(means.chunks(64))) {
+        let bits = values.iter().zip(means).enumerate();
+        *word = bits.fold(0, |word, (i, (&value, &mean))| word | u64::from(value * scale > mean) << i);
+    }
+}
+
+/// A vector's bits.
+#[derive(Clone, Copy)]
+pub(in crate::hnsw) struct BinaryProbe<'a> {
+    rows: &'a Binary,
+    bits: &'a [u64],
+}
+
+impl BinaryProbe<'_> {
+    #[inline]
+    pub fn score(self, slots: &[u32], out: &mut [f32]) {
+        (self.rows.kernels.hamming_rows)(self.bits, &self.rows.bits, slots, out);
+    }
+
+    #[inline]
+    pub fn prefetch(self, slot: u32) {
+        prefetch(&self.rows.bits, slot as usize * self.rows.stride);
+    }
+}

@@ -1,0 +1,181 @@
+//! The codes of quantized rows, whichever way they are quantized.
+
+use super::binary::Binary;
+use super::half::Half;
+use super::scalar::Scalar;
+use super::{Probe, Source};
+use crate::error::Result;
+use crate::hnsw::params::{Params, Storage};
+use crate::lines::Lines;
+use crate::storage::{Reader, Writer};
+use bytemuck::Pod;
+
+/// Rows in fewer bytes than they were given in.
+#[derive(Clone, Debug)]
+pub(super) enum Codes {
+    Half(Half),
+    Scalar(Scalar),
+    Binary(Binary),
+}
+
+/// Where a probe's copy of its vector lies.
+#[derive(Debug, Default)]
+pub(super) struct CodeRoom {
+    values: Lines<f32>,
+    words: Lines<i16>,
+    bits: Lines<u64>,
+}
+
+impl Codes {
+    /// `None` for rows that are kept as they are.
+    pub fn new(dim: usize, params: &Params) -> Option<Self> {
+        match params.storage {
+            Storage::F32 => None,
+            Storage::F16 => Some(Codes::Half(Half::new(dim, params.metric))),
+            Storage::I8 => Some(Codes::Scalar(Scalar::new(dim, params.metric))),
+            Storage::Binary => Some(Codes::Binary(Binary::new(dim))),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Codes::Half(codes) => codes.len(),
+            Codes::Scalar(codes) => codes.len(),
+            Codes::Binary(codes) => codes.len(),
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        match self {
+            Codes::Half(codes) => codes.bytes(),
+            Codes::Scalar(codes) => codes.bytes(),
+            Codes::Binary(codes) => codes.bytes(),
+        }
+    }
+
+    /// Codes rows at `slots`, of which those beyond the last follow on it, from `source`, by place in `slots`. `old` gives
+    /// all rows, by slot, where they are kept. Returns what there was if other rows had to be coded anew.
+    pub fn store(&mut self, slots: &[u32], source: Source<'_>, old: Option<Source<'_>>) -> Option<Self> {
+        match self {
+            Codes::Half(codes) => {
+                codes.store(slots, source);
+                None
+            }
+            Codes::Scalar(codes) => codes.store(slots, source, old).map(Codes::Scalar),
+            Codes::Binary(codes) => codes.store(slots, source, old).map(Codes::Binary),
+        }
+    }
+
+    /// Wipes the codes of a row.
+    pub fn clear(&mut self, slot: u32) {
+        match self {
+            Codes::Half(codes) => codes.clear(slot),
+            Codes::Scalar(codes) => codes.clear(slot),
+            Codes::Binary(codes) => codes.clear(slot),
+        }
+    }
+
+    /// Keeps the rows at the slots `kept`, which rise, and moves them together.
+    pub fn compact(&mut self, kept: &[u32]) {
+        match self {
+            Codes::Half(codes) => codes.compact(kept),
+            Codes::Scalar(codes) => codes.compact(kept),
+            Codes::Binary(codes) => codes.compact(kept),
+        }
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        match self {
+            Codes::Half(codes) => codes.truncate(rows),
+            Codes::Scalar(codes) => codes.truncate(rows),
+            Codes::Binary(codes) => codes.truncate(rows),
+        }
+    }
+
+    /// The row that a code stands for.
+    pub fn decode_into(&self, slot: u32, row: &mut [f32]) {
+        match self {
+            Codes::Half(codes) => codes.decode_into(slot, row),
+            Codes::Scalar(codes) => codes.decode_into(slot, row),
+            Codes::Binary(codes) => codes.decode_into(slot, row),
+        }
+    }
+
+    /// A vector, times `scale`, as a probe; `room` holds its copy.
+    pub fn probe<'a>(&'a self, values: &[f32], scale: f32, room: &'a mut CodeRoom) -> Probe<'a> {
+        match self {
+            Codes::Half(codes) => Probe::Half(codes.probe(values, scale, &mut room.values)),
+            Codes::Scalar(codes) => Probe::Scalar(codes.probe(values, scale, &mut room.words)),
+            Codes::Binary(codes) => Probe::Binary(codes.probe(values, scale, &mut room.bits)),
+        }
+    }
+
+    /// The greatest magnitude that can be coded.
+    pub fn most(&self) -> f32 {
+        match self {
+            Codes::Half(codes) => codes.most(),
+            Codes::Scalar(_) | Codes::Binary(_) => f32::MAX,
+        }
+    }
+
+    /// How many candidates hold the `k` nearest, as good as always, if a walk has found them.
+    pub fn depth(&self, k: usize) -> usize {
+        match self {
+            Codes::Half(_) | Codes::Scalar(_) => k.saturating_mul(2).max(k.saturating_add(10)),
+            Codes::Binary(_) => usize::MAX,
+        }
+    }
+
+    /// Adds the sections to a file.
+    pub fn write<'a>(&'a self, writer: Writer<'a>) -> Writer<'a> {
+        match self {
+            Codes::Half(codes) => writer.blocks("codes", codes.padded()),
+            Codes::Binary(codes) => {
+                let [mean, below, above] = codes.levels();
+                let writer = writer.values("means", mean).values("below", below).values("above", above);
+                writer.blocks("codes", codes.padded())
+            }
+            Codes::Scalar(codes) => {
+                let [middle, step] = codes.ranges();
+                writer.values("middles", middle).values("steps", step).blocks("codes", codes.padded())
+            }
+        }
+    }
+
+    /// Takes what tells rows apart into a checksum.
+    pub fn digest(&self, hasher: &mut crc32fast::Hasher) {
+        match self {
+            Codes::Half(codes) => hasher.update(bytemuck::cast_slice(codes.padded())),
+            Codes::Binary(codes) => {
+                codes.levels().iter().for_each(|part| hasher.update(bytemuck::cast_slice(part)));
+                hasher.update(bytemuck::cast_slice(codes.padded()));
+            }
+            Codes::Scalar(codes) => {
+                codes.ranges().iter().for_each(|part| hasher.update(bytemuck::cast_slice(part)));
+                hasher.update(bytemuck::cast_slice(codes.padded()));
+            }
+        }
+    }
+
+    /// Codes of the kind of these, from a file.
+    pub fn read(&self, reader: &Reader) -> Result<Self> {
+        let codes = match self {
+            Codes::Half(empty) => empty.with(table(reader)?).map(Codes::Half),
+            Codes::Binary(empty) => {
+                let levels = [reader.values("means")?, reader.values("below")?, reader.values("above")?];
+                empty.with(levels, table(reader)?).map(Codes::Binary)
+            }
+            Codes::Scalar(empty) => {
+                let ranges = [reader.values("middles")?, reader.values("steps")?];
+                empty.with(ranges, table(reader)?).map(Codes::Scalar)
+            }
+        };
+        codes.map_err(|how| reader.damaged(how))
+    }
+}
+
+fn table<T: Pod>(reader: &Reader) -> Result<Lines<T>> {
+    let mut codes = Lines::zeros(reader.count::<T>("codes")?);
+    reader.values_into("codes", &mut codes)?;
+    Ok(codes)
+}

@@ -1,0 +1,286 @@
+//! Scalar quantization: one signed byte a value, with a range per dimension.
+//!
+//! A value `x_d` becomes the code `c_d = round((x_d - middle_d) / step_d)`, from -127 to 127, and decodes to
+//! `middle_d + step_d c_d`: no value is off by more than half a step. A query keeps its precision: its products with
+//! the steps become 16-bit words with one scale, so that `<q, x>` is a sum of products of integers, which is exact
+//! and the same with every instruction set.
+//!
+//! **Ranges** go from the least to the greatest value of the first call. When a later value lies outside, the range of
+//! its dimension grows to hold it and by a quarter more, and all rows are coded anew: from the exact vectors where
+//! they are kept, else from what the old codes decode to. As ranges grow geometrically this happens a few times, and
+//! the errors of repeated coding add up to a few half steps at most.
+
+use super::{Source, keep, rows_with};
+use crate::hnsw::metric::Metric;
+use crate::lines::Lines;
+use crate::simd::{Kernels, kernels, prefetch};
+
+/// Rows are padded to half a cache line: none touches more lines than it must.
+const PADDED: usize = 32;
+
+/// The greatest code.
+const CODE: f32 = 127.0;
+
+/// The greatest word: 16 bits, with room for rounding.
+const WORD: f32 = 32_000.0;
+
+/// What all words may come to, so that the sum of their products with codes fits in 31 bits.
+const WORDS: f32 = (1 << 24) as f32 - (1 << 20) as f32;
+
+/// Adding it leaves the nearest integer in the lowest bits of the mantissa; for numbers below 2^22.
+const ROUND: f32 = 12_582_912.0;
+
+/// By how much a range grows beyond what it must hold.
+const MARGIN: f32 = 0.25;
+
+/// The codes, and what they mean.
+#[derive(Clone, Debug)]
+pub(super) struct Scalar {
+    metric: Metric,
+    dim: usize,
+    stride: usize,
+    middle: Vec<f32>,
+    step: Vec<f32>,
+    codes: Lines<i8>,
+    /// `|x - middle|^2` under l2 and `1 / |x|` under cosine, of decoded rows; else empty.
+    terms: Lines<f32>,
+    kernels: &'static Kernels,
+}
+
+impl Scalar {
+    pub fn new(dim: usize, metric: Metric) -> Self {
+        Self {
+            metric,
+            dim,
+            stride: dim.next_multiple_of(PADDED),
+            middle: vec![0.0; dim],
+            step: vec![0.0; dim],
+            codes: Lines::new(),
+            terms: Lines::new(),
+            kernels: kernels(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.codes.len() / self.stride
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.codes.bytes() + self.terms.bytes() + 8 * self.dim
+    }
+
+    /// All codes with their padding.
+    pub fn padded(&self) -> &[i8] {
+        &self.codes
+    }
+
+    /// Middles, and steps.
+    pub fn ranges(&self) -> [&[f32]; 2] {
+        [&self.middle, &self.step]
+    }
+
+    /// Codes rows at `slots`, of which those beyond the last follow on it, from `source`, by place in `slots`; `old` gives
+    /// all rows, by slot, where exact vectors are kept. Returns what there was before if others had to be coded anew.
+    pub fn store(&mut self, slots: &[u32], source: Source<'_>, old: Option<Source<'_>>) -> Option<Self> {
+        let (start, new) = (self.len(), slots.len());
+        let mut row = vec![0.0; self.dim];
+        let (mut least, mut greatest) = (vec![f32::INFINITY; self.dim], vec![f32::NEG_INFINITY; self.dim]);
+        for place in 0..new {
+            source(place, &mut row);
+            for ((&value, least), greatest) in row.iter().zip(&mut least).zip(&mut greatest) {
+                (*least, *greatest) = (least.min(value), greatest.max(value));
+            }
+        }
+        let before = (start > 0 && new > 0 && !self.covers(&least, &greatest)).then(|| self.clone());
+        if start == 0 && new > 0 {
+            self.set_ranges(&least, &greatest);
+        } else if let Some(before) = &before {
+            self.widen(&mut least, &mut greatest);
+            self.set_ranges(&least, &greatest);
+            for slot in 0..start {
+                match old {
+                    Some(old) => old(slot, &mut row),
+                    None => before.decode_into(slot as u32, &mut row),
+                }
+                self.encode(slot, &row);
+            }
+        }
+        self.codes.grow(rows_with(start, slots) * self.stride, 0);
+        for (place, &slot) in slots.iter().enumerate() {
+            source(place, &mut row);
+            self.encode(slot as usize, &row);
+        }
+        if before.is_some() {
+            self.measure(0..self.len() as u32);
+        } else {
+            self.measure(slots.iter().copied());
+        }
+        before
+    }
+
+    /// Wipes the codes of a row.
+    pub fn clear(&mut self, slot: u32) {
+        self.codes[slot as usize * self.stride..][..self.dim].fill(0);
+        self.measure([slot]);
+    }
+
+    /// Keeps the rows at the slots `kept`, which rise, and moves them together.
+    pub fn compact(&mut self, kept: &[u32]) {
+        keep(&mut self.codes, self.stride, kept);
+        if self.metric != Metric::Ip {
+            keep(&mut self.terms, 1, kept);
+        }
+    }
+
+    /// Whether no code of these values would lie outside its range.
+    fn covers(&self, least: &[f32], greatest: &[f32]) -> bool {
+        let bounds = least.iter().zip(greatest).zip(self.middle.iter().zip(&self.step));
+        bounds.into_iter().all(|((&least, &greatest), (&middle, &step))| {
+            middle - CODE * step <= least && greatest <= middle + CODE * step
+        })
+    }
+
+    /// Joins bounds of new values with the ranges there are, with a margin where these don't reach.
+    fn widen(&self, least: &mut [f32], greatest: &mut [f32]) {
+        for (d, (least, greatest)) in least.iter_mut().zip(greatest).enumerate() {
+            let (low, high) = (self.middle[d] - CODE * self.step[d], self.middle[d] + CODE * self.step[d]);
+            let margin = MARGIN * (greatest.max(high) - least.min(low));
+            *least = if *least < low { *least - margin } else { low };
+            *greatest = if *greatest > high { *greatest + margin } else { high };
+        }
+    }
+
+    fn set_ranges(&mut self, least: &[f32], greatest: &[f32]) {
+        for (d, (&least, &greatest)) in least.iter().zip(greatest).enumerate() {
+            let middle = 0.5 * least + 0.5 * greatest;
+            let reach = (greatest - middle).max(middle - least);
+            // Rounding must not put the bounds outside.
+            (self.middle[d], self.step[d]) = (middle, reach / CODE * (1.0 + 4.0 * f32::EPSILON));
+        }
+    }
+
+    fn encode(&mut self, slot: usize, row: &[f32]) {
+        let codes = &mut self.codes[slot * self.stride..][..self.dim];
+        for (code, ((&value, &middle), &step)) in
+            codes.iter_mut().zip(row.iter().zip(&self.middle).zip(&self.step))
+        {
+            let units = if step > 0.0 { ((value - middle) / step).clamp(-CODE, CODE) } else { 0.0 };
+            *code = (units + ROUND).to_bits() as i8;
+        }
+    }
+
+    /// The terms of the rows at `slots`.
+    fn measure(&mut self, slots: impl IntoIterator<Item = u32>) {
+        if self.metric == Metric::Ip {
+            return;
+        }
+        let centre = if self.metric == Metric::L2 { 0.0 } else { 1.0 };
+        self.terms.grow(self.len(), 0.0);
+        for slot in slots.into_iter().map(|slot| slot as usize) {
+            let codes = self.codes[slot * self.stride..].iter().zip(self.middle.iter().zip(&self.step));
+            let values = codes.map(|(&code, (&middle, &step))| centre * middle + step * f32::from(code));
+            let norm2 = values.map(|value| f64::from(value).powi(2)).sum::<f64>();
+            self.terms[slot] = match self.metric {
+                Metric::Cosine if norm2 == 0.0 => 0.0,
+                Metric::Cosine => (1.0 / norm2.sqrt()) as f32,
+                Metric::L2 | Metric::Ip => norm2 as f32,
+            };
+        }
+    }
+
+    /// Ranges and codes as a file holds them, for dimensions and metric as here.
+    pub fn with(&self, ranges: [Vec<f32>; 2], codes: Lines<i8>) -> Result<Self, String> {
+        let [middle, step] = ranges;
+        let is_range =
+            |(&middle, &step): (&f32, &f32)| step >= 0.0 && (middle.abs() + CODE * step).is_finite();
+        if [middle.len(), step.len()] != [self.dim; 2] || !middle.iter().zip(&step).all(is_range) {
+            return Err("the ranges of codes are no ranges".into());
+        }
+        if !codes.len().is_multiple_of(self.stride) {
+            return Err("the last row of codes is cut short".into());
+        }
+        for (i, row) in codes.chunks(self.stride).enumerate() {
+            if row.contains(&i8::MIN) || row[self.dim..].iter().any(|&code| code != 0) {
+                return Err(format!("row {i} has codes that nothing is coded to"));
+            }
+        }
+        let mut scalar = Self { middle, step, codes, ..Self::new(self.dim, self.metric) };
+        scalar.measure(0..scalar.len() as u32);
+        Ok(scalar)
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.codes.truncate(rows * self.stride);
+        self.terms.truncate(rows);
+    }
+
+    /// The row that a slot's codes stand for.
+    pub fn decode_into(&self, slot: u32, row: &mut [f32]) {
+        let codes = &self.codes[slot as usize * self.stride..][..self.dim];
+        for (value, ((&code, &middle), &step)) in
+            row.iter_mut().zip(codes.iter().zip(&self.middle).zip(&self.step))
+        {
+            *value = middle + step * f32::from(code);
+        }
+    }
+
+    /// A vector, times `scale`, which is 1 under l2, as a probe; `room` holds its words.
+    pub fn probe<'a>(&'a self, values: &[f32], scale: f32, room: &'a mut Lines<i16>) -> ScalarProbe<'a> {
+        room.grow(self.stride, 0);
+        let centre = if self.metric == Metric::L2 { 1.0 } else { 0.0 };
+        let dimensions = || values.iter().zip(self.middle.iter().zip(&self.step));
+        let products =
+            || dimensions().map(|(&value, (&middle, &step))| (value * scale - centre * middle) * step);
+        // As integers, which unlike floats may be compared in any order, several at a time.
+        let greatest = products().map(|product| product.abs().to_bits()).fold(0, u32::max);
+        let unit = f32::from_bits(greatest) / WORD.min(WORDS / self.dim as f32);
+        let inverse = if unit >= f32::MIN_POSITIVE { 1.0 / unit } else { 0.0 };
+        for (word, product) in room.iter_mut().zip(products()) {
+            *word = (product * inverse + ROUND).to_bits() as i16;
+        }
+        let base = match self.metric {
+            Metric::L2 => (self.kernels.squared_l2)(values, &self.middle),
+            Metric::Ip | Metric::Cosine => scale * (self.kernels.dot)(values, &self.middle),
+        };
+        ScalarProbe { rows: self, words: &room[..self.stride], base, unit }
+    }
+}
+
+/// A query in words.
+#[derive(Clone, Copy)]
+pub(in crate::hnsw) struct ScalarProbe<'a> {
+    rows: &'a Scalar,
+    words: &'a [i16],
+    /// `|q - middle|^2` under l2, else `<q, middle>`.
+    base: f32,
+    /// What a product of a word and a code counts.
+    unit: f32,
+}
+
+impl ScalarProbe<'_> {
+    #[inline]
+    pub fn score(self, slots: &[u32], out: &mut [f32]) {
+        let Self { rows, base, unit, .. } = self;
+        (rows.kernels.code_dots)(self.words, &rows.codes, slots, out);
+        let terms = &rows.terms[..];
+        match rows.metric {
+            Metric::L2 => {
+                for (value, &slot) in out.iter_mut().zip(slots) {
+                    *value = (base + terms[slot as usize] - 2.0 * unit * *value).max(0.0);
+                }
+            }
+            Metric::Ip => out.iter_mut().for_each(|value| *value = 1.0 - (base + unit * *value)),
+            Metric::Cosine => {
+                for (value, &slot) in out.iter_mut().zip(slots) {
+                    *value = super::cosine_distance(base + unit * *value, 1.0, terms[slot as usize]);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub fn prefetch(self, slot: u32) {
+        prefetch(&self.rows.codes, slot as usize * self.rows.stride);
+        prefetch(&self.rows.terms, slot as usize);
+    }
+}

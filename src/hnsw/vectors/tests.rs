@@ -1,0 +1,305 @@
+//! Codecs against the values they stand for, and indexes of every storage against exact ones.
+
+use super::scalar::Scalar;
+use super::*;
+use crate::hnsw::tests::{Stop, built, clustered, part, recall, with_threads};
+use crate::hnsw::{HnswIndex, LoadOptions, Storage};
+use crate::monitor::Silent;
+use crate::rng::stream;
+use ndarray::{Array2, Axis};
+use proptest::prelude::*;
+
+/// Every storage but "f32", with and without the exact rows.
+fn quantized() -> impl Iterator<Item = Params> {
+    let kinds = Storage::ALL.into_iter().filter(|&storage| storage != Storage::F32);
+    kinds.flat_map(|storage| [true, false].map(|rescore| Params { storage, rescore, ..Params::default() }))
+}
+
+fn stored(params: &Params, calls: &[Array2<f32>]) -> Vectors {
+    let mut vectors = Vectors::new(calls[0].ncols(), params);
+    for rows in calls {
+        let start = vectors.len() as u32;
+        let slots: Vec<u32> = (start..start + rows.nrows() as u32).collect();
+        vectors.store(&slots, rows.view());
+    }
+    vectors
+}
+
+/// Distances in `f64`.
+fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+    match metric {
+        Metric::L2 => dot(a, a) - 2.0 * dot(a, b) + dot(b, b),
+        Metric::Ip => 1.0 - dot(a, b),
+        Metric::Cosine => 1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt(),
+    }
+}
+
+/// Calls with ranges that grow, a dimension that is constant at first, and one that stays so.
+fn growing(dim: usize, rows: usize, seed: u64) -> Vec<Array2<f32>> {
+    let mut rng = stream(seed, "test growing", 0);
+    let call = |call: usize| {
+        Array2::from_shape_fn((rows, dim), |(_, d)| match d % 5 {
+            0 if call == 0 => 0.25,
+            1 => 1.5,
+            _ => (1.0 + call as f32) * rng.normal() as f32 + d as f32 * 0.1,
+        })
+    };
+    (0..3).map(call).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn bytes_are_off_by_half_a_step(dim in 1usize..90, rows in 1usize..20, seed in any::<u64>(), rescore in any::<bool>()) {
+        let params = Params { storage: Storage::I8, metric: Metric::L2, rescore, ..Params::default() };
+        let calls = growing(dim, rows, seed);
+        let vectors = stored(&params, &calls);
+        let (Rows::Both(codes, _) | Rows::Codes(codes, _)) = &vectors.rows else { panic!("no codes") };
+        let Codes::Scalar(scalar) = codes else { panic!("other codes") };
+        let given = calls.iter().flat_map(|call| call.outer_iter());
+        let mut row = vec![0.0; dim];
+        for (slot, given) in given.enumerate() {
+            codes.decode_into(slot as u32, &mut row);
+            // Without the exact rows every widening, which this many calls have at most, adds its own.
+            let steps = if rescore || slot >= 2 * rows { 0.51 } else { 1.6 };
+            for ((got, want), step) in row.iter().zip(given).zip(scalar.ranges()[1]) {
+                prop_assert!((got - want).abs() <= steps * step + 1e-6, "{got} {want} {step}");
+            }
+            if rescore {
+                prop_assert_eq!(vectors.row(slot as u32).to_vec(), given.to_vec());
+            }
+        }
+    }
+
+    #[test]
+    fn probes_score_what_codes_stand_for(dim in 1usize..90, seed in any::<u64>(), metric in 0usize..3) {
+        let metric = Metric::ALL[metric];
+        for params in quantized().filter(|params| !params.rescore) {
+            let params = Params { metric, ..params };
+            let calls = growing(dim, 12, seed);
+            let vectors = stored(&params, &calls);
+            let query = calls[1].row(3).to_vec();
+            let mut room = Room::default();
+            let probes = vectors.query(&query, &mut room);
+            let slots: Vec<u32> = (0..36).collect();
+            let (mut walk, mut last) = (vec![0.0; 36], vec![0.0; 36]);
+            probes.walk.score(&slots, &mut walk);
+            probes.last().score(&slots, &mut last);
+            for (&slot, (walk, last)) in slots.iter().zip(walk.into_iter().zip(last)) {
+                let row = vectors.row(slot);
+                let want = distance(metric, &query, &row);
+                let mass = 1.0 + distance(Metric::L2, &query, &vec![0.0; dim]) + distance(Metric::L2, &row, &vec![0.0; dim]);
+                prop_assert!((f64::from(last) - want).abs() <= 1e-5 * mass, "{last} {want}");
+                if params.storage != Storage::Binary {
+                    prop_assert!((f64::from(walk) - want).abs() <= 1e-3 * mass, "{walk} {want}");
+                }
+                prop_assert_eq!(probes.walk.distance(slot), walk);
+            }
+        }
+    }
+}
+
+#[test]
+fn quantized_indexes_find_what_exact_ones_find() {
+    let vectors = clustered(5_000, 40, 60, 0);
+    let queries = clustered(100, 40, 60, 0) + 0.05;
+    for metric in Metric::ALL {
+        let exact = built(&vectors, Params { metric, ..Params::default() });
+        let truth = exact.exact_search(queries.view(), 10, None).unwrap();
+        for params in quantized() {
+            // Bits rank roughly, and tie once their rows are gone.
+            let (ef_search, least) = match (params.storage, params.rescore) {
+                (Storage::Binary, true) => (500, 0.9),
+                (Storage::Binary, false) => (500, 0.6),
+                _ => (64, 0.95),
+            };
+            let index = built(&vectors, Params { metric, ef_search, ..params.clone() });
+            assert_eq!(index.stats().unreachable, 0);
+            // Against its own scan, whose distances a search repeats to the bit.
+            let own = recall(&index, &queries, 10, None);
+            assert!(own >= least, "{params:?} {own}");
+            let hits = index.search(queries.view(), 10, None, None).unwrap();
+            let scan = index.exact_search(queries.view(), 10, None).unwrap();
+            for ((query, rank), row) in hits.rows.indexed_iter() {
+                let at = scan.rows.row(query).iter().position(|other| other == row);
+                assert!(at.is_none_or(|at| scan.distances[[query, at]] == hits.distances[[query, rank]]));
+            }
+            if params.rescore {
+                assert_eq!(scan, truth, "{params:?}");
+                assert_eq!(index.vectors(None).unwrap(), vectors);
+            }
+            let radius = f64::from(truth.distances[[0, 9]]);
+            let (walked, all) = (
+                index.range_search(queries.view(), radius, false).unwrap(),
+                index.range_search(queries.view(), radius, true).unwrap(),
+            );
+            assert!(walked.rows.len() as f64 >= (least + 0.02).min(0.97) * all.rows.len() as f64);
+        }
+    }
+}
+
+#[test]
+fn codes_take_their_share_of_memory() {
+    let vectors = clustered(3_000, 256, 10, 1);
+    let bytes = |params: Params| stored(&params, std::slice::from_ref(&vectors)).bytes();
+    let exact = bytes(Params::default());
+    for (storage, share) in [(Storage::F16, 2), (Storage::I8, 4), (Storage::Binary, 32)] {
+        let alone = bytes(Params { storage, rescore: false, ..Params::default() });
+        assert!(alone <= exact / share + 3_000 * 9 + 8_192, "{storage:?}: {alone} of {exact}");
+        let both = bytes(Params { storage, ..Params::default() });
+        assert!(both <= exact + exact / share + 3_000 * 9 + 8_192, "{storage:?}: {both} of {exact}");
+    }
+}
+
+#[test]
+fn an_interrupted_add_puts_codes_and_ranges_back() {
+    let vectors = clustered(900, 12, 5, 2);
+    let wider = vectors.clone() * 3.0;
+    for metric in Metric::ALL {
+        for params in quantized() {
+            let params = Params { metric, ..params };
+            let mut index = built(&part(&vectors, 0..60).to_owned(), params.clone());
+            let before = index.to_bytes();
+            for more in [&vectors, &wider] {
+                index.add(part(more, 60..900), &mut Stop(9)).unwrap_err();
+                assert!(index.to_bytes() == before, "{params:?}");
+            }
+            index.add(part(&wider, 60..900), &mut Silent).unwrap();
+            let mut plain = built(&part(&vectors, 0..60).to_owned(), params);
+            plain.add(part(&wider, 60..900), &mut Silent).unwrap();
+            assert!(index.to_bytes() == plain.to_bytes());
+        }
+    }
+}
+
+#[test]
+fn quantized_files_load_as_they_were_and_go_on_alike() {
+    // Far from zero, where decoding loses digits: codes must not be made again from what they decode to.
+    let vectors = clustered(500, 20, 5, 3) * 1e-4 + 7.0;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index.rvx");
+    for metric in Metric::ALL {
+        for params in quantized() {
+            let mut index = built(&vectors, Params { metric, ..params });
+            index.save(&path).unwrap();
+            let mut loaded = HnswIndex::load(&path, LoadOptions::default()).unwrap();
+            assert_eq!(loaded.fingerprint(), index.fingerprint());
+            assert_eq!(loaded.vectors(None).unwrap(), index.vectors(None).unwrap());
+            let more = vectors.clone() * 2.0;
+            index.add(more.view(), &mut Silent).unwrap();
+            loaded.add(more.view(), &mut Silent).unwrap();
+            assert_ne!(
+                HnswIndex::load(&path, LoadOptions::default()).unwrap().fingerprint(),
+                index.fingerprint()
+            );
+            assert!(loaded.to_bytes() == index.to_bytes());
+        }
+    }
+}
+
+#[test]
+fn damaged_files_of_codes_are_refused() {
+    for params in quantized() {
+        let params = Params { m: 3, ..params };
+        let bytes = built(&clustered(30, 5, 2, 4), params).to_bytes();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            assert!(matches!(HnswIndex::from_bytes(damaged), Err(Error::Format(_))), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn quantized_builds_do_not_depend_on_threads() {
+    let vectors = clustered(1_500, 16, 30, 5);
+    for params in quantized() {
+        let build = |threads| {
+            with_threads(threads, || {
+                let mut index = HnswIndex::new(16, params.clone()).unwrap();
+                for rows in vectors.axis_chunks_iter(Axis(0), 700) {
+                    index.add(rows, &mut Silent).unwrap();
+                }
+                index.to_bytes()
+            })
+        };
+        assert!(build(1) == build(3), "{params:?}");
+    }
+}
+
+#[test]
+fn half_precision_refuses_what_it_has_no_room_for() {
+    let rows =
+        |value: f32| Array2::from_shape_fn((2, 3), |(i, j)| if (i, j) == (1, 2) { value } else { 1.0 });
+    for metric in Metric::ALL {
+        let mut index =
+            HnswIndex::new(3, Params { storage: Storage::F16, metric, ..Params::default() }).unwrap();
+        index.add(rows(65_504.0).view(), &mut Silent).unwrap();
+        let beyond = index.add(rows(-65_505.0).view(), &mut Silent);
+        match metric {
+            Metric::Cosine => assert!(beyond.is_ok()),
+            _ => assert!(
+                matches!(beyond, Err(Error::Shape(text)) if text.contains("row 1, column 2 is -65505"))
+            ),
+        }
+        assert!(index.search(rows(70_000.0).view(), 1, None, None).is_ok());
+    }
+}
+
+#[test]
+fn bits_follow_the_means_as_rows_arrive_one_by_one() {
+    let vectors = clustered(600, 64, 20, 6) + 5.0;
+    let params = Params { storage: Storage::Binary, ef_search: 200, ..Params::default() };
+    let mut index = HnswIndex::new(64, params).unwrap();
+    for row in vectors.axis_chunks_iter(Axis(0), 1) {
+        index.add(row, &mut Silent).unwrap();
+    }
+    assert!(recall(&index, &(vectors + 0.01), 10, None) >= 0.9);
+}
+
+fn lines<T: bytemuck::Pod>(values: &[T]) -> Lines<T> {
+    let mut lines = Lines::zeros(values.len());
+    lines.copy_from_slice(values);
+    lines
+}
+
+#[test]
+fn sections_that_no_index_writes_are_refused() {
+    let refused =
+        |result: Result<(), String>, text: &str| assert!(result.unwrap_err().contains(text), "{text}");
+    let scalar = |ranges: [&[f32]; 2], codes: &[i8]| {
+        Scalar::new(3, Metric::L2).with(ranges.map(<[f32]>::to_vec), lines(codes)).map(|_| ())
+    };
+    let (middle, step) = (&[0.0f32; 3][..], &[1.0f32; 3][..]);
+    let mut codes = [0i8; 64];
+    scalar([middle, step], &codes).unwrap();
+    refused(scalar([middle, step], &codes[..40]), "cut short");
+    refused(scalar([&middle[..2], step], &codes), "no ranges");
+    for bad in [f32::NAN, f32::INFINITY, -1.0, f32::MAX] {
+        refused(scalar([middle, &[1.0, bad, 1.0]], &codes), "no ranges");
+    }
+    codes[34] = i8::MIN;
+    refused(scalar([middle, step], &codes), "row 1 has codes");
+    (codes[34], codes[35]) = (1, 1);
+    refused(scalar([middle, step], &codes), "row 1 has codes");
+
+    let half = |bits: [u16; 2]| {
+        let mut row = [::half::f16::ZERO; 16];
+        (row[0], row[3]) = (::half::f16::from_bits(bits[0]), ::half::f16::from_bits(bits[1]));
+        half::Half::new(3, Metric::Cosine).with(lines(&row)).map(|_| ())
+    };
+    half([0x7bff, 0]).unwrap();
+    refused(half([0x7c00, 0]), "row 0 has codes");
+    refused(half([0, 0x8000]), "row 0 has codes");
+
+    let binary = |level: f32, bits: &[u64]| {
+        let levels = std::array::from_fn(|_| vec![level; 70]);
+        binary::Binary::new(70).with(levels, lines(bits)).map(|_| ())
+    };
+    binary(0.5, &[u64::MAX, 63]).unwrap();
+    refused(binary(f32::NAN, &[0, 0]), "no numbers");
+    refused(binary(0.5, &[0, 64]), "padding");
+    refused(binary(0.5, &[0, 0, 0]), "cut short");
+}
