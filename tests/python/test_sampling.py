@@ -316,9 +316,14 @@ def test_layers_take_blocks() -> None:
 
 def test_ctrl_c_stops_long_draws():
     graph = rg.Graph.from_edge_index(np.random.default_rng(0).integers(20_000, size=(2, 200_000)), 20_000)
+    # A process started in the background may ignore the signal.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        graph.random_walk_subgraphs(roots=2000, walk_length=20, num_batches=10**9)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            graph.random_walk_subgraphs(roots=2000, walk_length=20, num_batches=10**9)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert time.monotonic() - begin < 5
