@@ -82,7 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn follows_a_dictionary(
@@ -158,11 +158,11 @@ fn churned(index: &mut HnswIndex, fresh: &Array2<f32>, rounds: usize, seed: u64)
 
 #[test]
 fn churn_costs_no_recall_no_reach_and_no_memory() {
-    let vectors = shuffled(&clustered(12_000, 24, 40, 20));
+    let vectors = shuffled(&clustered(6_000, 24, 40, 20));
     for metric in Metric::ALL {
-        let mut index = built(&part(&vectors, 0..3_000).to_owned(), params(metric));
-        churned(&mut index, &part(&vectors, 3_000..12_000).to_owned(), 15, 21);
-        assert_eq!((index.len(), index.num_rows()), (3_000, 12_000));
+        let mut index = built(&part(&vectors, 0..1_500).to_owned(), params(metric));
+        churned(&mut index, &part(&vectors, 1_500..6_000).to_owned(), 15, 21);
+        assert_eq!((index.len(), index.num_rows()), (1_500, 6_000));
         let held = index.vectors(None).unwrap();
         let fresh = built(&held, params(metric));
         let queries = clustered(300, 24, 40, 20) + 0.1;
