@@ -5,7 +5,8 @@
 use crate::buffer::Pool;
 use crate::elementary;
 use crate::linalg::Element;
-use crate::simd::{self, HeadPlan, Rows};
+use crate::loops;
+use crate::simd::{self, Factors, HeadPlan, Rows, SecondSums};
 use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
@@ -76,6 +77,16 @@ pub trait Real:
     fn head_dots(query: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]);
     /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided as the plan says.
     fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], plan: &HeadPlan, out: &mut [Self]);
+    /// `out_h = sum_j w_jh table[rows_j]_h / sum_j w_jh`, weights made of `factors`; `scale_h = 1 / sum_j w_jh`.
+    fn factored_sums(
+        table: &[Self],
+        rows: Rows<'_>,
+        factors: Factors<'_, Self>,
+        plan: &HeadPlan,
+        scale: &mut [Self],
+        out: &mut [Self],
+        second: Option<SecondSums<'_, Self>>,
+    );
     /// `out_jh = <queries_h, table[rows_j]>`, every head seeing the whole row.
     fn row_dots(queries: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]);
     /// `out_h = sum_j weights_jh table[rows_j]`, every head seeing the whole row.
@@ -180,6 +191,17 @@ impl Real for f32 {
     fn head_sums(table: &[Self], rows: Rows<'_>, weights: &[Self], plan: &HeadPlan, out: &mut [Self]) {
         (simd::kernels().head_sums)(table, rows, weights, plan, out);
     }
+    fn factored_sums(
+        table: &[Self],
+        rows: Rows<'_>,
+        factors: Factors<'_, Self>,
+        plan: &HeadPlan,
+        scale: &mut [Self],
+        out: &mut [Self],
+        second: Option<SecondSums<'_, Self>>,
+    ) {
+        (simd::kernels().factored_sums)(table, rows, factors, plan, scale, out, second);
+    }
     fn row_dots(queries: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
         (simd::kernels().row_dots)(queries, table, rows, heads, out);
     }
@@ -256,6 +278,17 @@ impl Real for f64 {
                 Self::axpy(weights[j * heads + head], &row[head * width..][..width], out);
             }
         }
+    }
+    fn factored_sums(
+        table: &[Self],
+        rows: Rows<'_>,
+        factors: Factors<'_, Self>,
+        plan: &HeadPlan,
+        scale: &mut [Self],
+        out: &mut [Self],
+        second: Option<SecondSums<'_, Self>>,
+    ) {
+        loops::factored_sums_apart(table, rows, factors, plan, scale, out, second);
     }
     fn row_dots(queries: &[Self], table: &[Self], rows: Rows<'_>, heads: usize, out: &mut [Self]) {
         let columns = queries.len() / heads;

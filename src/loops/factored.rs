@@ -7,24 +7,9 @@
 //!
 //! two factors per node, two products per edge. No factor is above 1, and one of a node's two is 1.
 
-use super::LANES;
+use super::{LANES, sums_by_head};
 use crate::real::{Real, larger};
-use crate::simd::{Rows, prefetch, rows_ahead};
-
-/// The edges that enter one node.
-#[derive(Clone, Copy)]
-pub struct EdgeFactors<'a, T> {
-    /// Per source `e^(a - A)` of every head, then `e^(s (a - A))`.
-    pub source: &'a [T],
-    /// The sources of the edges.
-    pub rows: Rows<'a>,
-    /// `A` per head.
-    pub bound: &'a [T],
-    /// `b` of the node, per head.
-    pub target: &'a [T],
-    /// Of the leaky rectifier, in `[0, 1]`.
-    pub slope: T,
-}
+use crate::simd::{Factors, HeadPlan, Rows, SecondSums, prefetch, rows_ahead};
 
 /// The edges that leave one source, for the backward pass.
 #[derive(Clone, Copy)]
@@ -49,14 +34,34 @@ pub fn source_factors<T: Real>(a: &[T], bound: &[T], slope: T, out: &mut [T]) {
     by_heads!(a.len(), source_factors_of(a, bound, slope, out));
 }
 
-/// The attention weights of one node; `kept`, unless empty, gets both factors of every head times the scale of its weights.
-pub fn factored_weights<T: Real>(edges: EdgeFactors<'_, T>, alpha: &mut [T], kept: &mut [T]) {
-    by_heads!(edges.target.len(), factored_weights_of(edges, alpha, kept));
+/// The factors of a node: `out = e^(A + b - c)`, then `e^(s (A + b) - c)`.
+pub fn target_factors<T: Real>(b: &[T], bound: &[T], slope: T, out: &mut [T]) {
+    by_heads!(b.len(), target_factors_of(b, bound, slope, out));
 }
 
-/// `grad_j *= l'(t_j)`; `kept` as [`factored_weights`] leaves it.
-pub fn factored_adjoint<T: Real>(edges: EdgeFactors<'_, T>, kept: &[T], grad: &mut [T]) {
-    by_heads!(edges.target.len(), factored_adjoint_of(edges, kept, grad));
+/// The attention weights of one node, and per head the scale that they were given, 0 without rows.
+pub fn factored_weights<T: Real>(rows: Rows<'_>, factors: Factors<'_, T>, alpha: &mut [T], scale: &mut [T]) {
+    by_heads!(scale.len(), factored_weights_of(rows, factors, alpha, scale));
+}
+
+/// [`Real::factored_sums`] in two passes, for types without kernels: the weights, then the sums.
+pub fn factored_sums_apart<T: Real>(
+    table: &[T],
+    rows: Rows<'_>,
+    factors: Factors<'_, T>,
+    plan: &HeadPlan,
+    scale: &mut [T],
+    out: &mut [T],
+    second: Option<SecondSums<'_, T>>,
+) {
+    let mut alpha = vec![T::ZERO; rows.now.len() * plan.heads];
+    factored_weights(rows, factors, &mut alpha, scale);
+    T::head_sums(table, rows, &alpha, plan, out);
+    if let Some(second) = second {
+        by_heads!(scale.len(), second_weights_of(rows, factors, &mut alpha));
+        T::head_sums(table, rows, &alpha, plan, second.rows);
+        sums_by_head(&alpha, second.weights);
+    }
 }
 
 /// Makes the weights again and turns their gradients into those of the terms, `d_jh = alpha_jh (d_jh - sum_h) l'(t_jh)`;
@@ -128,65 +133,57 @@ vectorized! {
         }
     }
 
-    fn factored_weights_of[T: Real, const HEADS: usize][T, HEADS](
-        edges: EdgeFactors<'_, T>, alpha: &mut [T], kept: &mut [T], heads: usize
+    fn target_factors_of[T: Real, const HEADS: usize][T, HEADS](
+        b: &[T], bound: &[T], slope: T, out: &mut [T], heads: usize
     ) {
         let heads = if HEADS == 0 { heads } else { HEADS };
-        // In registers where the number of heads is known.
-        let (mut few, mut many) = ([T::ZERO; 2 * LANES], vec![T::ZERO; if HEADS == 0 { 2 * heads } else { 0 }]);
-        let factors = if HEADS == 0 { &mut many[..] } else { &mut few[..2 * HEADS] };
-        let (first, second) = factors.split_at_mut(heads);
-        let (bound, target) = (&edges.bound[..heads], &edges.target[..heads]);
+        let (b, bound) = (&b[..heads], &bound[..heads]);
+        let (first, second) = out.split_at_mut(heads);
+        let second = &mut second[..heads];
         for at in 0..heads {
-            let top = bound[at] + target[at];
-            let limit = larger(top, edges.slope * top);
+            let top = bound[at] + b[at];
+            let limit = larger(top, slope * top);
             first[at] = (top - limit).exp();
-            second[at] = (edges.slope * top - limit).exp();
-        }
-        for (j, (row, &source)) in alpha.chunks_exact_mut(heads).zip(edges.rows.now).enumerate() {
-            prefetch_row(edges.source, edges.rows, j, 2 * heads);
-            let source = &edges.source[source as usize * 2 * heads..][..2 * heads];
-            by_lanes::<T, HEADS, 1>([row], |at, _| {
-                [larger(source[at] * first[at], source[heads + at] * second[at])]
-            });
-        }
-        for head in (0..heads).step_by(LANES) {
-            let count = if HEADS == 0 { (heads - head).min(LANES) } else { HEADS };
-            let mut scale = [T::ZERO; LANES];
-            for row in alpha.chunks_exact(heads) {
-                let row = &row[head..][..count];
-                for at in 0..count {
-                    scale[at] += row[at];
-                }
-            }
-            scale.iter_mut().for_each(|scale| *scale = T::ONE / *scale);
-            for row in alpha.chunks_exact_mut(heads) {
-                let row = &mut row[head..][..count];
-                for at in 0..count {
-                    row[at] *= scale[at];
-                }
-            }
-            let (first, second) = (&mut first[head..][..count], &mut second[head..][..count]);
-            for at in 0..count {
-                first[at] *= scale[at];
-                second[at] *= scale[at];
-            }
-        }
-        if !kept.is_empty() {
-            kept.copy_from_slice(factors);
+            second[at] = (slope * top - limit).exp();
         }
     }
 
-    fn factored_adjoint_of[T: Real, const HEADS: usize][T, HEADS](
-        edges: EdgeFactors<'_, T>, kept: &[T], grad: &mut [T], heads: usize
+    fn factored_weights_of[T: Real, const HEADS: usize][T, HEADS](
+        rows: Rows<'_>, factors: Factors<'_, T>, alpha: &mut [T], scale: &mut [T], heads: usize
     ) {
         let heads = if HEADS == 0 { heads } else { HEADS };
-        let (first, second) = kept[..2 * heads].split_at(heads);
-        for (row, &source) in grad.chunks_exact_mut(heads).zip(edges.rows.now) {
-            let source = &edges.source[source as usize * 2 * heads..][..2 * heads];
-            by_lanes::<T, HEADS, 1>([row], |at, [grad]| {
+        let (first, second) = factors.target[..2 * heads].split_at(heads);
+        let scale = &mut scale[..heads];
+        scale.fill(T::ZERO);
+        for (j, (row, &source)) in alpha.chunks_exact_mut(heads).zip(rows.now).enumerate() {
+            prefetch_row(factors.sources, rows, j, 2 * heads);
+            let source = &factors.sources[source as usize * 2 * heads..][..2 * heads];
+            by_lanes::<T, HEADS, 2>([row, scale], |at, [_, sum]| {
+                let weight = larger(source[at] * first[at], source[heads + at] * second[at]);
+                [weight, sum + weight]
+            });
+        }
+        if rows.now.is_empty() {
+            return;
+        }
+        scale.iter_mut().for_each(|scale| *scale = T::ONE / *scale);
+        for row in alpha.chunks_exact_mut(heads) {
+            for at in 0..heads {
+                row[at] *= scale[at];
+            }
+        }
+    }
+
+    fn second_weights_of[T: Real, const HEADS: usize][T, HEADS](
+        rows: Rows<'_>, factors: Factors<'_, T>, alpha: &mut [T], heads: usize
+    ) {
+        let heads = if HEADS == 0 { heads } else { HEADS };
+        let (first, second) = factors.target[..2 * heads].split_at(heads);
+        for (row, &source) in alpha.chunks_exact_mut(heads).zip(rows.now) {
+            let source = &factors.sources[source as usize * 2 * heads..][..2 * heads];
+            by_lanes::<T, HEADS, 1>([row], |at, [weight]| {
                 let above = source[at] * first[at] > source[heads + at] * second[at];
-                [grad * if above { T::ONE } else { edges.slope }]
+                [weight * if above { T::ONE } else { factors.slope }]
             });
         }
     }

@@ -18,22 +18,24 @@ const GROUP: usize = 4;
 pub struct HeadPlan {
     /// Number of heads.
     pub heads: usize,
-    columns: usize,
-    lanes: usize,
-    spans: Vec<Span>,
+    pub(super) columns: usize,
+    pub(super) lanes: usize,
+    pub(super) spans: Vec<Span>,
+    /// Each lane's counterpart, `heads` lanes on.
+    pub(super) counterparts: [u32; MOST_LANES],
 }
 
 /// The heads of one register's columns.
 #[derive(Clone, Debug)]
-struct Span {
+pub(super) struct Span {
     /// Where their weights begin.
-    first: usize,
+    pub(super) first: usize,
     /// How many weights to load from there.
-    count: usize,
+    pub(super) count: usize,
     /// Whether all lanes belong to the first.
     one: bool,
     /// Each lane's among the loaded.
-    picks: [u32; MOST_LANES],
+    pub(super) picks: [u32; MOST_LANES],
 }
 
 impl HeadPlan {
@@ -58,7 +60,14 @@ impl HeadPlan {
             let lane_of = |lane: usize| if lane < lanes { (head_of(start + lane) - first) as u32 } else { 0 };
             Span { first, count, one: own == last, picks: std::array::from_fn(lane_of) }
         };
-        Self { heads, columns, lanes, spans: (0..columns).step_by(lanes).map(span).collect() }
+        let counterpart = |lane: usize| ((lane + heads) % lanes) as u32;
+        Self {
+            heads,
+            columns,
+            lanes,
+            spans: (0..columns).step_by(lanes).map(span).collect(),
+            counterparts: std::array::from_fn(counterpart),
+        }
     }
 }
 
@@ -83,7 +92,7 @@ unsafe fn fold<L: Lanes, const WIDTH: usize>(mut parts: [L; MOST_LANES]) -> L {
 /// - The processor has the instruction set of `L`; `0 < len <= N`.
 /// - `from` is valid for `len` values.
 #[inline(always)]
-unsafe fn load_some<L: Lanes>(from: *const f32, len: usize) -> L {
+pub(super) unsafe fn load_some<L: Lanes>(from: *const f32, len: usize) -> L {
     // SAFETY: the caller's contract.
     unsafe { if len < L::N { L::load_partial(from, len) } else { L::load(from) } }
 }
@@ -91,7 +100,7 @@ unsafe fn load_some<L: Lanes>(from: *const f32, len: usize) -> L {
 /// # Safety
 /// The processor has the instruction set of `L`.
 #[inline(always)]
-unsafe fn store_all<L: Lanes>(values: L, out: &mut [f32]) {
+pub(super) unsafe fn store_all<L: Lanes>(values: L, out: &mut [f32]) {
     // SAFETY: `out` holds as many values as are stored.
     unsafe {
         if out.len() < L::N {

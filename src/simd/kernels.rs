@@ -249,7 +249,7 @@ unsafe fn gather_tile<L: Lanes, const WIDTH: usize>(
 macro_rules! kernel_set {
     ($name:ident, $isa:expr, $lanes:ty, $words:ty $(, $features:literal)?) => {
         pub(super) mod $name {
-            use super::super::{HeadPlan, Isa, Kernels, Rows};
+            use super::super::{Factors, HeadPlan, Isa, Kernels, Rows, SecondSums};
             use super::super::{lanes, words};
             use half::f16;
 
@@ -267,6 +267,7 @@ macro_rules! kernel_set {
                 gather_weighted_sum,
                 head_dots,
                 head_sums,
+                factored_sums,
                 row_dots,
                 row_sums,
                 gather_max,
@@ -323,6 +324,10 @@ macro_rules! kernel_set {
             kernel_set!(@wrap head_sums(
                 table: &[f32], rows: Rows<'_>, weights: &[f32], plan: &HeadPlan, out: &mut [f32]
             ) => super::super::heads::head_sums::<L> $(, $features)?);
+            kernel_set!(@wrap factored_sums(
+                table: &[f32], rows: Rows<'_>, factors: Factors<'_, f32>, plan: &HeadPlan, scale: &mut [f32],
+                out: &mut [f32], second: Option<SecondSums<'_, f32>>
+            ) => super::super::factored::factored_sums::<L> $(, $features)?);
             kernel_set!(@wrap row_dots(queries: &[f32], table: &[f32], rows: Rows<'_>, heads: usize, out: &mut [f32])
                 => super::super::heads::row_dots::<L> $(, $features)?);
             kernel_set!(@wrap row_sums(table: &[f32], rows: &[u32], weights: &[f32], heads: usize, out: &mut [f32])

@@ -7,11 +7,13 @@
 
 mod codes;
 mod extremes;
+mod factored;
 mod heads;
 mod kernels;
 mod lanes;
 mod words;
 
+pub use factored::{Factors, SecondSums};
 pub use heads::HeadPlan;
 pub(crate) use kernels::rows_ahead;
 
@@ -90,6 +92,17 @@ pub type HeadDots = fn(query: &[f32], table: &[f32], rows: Rows<'_>, heads: usiz
 /// Weighted sums of many rows, each head with weights and columns of its own, as the plan divides them.
 pub type HeadSums = fn(table: &[f32], rows: Rows<'_>, weights: &[f32], plan: &HeadPlan, out: &mut [f32]);
 
+/// As [`HeadSums`], with weights of two factors each, scaled to sum up to 1; see [`Factors`].
+pub type FactoredSums = fn(
+    table: &[f32],
+    rows: Rows<'_>,
+    factors: Factors<'_, f32>,
+    plan: &HeadPlan,
+    scale: &mut [f32],
+    out: &mut [f32],
+    second: Option<SecondSums<'_, f32>>,
+);
+
 /// Weighted sums of many rows, each head with weights of its own.
 pub type RowSums = fn(table: &[f32], rows: &[u32], weights: &[f32], heads: usize, out: &mut [f32]);
 
@@ -133,6 +146,8 @@ pub struct Kernels {
     pub head_dots: HeadDots,
     /// `out_h = sum_j weights_jh table[rows_j]_h`, the columns divided as the plan says.
     pub head_sums: HeadSums,
+    /// `out_h = sum_j w_jh table[rows_j]_h / sum_j w_jh` with weights `w` of two factors each.
+    pub factored_sums: FactoredSums,
     /// `out_jh = <queries_h, table[rows_j]>`, every head seeing the whole row.
     pub row_dots: HeadDots,
     /// `out_h = sum_j weights_jh table[rows_j]`, every head seeing the whole row.

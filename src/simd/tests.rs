@@ -284,6 +284,55 @@ proptest! {
     }
 
     #[test]
+    fn sums_by_factors_match_float64(
+        (heads, width, table, rows, _) in gathered(),
+        factors in prop::collection::vec(0.1f32..1.0, 20 * 10),
+        slope in 0.0f32..1.0,
+    ) {
+        // More heads than a register has lanes, too.
+        let (heads, width) = if width % 3 == 0 { (heads * width, 1) } else { (heads, width) };
+        let columns = heads * width;
+        let factor = |at: usize| factors[at % factors.len()];
+        let sources: Vec<f32> = (0..table.len() / columns * 2 * heads).map(factor).collect();
+        let target: Vec<f32> = (0..2 * heads).map(|at| factor(7 * at + 3)).collect();
+        let mut totals = vec![0.0; heads];
+        let (mut sums, mut second) = (vec![0.0; columns], vec![0.0; columns]);
+        let mut weights = vec![0.0; heads];
+        for &row in &rows {
+            for head in 0..heads {
+                let product = |at: usize| sources[row as usize * 2 * heads + at] * target[at];
+                let (one, other) = (product(head), product(heads + head));
+                let weight = f64::from(one.max(other));
+                let less = weight * if one > other { 1.0 } else { f64::from(slope) };
+                (totals[head], weights[head]) = (totals[head] + weight, weights[head] + less);
+                for column in head * width..(head + 1) * width {
+                    let value = f64::from(table[row as usize * columns + column]);
+                    (sums[column], second[column]) = (sums[column] + weight * value, second[column] + less * value);
+                }
+            }
+        }
+        let scaled = |sums: &[f64], width: usize| -> Vec<f64> {
+            let scale = |total: f64| if total > 0.0 { 1.0 / total } else { 0.0 };
+            sums.iter().enumerate().map(|(at, sum)| sum * scale(totals[at / width])).collect()
+        };
+        for set in sets() {
+            let plan = HeadPlan::with_lanes(set.lanes, heads, columns);
+            let factors = Factors { sources: &sources, target: &target, slope };
+            let (mut scale, mut got, mut alone) = (vec![f32::NAN; heads], vec![f32::NAN; columns], vec![f32::NAN; columns]);
+            let (mut got_second, mut got_weights) = (vec![f32::NAN; columns], vec![f32::NAN; heads]);
+            let asked = SecondSums { rows: &mut got_second, weights: &mut got_weights };
+            let all = Rows::of(&rows, 0..rows.len());
+            (set.factored_sums)(&table, all, factors, &plan, &mut scale, &mut got, Some(asked));
+            (set.factored_sums)(&table, all, factors, &plan, &mut scale, &mut alone, None);
+            prop_assert_eq!(&got, &alone);
+            prop_assert!(close(&scale, &scaled(&vec![1.0; heads], 1), rows.len()), "{:?} scale", set.isa);
+            prop_assert!(close(&got, &scaled(&sums, width), rows.len()), "{:?} sums", set.isa);
+            prop_assert!(close(&got_second, &scaled(&second, width), rows.len()), "{:?} second", set.isa);
+            prop_assert!(close(&got_weights, &scaled(&weights, 1), rows.len()), "{:?} weights", set.isa);
+        }
+    }
+
+    #[test]
     fn kernels_of_whole_rows_match_float64((heads, columns, table, rows, weights) in gathered()) {
         // `table` holds `heads` times as many rows of `columns` values: enough for the queries.
         let at = |row: u32, column: usize| f64::from(table[row as usize * columns + column]);

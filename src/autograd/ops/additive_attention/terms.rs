@@ -7,25 +7,28 @@ use crate::autograd::{Tensor, Values};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::loops::{self, EdgeFactors, EdgeTerms};
+use crate::loops::{self, EdgeTerms};
 use crate::real::{Real, larger};
-use crate::simd::Rows;
+use crate::simd::{Factors, Rows};
 use crate::threads;
 use std::ops::Range;
 
-/// How far a head's terms of sources may lie apart for factors: a node's largest is then at least `e^-60`, far above the
-/// smallest number.
-pub(super) const SPREAD: f64 = 60.0;
+/// How far a head's terms of sources may lie apart for factors: a node's largest is then at least `e^-40`, so that
+/// products of weights and values stay above the smallest number.
+pub(super) const SPREAD: f64 = 40.0;
+
+/// Numbers that fit on the stack for each of the usual numbers of heads.
+const FEW: usize = 48;
 
 /// The factors of all sources' terms.
-pub(super) struct Factors<T: Real> {
+pub(super) struct SourceFactors<T: Real> {
     /// The largest term of each head.
-    pub(super) bound: Vec<T>,
+    bound: Vec<T>,
     /// Per source, two of every head.
-    pub(super) sources: Buffer<T>,
+    pub(super) values: Buffer<T>,
 }
 
-impl<T: Real> Factors<T> {
+impl<T: Real> SourceFactors<T> {
     /// `nodes` holds two terms per head and source, of which the first count; none if they lie too far apart.
     pub(super) fn of(nodes: &[T], heads: usize, slope: T) -> Option<Self> {
         const ROWS: usize = 2048;
@@ -43,43 +46,15 @@ impl<T: Real> Factors<T> {
             let within = largest + negated_least <= T::of(SPREAD);
             within.then(|| bound.push(largest))?;
         }
-        let mut sources = Buffer::stale(nodes.len());
-        threads::for_each_chunk(&mut sources, BAND * width, |band, out| {
+        let mut values = Buffer::stale(nodes.len());
+        threads::for_each_chunk(&mut values, BAND * width, |band, out| {
             for (out, terms) in
                 out.chunks_exact_mut(width).zip(nodes[band * BAND * width..].chunks_exact(width))
             {
                 loops::source_factors(&terms[..heads], &bound, slope, out);
             }
         });
-        Some(Self { bound, sources })
-    }
-}
-
-/// The scores of the edges that enter a node.
-#[derive(Clone, Copy)]
-pub(super) enum Scores<'a, T> {
-    Terms(EdgeTerms<'a, T>),
-    Factors(EdgeFactors<'a, T>),
-}
-
-impl<T: Real> Scores<'_, T> {
-    /// The attention weights; `kept`, unless empty, gets two numbers per head by which they are made again.
-    pub(super) fn weights(self, heads: usize, alpha: &mut [T], kept: &mut [T]) {
-        match self {
-            Self::Terms(terms) => {
-                loops::leaky(terms, alpha);
-                loops::softmax_kept(alpha, heads, kept);
-            }
-            Self::Factors(factors) => loops::factored_weights(factors, alpha, kept),
-        }
-    }
-
-    /// `grad *= l'`.
-    pub(super) fn adjoint(self, kept: &[T], grad: &mut [T]) {
-        match self {
-            Self::Terms(terms) => loops::leaky_adjoint(terms, grad),
-            Self::Factors(factors) => loops::factored_adjoint(factors, kept, grad),
-        }
+        Some(Self { bound, values })
     }
 }
 
@@ -89,7 +64,7 @@ pub(super) struct Terms<T: Real> {
     pub(super) nodes: Values<T>,
     /// Per edge in row order, `heads` values.
     pub(super) edges: Option<Values<T>>,
-    pub(super) factors: Option<Factors<T>>,
+    pub(super) factors: Option<SourceFactors<T>>,
     pub(super) graph: Graph,
     pub(super) heads: usize,
     pub(super) slope: T,
@@ -111,7 +86,7 @@ impl<T: Real> Terms<T> {
         }
         let (nodes, edges) = (terms.values(), edge.map(Tensor::values));
         let factored = edges.is_none() && slope >= T::ZERO && slope <= T::ONE;
-        let factors = if factored { Factors::of(&nodes, heads, slope) } else { None };
+        let factors = if factored { SourceFactors::of(&nodes, heads, slope) } else { None };
         Ok(Self { nodes, edges, factors, graph: graph.clone(), heads, slope })
     }
 
@@ -127,16 +102,37 @@ impl<T: Real> Terms<T> {
         }
     }
 
-    /// The scores of a node's edges.
-    pub(super) fn scores(&self, row: usize, edges: Range<usize>) -> Scores<'_, T> {
+    /// The attention weights of a node's edges.
+    pub(super) fn weights(&self, row: usize, edges: Range<usize>, alpha: &mut [T]) {
         let terms = self.of(row, edges);
         match &self.factors {
-            None => Scores::Terms(terms),
-            Some(Factors { bound, sources }) => {
-                let EdgeTerms { rows, target, slope, .. } = terms;
-                Scores::Factors(EdgeFactors { source: sources, rows, bound, target, slope })
+            None => {
+                loops::leaky(terms, alpha);
+                loops::softmax(alpha, self.heads);
             }
+            Some(sources) => self.with_target(sources, row, |factors, scale| {
+                loops::factored_weights(terms.rows, factors, alpha, scale);
+            }),
         }
+    }
+
+    /// Runs `task` with the factors of a node's edges, and room for a number per head.
+    pub(super) fn with_target(
+        &self,
+        sources: &SourceFactors<T>,
+        row: usize,
+        task: impl FnOnce(Factors<'_, T>, &mut [T]),
+    ) {
+        let (mut few, mut many) = ([T::ZERO; FEW], Vec::new());
+        let room = if 3 * self.heads <= FEW {
+            &mut few[..3 * self.heads]
+        } else {
+            many.resize(3 * self.heads, T::ZERO);
+            &mut many[..]
+        };
+        let (target, scale) = room.split_at_mut(2 * self.heads);
+        loops::target_factors(self.target(row), &sources.bound, self.slope, target);
+        task(Factors { sources: &sources.values, target, slope: self.slope }, scale);
     }
 
     /// The node's term as a target.
