@@ -30,6 +30,8 @@ pub struct Stats {
     pub unreachable: usize,
     /// Memory of vectors, links and bookkeeping.
     pub bytes: usize,
+    /// Distances that walks of the graph computed since the index was made or loaded, to insert rows and to search.
+    pub evaluations: u64,
 }
 
 impl HnswIndex {
@@ -83,6 +85,7 @@ impl HnswIndex {
             levels: (0..self.levels()).map(level).collect(),
             unreachable: rows.len() - self.reachable(),
             bytes: rows.bytes() + vectors.bytes() + links.bytes(),
+            evaluations: self.pool.scored_in_all(),
         }
     }
 

@@ -63,6 +63,8 @@ pub(super) struct Scratch {
 pub(super) struct Batch {
     pub slots: Vec<u32>,
     pub distances: Vec<f32>,
+    /// Slots scored so far.
+    pub scored_in_all: u64,
 }
 
 impl Batch {
@@ -86,6 +88,7 @@ impl Batch {
     #[inline]
     pub fn score(&mut self, score: impl FnOnce(&[u32], &mut [f32])) {
         self.distances.resize(self.slots.len(), 0.0);
+        self.scored_in_all += self.slots.len() as u64;
         score(&self.slots, &mut self.distances);
     }
 
@@ -108,6 +111,12 @@ impl Pool {
         let result = task(&mut scratch);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
         result
+    }
+
+    /// Slots scored so far by all that have returned their scratch space.
+    pub fn scored_in_all(&self) -> u64 {
+        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        free.iter().map(|scratch| scratch.batch.scored_in_all).sum()
     }
 }
 

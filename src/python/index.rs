@@ -360,9 +360,10 @@ impl PyIndex {
         Ok(rows.into_pyarray(py))
     }
 
-    /// Return figures: "rows"; "free", the slots that removed rows left; "levels", with "rows", "links", "mean_degree" and "max_degree" for each; "unreachable",
-    /// the rows that level-0 links do not lead to from the entry point (always 0); "bytes" of memory, and
-    /// "bytes_per_vector".
+    /// Return figures: "rows"; "free", the slots that removed rows left; "levels", with "rows", "links", "mean_degree" and
+    /// "max_degree" for each; "unreachable", the rows that level-0 links do not lead to from the entry point (always 0);
+    /// "bytes" of memory, and "bytes_per_vector"; "evaluations", the distances that walks of the graph computed since the
+    /// index was made or loaded, to insert rows and to search.
     ///
     /// Examples
     /// --------
@@ -599,5 +600,6 @@ fn to_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> 
     figures.set_item("unreachable", stats.unreachable)?;
     figures.set_item("bytes", stats.bytes)?;
     figures.set_item("bytes_per_vector", stats.bytes as f64 / stats.rows.max(1) as f64)?;
+    figures.set_item("evaluations", stats.evaluations)?;
     Ok(figures)
 }

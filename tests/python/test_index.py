@@ -417,6 +417,17 @@ def test_removed_rows_are_never_found_again_and_numbers_rise():
     assert index.add(vectors[:2]).tolist() == [1_050, 1_051]
 
 
+def test_evaluations_are_counted():
+    vectors, queries = clustered(2_000, 12, 10)
+    index = built(vectors, metric="l2")
+    counts = [index.stats()["evaluations"]]
+    for ef in (20, 80):
+        index.search(queries[0], 10, ef=ef)
+        counts.append(index.stats()["evaluations"])
+    assert counts[0] > 16 * len(vectors)
+    assert 20 < counts[1] - counts[0] < counts[2] - counts[1] < len(vectors)
+
+
 def test_updated_rows_keep_their_numbers(tmp_path):
     vectors, _ = clustered(1_000, 12, 10)
     index = built(vectors)
