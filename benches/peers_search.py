@@ -9,10 +9,13 @@ queries per second at recall 0.95 and 0.99 are interpolated between the two sett
 speed, linear recall). Repeats are interleaved between the libraries, so that a busy machine slows all alike,
 and count processor time, which on one thread is what a quiet machine takes; each figure is the median. Build
 times are wall-clock on two threads; a build shorter than a second is repeated until each library has built
-for two seconds.
+for two seconds. A latency is the wall-clock time of a call with one query, at the smallest ef of the sweep
+that reaches recall 0.95.
 
-Data: 100,000 clustered 128-d vectors under l2, made here; and, where `--data` names a folder with them, the
-document embeddings of the retrieval sets (`docs` and `queries` arrays) under cosine.
+Data: clustered 128-d vectors under l2, made here: 100,000 in 1,000 clusters; 200,000 of low intrinsic
+dimension, in 1,000 clusters within 16 of the dimensions; and 200,000 of high, in 20 clusters that fill all
+128. And, where `--data` names a folder with them, the document embeddings of the retrieval sets (`docs` and
+`queries` arrays) under cosine.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import numpy as np
 
 M, EF_CONSTRUCTION, K = 16, 200, 10
 BUILD_SECONDS = 2.0
-EFS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640)
+EFS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 900, 1280)
 
 
 def clustered(n: int, dim: int, centres: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +43,13 @@ def clustered(n: int, dim: int, centres: int, seed: int) -> tuple[np.ndarray, np
     points = middle[rng.integers(centres, size=n + 1000)]
     points += 0.7 * rng.standard_normal(points.shape, dtype=np.float32)
     return points[:n], points[n:]
+
+
+def embedded(n: int, dim: int, intrinsic: int, centres: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters within a random subspace of so many intrinsic dimensions."""
+    basis = np.random.default_rng(1).standard_normal((intrinsic, dim), dtype=np.float32)
+    vectors, queries = clustered(n, intrinsic, centres, 0)
+    return vectors @ basis, queries @ basis
 
 
 def retrieval(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -172,6 +182,21 @@ def speed_at(target: float, recalls: list[float], speeds: list[float]) -> float:
     return float("nan")
 
 
+def latencies(
+    peers: list[Any], queries: np.ndarray, curves: dict[str, list[float]]
+) -> dict[str, list[float]]:
+    """Seconds of calls with one query each, the libraries in turn, at the first ef of recall 0.95."""
+    seconds: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    for i in range(len(queries)):
+        for peer in peers:
+            reached = (ef for ef, recall in zip(EFS, curves[peer.name], strict=True) if recall >= 0.95)
+            ef = next(reached, EFS[-1])
+            seconds[peer.name].append(
+                clock(lambda peer=peer, ef=ef, i=i: peer.search(queries[i : i + 1], ef))
+            )
+    return seconds
+
+
 def compare(
     title: str, vectors: np.ndarray, queries: np.ndarray, metric: str, repeats: int, names: set[str]
 ) -> None:
@@ -198,8 +223,10 @@ def compare(
                     seconds = clock(lambda peer=peer, ef=ef: peer.search(queries, ef), time.process_time)
                     times[peer.name][i].append(seconds)
     print(f"\n{title}: {len(vectors):,} x {vectors.shape[1]}, {metric}, {len(queries)} queries\n")
-    print("| library | build, 2 threads, s | queries/s at recall 0.95 | at 0.99 | recall@10 at ef=56 |")
-    print("|---|---|---|---|---|")
+    head = ("library", "build, 2 threads, s", "queries/s at recall 0.95", "at 0.99", "recall@10 at ef=56")
+    print(f"| {' | '.join((*head, 'one query, p50, us', 'p99'))} |")
+    print("|---|---|---|---|---|---|---|")
+    calls = latencies(peers, queries, curves)
     for peer in peers:
         measured = [i for i in range(len(EFS)) if times[peer.name][i]]
         speeds = [len(queries) / float(np.median(times[peer.name][i])) for i in measured]
@@ -207,19 +234,25 @@ def compare(
         at = [speed_at(target, recalls, speeds) for target in (0.95, 0.99)]
         name, ef56 = peer.name, curves[peer.name][EFS.index(56)]
         build = np.median(builds[name])
-        print(f"| {name} | {build:.3f} | {at[0]:,.0f} | {at[1]:,.0f} | {ef56:.4f} |", flush=True)
+        p50, p99 = np.percentile(calls[name], [50, 99]) * 1e6
+        cells = f"{build:.3f} | {at[0]:,.0f} | {at[1]:,.0f} | {ef56:.4f} | {p50:.0f} | {p99:.0f}"
+        print(f"| {name} | {cells} |", flush=True)
 
 
 def main() -> None:
     """Run the comparisons."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with retrieval sets (*.npz)")
-    parser.add_argument("--only", action="append", default=[], help="clustered, or the name of a set")
+    parser.add_argument(
+        "--only", action="append", default=[], help="clustered, low, high, or the name of a set"
+    )
     parser.add_argument("--library", action="append", default=[], help="only this library (may be repeated)")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     sets: dict[str, Callable[[], tuple[np.ndarray, np.ndarray, str]]] = {
-        "clustered": lambda: (*clustered(100_000, 128, 1000, 0), "l2")
+        "clustered": lambda: (*clustered(100_000, 128, 1000, 0), "l2"),
+        "low": lambda: (*embedded(200_000, 128, 16, 1000), "l2"),
+        "high": lambda: (*clustered(200_000, 128, 20, 0), "l2"),
     }
     if options.data is not None:
         for path in sorted(options.data.glob("*.npz")):
