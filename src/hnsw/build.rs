@@ -258,6 +258,10 @@ impl Core {
         let (old, width) = (self.links.list(level, target), self.links.width(level));
         let mut new: Vec<u64> =
             new.iter().map(|link| link.source).filter(|&key| !old.contains(&slot_of(key))).collect();
+        // Between codes alone, a distance depends on whose side it is seen from: a pair may come with both.
+        new.sort_unstable_by_key(|&key| (slot_of(key), key));
+        new.dedup_by_key(|&mut key| slot_of(key));
+        new.sort_unstable();
         if old.len() + new.len() <= width {
             return old.iter().copied().chain(new.iter().map(|&key| slot_of(key))).collect();
         }

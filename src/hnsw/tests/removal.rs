@@ -478,3 +478,22 @@ fn quantized_rows_come_and_go() {
         }
     }
 }
+
+#[test]
+fn links_that_come_from_both_sides_are_taken_once() {
+    // Without the exact rows, a pair's distance depends on whose code is compared with whose.
+    for (storage, metric) in [(Storage::I8, Metric::L2), (Storage::F16, Metric::Cosine)] {
+        let params = Params { storage, rescore: false, m: 6, ef_construction: 40, ..params(metric) };
+        let mut index = HnswIndex::new(40, params).unwrap();
+        let mut rng = stream(0, "test", 0);
+        for round in 0..80 {
+            let vectors =
+                Array2::from_shape_fn((if round == 0 { 60 } else { 10 }, 40), |_| rng.normal() as f32);
+            index.add(vectors.view(), &mut Silent).unwrap();
+            let mut rows: Vec<i64> = index.rows().map(|row| row as i64).collect();
+            rng.shuffle(&mut rows);
+            index.remove(&rows[..rows.len() - 60], &mut Silent).unwrap();
+            assert!(HnswIndex::from_bytes(index.to_bytes()).is_ok(), "{storage:?}, round {round}");
+        }
+    }
+}
