@@ -3,6 +3,7 @@
 use super::HnswIndex;
 use super::build::batch_len;
 use super::links::Links;
+use super::rows::MAX_ROWS;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use ndarray::{ArrayView2, Axis, Slice};
@@ -55,6 +56,31 @@ impl HnswIndex {
                 )
             })?;
         }
+        Ok(())
+    }
+
+    /// Hands out the next `count` row numbers to nothing, as if those rows had been added and removed: so rows get the
+    /// numbers that they have elsewhere.
+    ///
+    /// More numbers than there are are refused with [`Error::Config`].
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ruvector_gnn::hnsw::{HnswIndex, Params};
+    /// use ruvector_gnn::monitor::Silent;
+    ///
+    /// let mut index = HnswIndex::new(2, Params::default())?;
+    /// index.skip_rows(7)?;
+    /// assert_eq!(index.add(array![[1.0, 0.0]].view(), &mut Silent)?, 7..8);
+    /// assert_eq!((index.len(), index.num_rows()), (1, 8));
+    /// # Ok::<(), ruvector_gnn::Error>(())
+    /// ```
+    pub fn skip_rows(&mut self, count: usize) -> Result<()> {
+        if count > MAX_ROWS - self.num_rows() {
+            let wanted = self.num_rows().saturating_add(count);
+            return Err(Error::Config(format!("an index hands out at most {MAX_ROWS} rows, got {wanted}")));
+        }
+        self.core.rows.skip(count);
         Ok(())
     }
 

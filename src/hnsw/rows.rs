@@ -90,6 +90,11 @@ impl Rows {
         slots
     }
 
+    /// Hands out the next `count` row numbers to nothing: they are as those of rows that were removed.
+    pub fn skip(&mut self, count: usize) {
+        self.slot_of.resize(self.slot_of.len() + count, NONE);
+    }
+
     /// Undoes the last [`hand_out`](Self::hand_out), which gave `slots` where there had been `held` in all.
     pub fn take_back(&mut self, slots: &[u32], held: usize) {
         self.slot_of.truncate(self.slot_of.len() - slots.len());
@@ -182,6 +187,9 @@ mod tests {
         assert_eq!((rows_by_slot(&rows), rows.slot(5), rows.free()), (vec![0, 5, 2, 4], Some(1), 0));
         rows.clear();
         assert_eq!((rows.len(), rows.slots(), rows.hand_out(1), rows.row(0)), (0, 0, vec![0], 6));
+        rows.skip(2);
+        assert_eq!((rows.len(), rows.handed_out(), rows.slot(8), rows.hand_out(1)), (1, 9, None, vec![1]));
+        assert_eq!((rows_by_slot(&rows), rows.is_whole()), (vec![6, 9], false));
     }
 
     #[test]

@@ -191,6 +191,25 @@ impl PyIndex {
         self.write(py, None, |index, monitor| index.remove(rows, monitor))
     }
 
+    /// Hand out the next `count` row numbers to nothing, as if those rows had been added and removed: so rows get the
+    /// numbers that they have elsewhere.
+    ///
+    /// Raises `ConfigError` for a count below 0 or beyond the numbers that there are.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import ruvector_gnn as rg
+    /// >>> index = rg.HNSWIndex(1, metric="l2")
+    /// >>> index.skip_rows(7)
+    /// >>> index.add([[0], [3]]), len(index), index.num_rows
+    /// (array([7, 8]), 2, 9)
+    fn skip_rows(&self, py: Python<'_>, count: i64) -> PyResult<()> {
+        self.write(py, None, |index, _| {
+            let refused = |_| Error::Config(format!("count must be at least 0, got {count}"));
+            index.skip_rows(usize::try_from(count).map_err(refused)?)
+        })
+    }
+
     /// Replace the vectors of `rows` by `vectors (n, dim)`; the rows keep their numbers and are linked anew.
     ///
     /// A call that is stopped by Ctrl-C has replaced the first of them, and says how many.

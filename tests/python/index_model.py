@@ -89,6 +89,10 @@ class Modelled:
         for row in rows.tolist():
             del self.held[row]
 
+    def skip(self, rng: np.random.Generator, count: int) -> None:
+        self.index.skip_rows(count)
+        self.next += count
+
     def refuse(self, rng: np.random.Generator, count: int) -> None:
         """Calls that name a row that is not held, or name one twice, change nothing."""
         gone = int(rng.choice(np.setdiff1d(np.arange(-1, self.next + 2), self.rows())))
@@ -105,6 +109,9 @@ class Modelled:
         for call in calls:
             with pytest.raises(rg.RowError):
                 call()
+        for beyond in (-1 - count, 2**32):
+            with pytest.raises(rg.ConfigError):
+                self.index.skip_rows(beyond)
         assert self.index.fingerprint == before
 
     def compact(self, rng: np.random.Generator, count: int) -> None:
@@ -226,6 +233,7 @@ CHANGES: tuple[Callable[[Modelled, np.random.Generator, int], None], ...] = (
     Modelled.refuse,
     Modelled.compact,
     Modelled.reopen,
+    Modelled.skip,
 )
 QUESTIONS: tuple[Callable[[Modelled, np.random.Generator, int], None], ...] = (
     Modelled.look,
