@@ -158,12 +158,33 @@ class SearchLearner:
         self._core.rollback()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the learner to one file, atomically. The index is saved on its own."""
+        """Write the learner to one file, atomically; the index is saved on its own.
+
+        The file holds a digest of each row that the learner knows, as the index holds it by now.
+        """
         self._core.save(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], index: HNSWIndex) -> SearchLearner:
-        """Read what `save` wrote, beside the index that it was trained on; another raises `ConfigError`."""
+        """Read what `save` wrote, beside the index that it was trained on.
+
+        Rows may have been added, removed and updated since. An index that has not handed out the rows that
+        the learner knows, or holds other vectors at more than half of those left, raises `ConfigError`.
+
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> import ruvector_gnn as rg
+        >>> rows = np.random.default_rng(0).normal(size=(50, 4))
+        >>> index = rg.HNSWIndex(4)
+        >>> _ = index.add(rows)
+        >>> learner = rg.SearchLearner(index).fit(rows[:20], [[row] for row in range(20)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "learner")
+        ...     learner.save(path)
+        ...     index.remove([3, 4])
+        ...     rg.SearchLearner.load(path, index).search(rows[5], k=1).rows
+        array([[5]])
+        """
         return cls._of(_core.Learner.load(path, index), index)
 
     @classmethod

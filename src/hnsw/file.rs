@@ -58,33 +58,6 @@ impl HnswIndex {
         u64::from(high.finalize()) << 32 | u64::from(low.finalize())
     }
 
-    /// A number that differs, but for a chance of 2^-64, between indexes of another metric or of other first `rows`
-    /// rows: their vectors, and which of them were removed. Rows added later and the links do not count. `None` if
-    /// fewer were handed out.
-    pub fn fingerprint_of(&self, rows: usize) -> Option<u64> {
-        if rows > self.num_rows() {
-            return None;
-        }
-        let head = format!("{} {} {rows}", self.params.metric.name(), self.dim());
-        let mut low = crc32fast::Hasher::new();
-        let mut high = crc32fast::Hasher::new_with_initial(0x9e37_79b9);
-        low.update(head.as_bytes());
-        for row in 0..rows as i64 {
-            let Some(slot) = self.core.rows.slot(row) else {
-                low.update(&row.to_le_bytes());
-                high.update(&[1]);
-                continue;
-            };
-            let vector = self.core.vectors.row(slot);
-            let bytes: &[u8] = bytemuck::cast_slice(&vector);
-            low.update(bytes);
-            high.update(&[0]); // at another place in each row, so that the sums are two
-            high.update(bytes);
-        }
-        high.update(head.as_bytes());
-        Some(u64::from(high.finalize()) << 32 | u64::from(low.finalize()))
-    }
-
     fn with_writer<R>(&self, task: impl FnOnce(Writer<'_>) -> R) -> R {
         let (rows, links) = (&self.core.rows, &self.core.links);
         let upper = links.upper();

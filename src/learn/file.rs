@@ -18,23 +18,25 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 const KIND: &str = "learner";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Numbers of a report before those of its families.
 const FIGURES: usize = 6;
 
 impl SearchLearner {
-    /// Writes the learner in the place of `path`, atomically; the index is saved on its own.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.with_writer(|writer| writer.save(path))
+    /// Writes the learner in the place of `path`, atomically, with a digest of each row that it knows, as `index` holds
+    /// it by now. The index is saved on its own. One of another dimension or metric is refused with [`Error::Config`].
+    pub fn save(&self, path: impl AsRef<Path>, index: &HnswIndex) -> Result<()> {
+        self.with_writer(index, |writer| writer.save(path))?
     }
 
     /// The bytes that [`save`](Self::save) writes.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.with_writer(|writer| writer.to_bytes())
+    pub fn to_bytes(&self, index: &HnswIndex) -> Result<Vec<u8>> {
+        self.with_writer(index, |writer| writer.to_bytes())
     }
 
-    /// Reads what [`save`](Self::save) wrote, to serve beside `index`: one whose first rows are not those of
-    /// the index learned on is refused with [`Error::Config`].
+    /// Reads what [`save`](Self::save) wrote, to serve beside `index`, which may have added, removed and updated rows
+    /// since. One that has not handed out the rows of the index learned on, or holds other vectors at more than half of
+    /// them, is refused with [`Error::Config`].
     pub fn load(path: impl AsRef<Path>, index: &HnswIndex) -> Result<Self> {
         Self::read(&Reader::open(path, KIND, VERSION)?, index)
     }
@@ -44,17 +46,20 @@ impl SearchLearner {
         Self::read(&Reader::from_bytes(bytes, KIND, VERSION)?, index)
     }
 
-    fn with_writer<R>(&self, task: impl FnOnce(Writer<'_>) -> R) -> R {
+    fn with_writer<R>(&self, index: &HnswIndex, task: impl FnOnce(Writer<'_>) -> R) -> Result<R> {
         let config =
             |value: Value| Writer::new(KIND, VERSION).section("config", value.to_string().into_bytes());
         let Some(state) = &self.state else {
-            return task(config(json!({ "seed": self.seed, "trained": false })));
+            return Ok(task(config(json!({ "seed": self.seed, "trained": false }))));
         };
+        state.same_kind(index)?;
+        let origin = state.origin.renewed(index)?;
         let log = state.memory.log();
         let report = state.figures();
         let indptr: Vec<u64> = log.indptr().iter().map(|&at| at as u64).collect();
         let mut writer = config(state.config(self.seed))
             .values("report", &report)
+            .values("row_digests", &origin.digests)
             .values("center", &state.space.center)
             .values("clicked_rows", state.clicks.docs())
             .values("click_counts", state.clicks.counts())
@@ -86,7 +91,7 @@ impl SearchLearner {
                 .values("neighbor_rows", &state.neighbors.rows)
                 .blocks("neighbor_means", &state.neighbors.means);
         }
-        task(writer)
+        Ok(task(writer))
     }
 
     fn read(reader: &Reader, index: &HnswIndex) -> Result<Self> {
@@ -99,9 +104,9 @@ impl SearchLearner {
         }
         let state = Saved { reader, config: &config }.state()?;
         state.same_kind(index)?;
-        if !state.origin.is_in(index) {
+        if !state.origin.is_in(index)? {
             return Err(Error::Config(
-                "load: the index is not the one that the learner was trained on (fingerprints of its rows differ)"
+                "load: the index is not the one that the learner was trained on (its rows hold other vectors)"
                     .into(),
             ));
         }
@@ -131,7 +136,6 @@ impl State {
         let families: Vec<&str> = report.families.iter().map(|family| family.0.as_str()).collect();
         json!({
             "seed": seed, "trained": true, "geometry": geometry, "scale": self.space.scale,
-            "rows": self.origin.rows, "fingerprint": format!("{:016x}", self.origin.fingerprint),
             "edge": self.candidate.edge, "memory": self.candidate.memory, "cold": self.candidate.cold,
             "centroid": self.candidate.centroid, "smooth": self.candidate.smooth,
             "gate": edges.map(|edges| edges.gate), "shrink": edges.map(|edges| edges.shrink),
@@ -192,11 +196,7 @@ impl Saved<'_> {
         let clicked = if searched { Some(self.table("clicked", clicks.len(), dim)?) } else { None };
         let past =
             if candidate.memory > 0.0 { Some(self.table("past", memory.log().len(), dim)?) } else { None };
-        let text = config["fingerprint"].as_str().and_then(|text| u64::from_str_radix(text, 16).ok());
-        let fingerprint = text.ok_or_else(|| reader.damaged("config: fingerprint is not a number"))?;
-        let rows = config["rows"].as_u64().and_then(|rows| usize::try_from(rows).ok());
-        let rows = rows.ok_or_else(|| reader.damaged("config: rows is not a number"))?;
-        let (origin, report) = (Origin { rows, fingerprint }, self.report()?);
+        let (origin, report) = (Origin { digests: reader.values("row_digests")? }, self.report()?);
         let neighbors = if candidate.smooth == 0.0 { Neighbors::default() } else { self.neighbors(dim)? };
         Ok(State {
             space,

@@ -232,7 +232,7 @@ impl Snapshot {
             num_rows: index.num_rows(),
             vectors: index.vectors(None)?.into_raw_vec_and_offset().0,
             links: index.graph(0)?,
-            origin: Origin::of(index),
+            origin: Origin::of(index)?,
         })
     }
 
@@ -297,8 +297,14 @@ impl Snapshot {
             seed,
         };
         let fitted = fit::fit(task, &mut training)?;
-        let served =
-            state::Served { space, docs: &docs, neighbors, rows: &self.rows, log: &log, origin: self.origin };
+        let served = state::Served {
+            space,
+            docs: &docs,
+            neighbors,
+            rows: &self.rows,
+            log: &log,
+            origin: self.origin.clone(),
+        };
         let mut stage = stage::Stage { monitor, start: TRAINED, end: stage::WHOLE };
         let state = State::new(fitted, served, seed, &mut stage)?;
         stage.step(1, 1, &[])?;

@@ -9,9 +9,10 @@ use super::log::Log;
 use super::memory::{Memory, NEIGHBORS, best};
 use super::space::{Geometry, Space};
 use crate::error::Result;
-use crate::hnsw::{HnswIndex, Metric, Params};
+use crate::hnsw::{HnswIndex, Metric, Params, Storage};
 use crate::monitor::Monitor;
 use crate::simd;
+use crate::threads;
 use ndarray::ArrayView2;
 
 /// Up to this many vectors a scan is as fast as a walk.
@@ -109,24 +110,58 @@ impl Neighbors {
     }
 }
 
-/// The rows of an index at the time of training: what a learner may be loaded beside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The rows of an index that a learner knows, by what it may be loaded beside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Origin {
-    pub rows: usize,
-    pub fingerprint: u64,
+    /// A digest of the vector of each row number handed out; [`NONE`] for rows that were not held.
+    pub digests: Vec<u32>,
 }
+
+/// No vector: another digest takes the place of this one.
+const NONE: u32 = 0;
+
+/// Rows that one task reads.
+const ROWS: usize = 4096;
 
 impl Origin {
     /// All rows of an index as it stands.
-    pub fn of(index: &HnswIndex) -> Self {
-        let rows = index.num_rows();
-        Self { rows, fingerprint: index.fingerprint_of(rows).expect("its own rows") }
+    pub fn of(index: &HnswIndex) -> Result<Self> {
+        Ok(Self { digests: digests(index, index.num_rows())? })
     }
 
-    /// Whether an index holds these rows; it may hold more.
-    pub fn is_in(&self, index: &HnswIndex) -> bool {
-        index.fingerprint_of(self.rows) == Some(self.fingerprint)
+    /// The same rows, as an index holds them by now.
+    pub fn renewed(&self, index: &HnswIndex) -> Result<Self> {
+        Ok(Self { digests: digests(index, self.digests.len().min(index.num_rows()))? })
     }
+
+    /// Whether an index has handed out these rows, and holds at least half of those that it did not remove with the
+    /// vectors that they had. It may hold more.
+    pub fn is_in(&self, index: &HnswIndex) -> Result<bool> {
+        if self.digests.len() > index.num_rows() {
+            return Ok(false);
+        }
+        let held = digests(index, self.digests.len())?;
+        let pairs = || held.iter().zip(&self.digests).filter(|(now, _)| **now != NONE);
+        Ok(2 * pairs().filter(|(now, then)| now == then).count() >= pairs().count())
+    }
+}
+
+/// The digests of an index's first `rows` rows.
+fn digests(index: &HnswIndex, rows: usize) -> Result<Vec<u32>> {
+    let Params { storage, rescore, .. } = index.params();
+    // Codes of a byte are taken anew whenever ranges widen, and what they decode to then differs a little.
+    let lasting = *rescore || *storage != Storage::I8;
+    let digest = |row: i64| {
+        Ok(match index.contains(row) {
+            false => NONE,
+            true if lasting => crc32fast::hash(bytemuck::cast_slice(&index.vector(row)?)).max(NONE + 1),
+            true => NONE + 1,
+        })
+    };
+    let parts = threads::map(rows.div_ceil(ROWS), |part| {
+        (part * ROWS..rows.min((part + 1) * ROWS)).map(|row| digest(row as i64)).collect::<Result<Vec<_>>>()
+    });
+    Ok(parts.into_iter().collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// What a fit was made on: documents in the learner's space, their row numbers, and the log over them.

@@ -1,10 +1,10 @@
 //! The learner as a whole, on a small world where what to learn is known.
 
 use super::*;
-use crate::hnsw::Params;
+use crate::hnsw::{Params, Storage};
 use crate::monitor::Silent;
 use crate::rng::stream;
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 
 const DIM: usize = 16;
 
@@ -33,6 +33,10 @@ fn world(queries: usize, seed: u64) -> World {
         }
     }
     World { docs, queries: asked, clicks }
+}
+
+fn first(rows: &Array2<f32>, count: usize) -> ArrayView2<'_, f32> {
+    rows.view().split_at(Axis(0), count).0
 }
 
 fn index(docs: &Array2<f32>, metric: Metric) -> HnswIndex {
@@ -117,7 +121,8 @@ fn the_same_bits_on_any_number_of_threads() {
     let mut files = Vec::new();
     for threads in [1, 2, 4] {
         crate::threads::set_num_threads(threads).unwrap();
-        files.push(trained(Metric::Cosine).1.to_bytes());
+        let (index, learner) = trained(Metric::Cosine);
+        files.push(learner.to_bytes(&index).unwrap());
     }
     assert!(files[0] == files[1] && files[1] == files[2]);
 }
@@ -125,7 +130,7 @@ fn the_same_bits_on_any_number_of_threads() {
 #[test]
 fn a_saved_learner_serves_the_same_and_only_beside_its_index() {
     let (trained_on, learner) = trained(Metric::Cosine);
-    let loaded = SearchLearner::from_bytes(learner.to_bytes(), &trained_on).unwrap();
+    let loaded = SearchLearner::from_bytes(learner.to_bytes(&trained_on).unwrap(), &trained_on).unwrap();
     let future = world(50, 6);
     let found = |learner: &SearchLearner| {
         learner.search(&trained_on, future.queries.view(), 7, None, Order::Learned).unwrap()
@@ -133,15 +138,18 @@ fn a_saved_learner_serves_the_same_and_only_beside_its_index() {
     assert_eq!(found(&loaded), found(&learner));
     assert_eq!(loaded.report(), learner.report());
     let other = index(&future.queries, Metric::Cosine);
-    assert!(matches!(SearchLearner::from_bytes(learner.to_bytes(), &other), Err(Error::Config(_))));
+    assert!(matches!(
+        SearchLearner::from_bytes(learner.to_bytes(&trained_on).unwrap(), &other),
+        Err(Error::Config(_))
+    ));
     let mut grown = trained_on.clone();
     grown.add(future.queries.view(), &mut Silent).unwrap();
-    let beside_more = SearchLearner::from_bytes(learner.to_bytes(), &grown).unwrap();
+    let beside_more = SearchLearner::from_bytes(learner.to_bytes(&trained_on).unwrap(), &grown).unwrap();
     let old: Vec<i64> = trained_on.rows().map(|row| row as i64).collect();
     let only = Some(Filter::Rows(&old));
     let among_old = beside_more.search(&grown, future.queries.view(), 7, only, Order::Learned).unwrap();
     assert_eq!(among_old, found(&learner));
-    let bytes = learner.to_bytes();
+    let bytes = learner.to_bytes(&trained_on).unwrap();
     for at in (0..bytes.len()).step_by(bytes.len() / 97) {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1;
@@ -150,8 +158,58 @@ fn a_saved_learner_serves_the_same_and_only_beside_its_index() {
             "byte {at}"
         );
     }
-    let untrained = SearchLearner::from_bytes(SearchLearner::new(9).to_bytes(), &trained_on).unwrap();
+    let untrained =
+        SearchLearner::from_bytes(SearchLearner::new(9).to_bytes(&trained_on).unwrap(), &trained_on).unwrap();
     assert_eq!((untrained.seed(), untrained.report()), (9, None));
+}
+
+#[test]
+fn a_saved_learner_follows_removals_and_updates_as_one_in_memory_does() {
+    let (mut index, learner) = trained(Metric::Cosine);
+    let future = world(50, 6);
+    let found = |learner: &SearchLearner, index: &HnswIndex| {
+        learner.search(index, future.queries.view(), 7, None, Order::Learned).unwrap()
+    };
+    let before = learner.to_bytes(&index).unwrap();
+    let rows: Vec<i64> = (0..200).collect();
+    let others = world(200, 9).queries;
+    let beside = |bytes: &[u8], index: &HnswIndex| SearchLearner::from_bytes(bytes.to_vec(), index);
+    for changed in [0, 40, 80] {
+        index.update(&rows[changed..changed + 40], first(&others, 40), &mut Silent).unwrap();
+        index.remove(&rows[150 + changed / 8..155 + changed / 8], &mut Silent).unwrap();
+        // Updated are 40 of 195 rows, 80 of 190, 120 of 185.
+        match beside(&before, &index) {
+            Ok(loaded) => assert!(changed < 80 && found(&loaded, &index) == found(&learner, &index)),
+            Err(Error::Config(_)) => assert_eq!(changed, 80),
+            Err(other) => panic!("{other}"),
+        }
+        let after = beside(&learner.to_bytes(&index).unwrap(), &index).unwrap();
+        assert_eq!(found(&after, &index), found(&learner, &index));
+    }
+    index.remove(&index.rows().map(|row| row as i64).collect::<Vec<_>>(), &mut Silent).unwrap();
+    assert!(beside(&before, &index).is_ok(), "of no row is anything else known than that it was removed");
+    index.add(first(&others, 1), &mut Silent).unwrap();
+    assert!(beside(&before, &index).is_ok());
+    let mut fewer = HnswIndex::new(DIM, Params::default()).unwrap();
+    fewer.add(first(&future.docs, 199), &mut Silent).unwrap();
+    assert!(matches!(beside(&before, &fewer), Err(Error::Config(_))));
+}
+
+#[test]
+fn bytes_that_are_coded_anew_are_not_another_index() {
+    let past = world(600, 2);
+    for storage in [Storage::F16, Storage::I8, Storage::Binary] {
+        let params = Params { storage, rescore: false, ..Params::default() };
+        let mut index = HnswIndex::new(DIM, params).unwrap();
+        index.add(past.docs.view(), &mut Silent).unwrap();
+        let mut learner = SearchLearner::new(0);
+        learner.fit(&index, past.queries.view(), &past.clicks, &mut Silent).unwrap();
+        let bytes = learner.to_bytes(&index).unwrap();
+        let mut axis = Array2::from_elem((1, DIM), 1e-3);
+        axis[(0, 0)] = 1.0;
+        index.add(axis.view(), &mut Silent).unwrap(); // beyond all ranges
+        assert!(SearchLearner::from_bytes(bytes, &index).is_ok(), "{storage:?}");
+    }
 }
 
 #[test]
@@ -167,15 +225,14 @@ fn filters_added_rows_and_rollback() {
         learner.search(&index, future.queries.view(), 3, Some(Filter::Mask(&none)), Order::Learned).unwrap();
     assert!(empty.rows.iter().all(|&row| row == -1) && empty.scores.iter().all(|&v| v == f32::NEG_INFINITY));
     // A row that fits a query better than any other, added after training, is found and counts as never clicked.
-    let explained =
-        learner.explain(&index, future.queries.view().split_at(ndarray::Axis(0), 1).0, 5).unwrap();
+    let explained = learner.explain(&index, first(&future.queries, 1), 5).unwrap();
     assert!(explained.score.is_finite());
     let all = learner.search(&index, future.queries.view(), 500, None, Order::Learned).unwrap();
     assert_eq!(all.rows.row(0).iter().filter(|&&row| row >= 0).count(), 200);
-    index.add(future.docs.view().split_at(ndarray::Axis(0), 5).0, &mut Silent).unwrap();
+    index.add(first(&future.docs, 5), &mut Silent).unwrap();
     let later = learner.search(&index, future.queries.view(), 500, None, Order::Learned).unwrap();
     assert_eq!(later.rows.row(0).iter().filter(|&&row| row >= 0).count(), 205);
-    let parts = learner.explain(&index, future.queries.view().split_at(ndarray::Axis(0), 1).0, 203).unwrap();
+    let parts = learner.explain(&index, first(&future.queries, 1), 203).unwrap();
     assert_eq!(parts.clicks, 0.0);
     learner.rollback().unwrap();
     assert!(learner.report().is_none() && learner.rollback().is_err());
@@ -239,7 +296,7 @@ fn untrained_edges_and_neighbours_enter_the_score_as_written_and_survive_a_file(
             let rest = state.candidate.memory * parts.votes + parts.bonus - 0.2 * neighbors;
             assert!(close(parts.score, 0.5 * base + 0.5 * centroid + rest), "{metric:?} {row}");
         }
-        let loaded = SearchLearner::from_bytes(learner.to_bytes(), &index).unwrap();
+        let loaded = SearchLearner::from_bytes(learner.to_bytes(&index).unwrap(), &index).unwrap();
         let rank =
             |learner: &SearchLearner| learner.search(&index, query.view(), 20, None, Order::Learned).unwrap();
         assert_eq!(rank(&loaded), rank(&learner));
@@ -265,7 +322,7 @@ fn untrained_edges_alone_serve_without_models() {
         neighbors: Vec::new(),
         rows: &snapshot.rows,
         log: &log,
-        origin: snapshot.origin,
+        origin: snapshot.origin.clone(),
     };
     let mut learner = SearchLearner::new(0);
     learner.install(Learned(Box::new(State::new(fitted, served, 0, &mut Silent).unwrap())));
@@ -273,7 +330,7 @@ fn untrained_edges_alone_serve_without_models() {
     let quality =
         |order| learner.evaluate(&index, future.queries.view(), &future.clicks, order).unwrap().ndcg_10;
     assert!(quality(Order::Learned) > quality(Order::Plain) + 0.1);
-    let loaded = SearchLearner::from_bytes(learner.to_bytes(), &index).unwrap();
+    let loaded = SearchLearner::from_bytes(learner.to_bytes(&index).unwrap(), &index).unwrap();
     let rank = |learner: &SearchLearner| {
         learner.search(&index, future.queries.view(), 10, None, Order::Learned).unwrap()
     };

@@ -145,7 +145,7 @@ impl PyLearner {
     }
 
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        self.read(py, |learner, _| learner.save(path))
+        self.read(py, |learner, index| learner.save(path, index))
     }
 
     #[staticmethod]
@@ -155,7 +155,7 @@ impl PyLearner {
     }
 
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = self.read(py, |learner, _| Ok(learner.to_bytes()))?;
+        let bytes = self.read(py, |learner, index| learner.to_bytes(index))?;
         Ok(PyBytes::new(py, &bytes))
     }
 

@@ -118,7 +118,26 @@ def test_removed_rows_are_not_served_and_updated_rows_are_ranked_by_what_they_ar
     assert not np.isin(learner.search(queries, k=20).rows, gone).any()
 
 
-def test_save_load_pickle_and_fingerprint(trained: rg.SearchLearner, tmp_path: Path) -> None:
+def test_a_saved_learner_follows_what_was_removed_and_updated_since(tmp_path: Path) -> None:
+    docs, queries, relevant = world(600, 2)
+    learner = rg.SearchLearner(build(docs)).fit(queries, relevant)
+    index, path = learner.index, tmp_path / "learner"
+    learner.save(path)
+    index.remove(np.arange(0, 200, 2))
+    index.update([1, 3], docs[[2, 4]])
+    index.add(docs[:5])
+    for copy in (rg.SearchLearner.load(path, index), pickle.loads(pickle.dumps(learner))):
+        np.testing.assert_array_equal(copy.search(queries).rows, learner.search(queries).rows)
+    index.update(index.rows(), docs[: len(index)])  # others than those that it learned from
+    with pytest.raises(rg.ConfigError, match="was trained on"):
+        rg.SearchLearner.load(path, index)
+    copy = pickle.loads(pickle.dumps(learner))
+    np.testing.assert_array_equal(copy.search(queries).rows, learner.search(queries).rows)
+    learner.save(path)
+    rg.SearchLearner.load(path, index)
+
+
+def test_save_load_and_refusals(trained: rg.SearchLearner, tmp_path: Path) -> None:
     _, queries, _ = world(30, 8)
     path = tmp_path / "learner"
     trained.save(path)
@@ -126,8 +145,9 @@ def test_save_load_pickle_and_fingerprint(trained: rg.SearchLearner, tmp_path: P
     loaded = rg.SearchLearner.load(path, trained.index)
     np.testing.assert_array_equal(loaded.search(queries).scores, expected.scores)
     assert loaded.report() == trained.report()
-    with pytest.raises(rg.ConfigError, match="fingerprint"):
-        rg.SearchLearner.load(path, build(queries))
+    for other in (build(queries), build(world(30, 9)[0][::-1])):
+        with pytest.raises(rg.ConfigError, match="was trained on"):
+            rg.SearchLearner.load(path, other)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
