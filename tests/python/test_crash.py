@@ -142,7 +142,9 @@ def steps() -> list[Step]:
         lambda db: db.record_all([(vectors(1, seed)[0], [1, "late"]) for seed in (4, 5)]),
         lambda db: db.learn(),
         lambda db: db.delete(["late", 2]),
+        lambda db: db.compact(),
         lambda db: db.add("last", vectors(1, 6)[0]),
+        lambda db: db.delete(3),
         lambda db: db.close(),
     ]
 
@@ -152,6 +154,8 @@ def recovering() -> list[Step]:
     return [
         lambda db: db.upsert([1, "after"], vectors(2, 7), [None, {"n": 9}]),
         lambda db: db.delete("last"),
+        lambda db: db.compact(),
+        lambda db: db.upsert([1, "later"], vectors(2, 9)),
         lambda db: db.checkpoint(),
     ]
 
@@ -224,21 +228,23 @@ def check_killed(folder: Path, some: list[Step], every: int, base: Path | None =
             database.add("then", vectors(1, 8)[0])
             assert database.search(vectors(1, 8)[0], k=1, learned=False).ids == ["then"]
             database.verify()
-        assert not [entry.name for entry in path.iterdir() if entry.name.startswith(".")]
+        parts = [entry for entry in path.iterdir() if not entry.name.startswith("catalog")]
+        assert len(parts) == len({part.suffix for part in parts}), "a file is left over"
         shutil.rmtree(path)
     raise AssertionError("the writer never ended")
 
 
 def crashed(folder: Path) -> Path:
-    """A database whose writer died while it took a snapshot, with rows behind the last one."""
+    """A database whose writer died while it compacted, with rows and deaths behind the last snapshot."""
     path = folder / "crashed.rvdb"
     live = VectorDB.open(folder / "live.rvdb", dim=DIM)
     for step in steps()[:-1]:
         step(live)
     shutil.copytree(live.path, path)
     live.close()
-    (path / ".index-000003.hnsw.1-0.tmp").write_bytes(b"RUVECGNN")
-    (path / "index-000003.hnsw").write_bytes(b"RUVECGNN")
+    (path / ".index-000004.hnsw.1-0.tmp").write_bytes(b"RUVECGNN")
+    (path / "index-000004.hnsw").write_bytes(b"RUVECGNN")
+    (path / "vectors-000004.f32").write_bytes(b"RVDBVEC1")
     return path
 
 
@@ -259,6 +265,11 @@ def test_a_writer_that_recovers_and_is_killed_loses_nothing(tmp_path: Path) -> N
 
 
 @traced
+def test_a_compaction_that_is_killed_at_any_call_costs_nothing(tmp_path: Path) -> None:
+    assert check_killed(tmp_path, [lambda db: db.compact()], 1, crashed(tmp_path)) > 20
+
+
+@traced
 @pytest.mark.long
 @pytest.mark.parametrize("rebuild", [False, True])
 def test_a_writer_that_recovers_and_is_killed_at_any_call_loses_nothing(
@@ -274,7 +285,7 @@ def check_power(tmp_path: Path, every: int, synchronous: str) -> tuple[int, int]
     the last checkpoint, and what came after it may be lost, or found to be.
     """
     expected = states(tmp_path / "model.rvdb", steps())
-    lasting = (0, 1, 6, 9, len(steps()) + 1)  # creation, checkpoint, learn, close
+    lasting = (0, 1, 6, 9, 11, len(steps()) + 1)  # creation, checkpoint, learn, compact, close
     root, spare = tmp_path / "root", tmp_path / "spare"
     root.mkdir()
     spare.mkdir()
@@ -392,7 +403,7 @@ def logged(folder: Path) -> tuple[Path, list[object]]:
     live, copy = folder / "live.rvdb", folder / "copy.rvdb"
     database = VectorDB.open(live, dim=DIM)
     known = [content(live)]
-    for step in (*steps()[:4], *steps()[5:7], *steps()[8:10]):
+    for step in (*steps()[:4], *steps()[5:7], steps()[8], *steps()[10:12]):
         step(database)
         known.append(content(live))
     shutil.copytree(live, copy)

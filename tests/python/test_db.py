@@ -275,7 +275,7 @@ def overwrite(path, name, offset, data):
 
 
 def other_version(path):
-    fields = struct.pack("<8sII", b"RVDBVEC1", 2, DIM)
+    fields = struct.pack("<8sIIIII", b"RVDBVEC1", 9, DIM, 0, 0, 0)
     overwrite(path, "vectors.f32", 0, fields + struct.pack("<I", zlib.crc32(fields)))
 
 
@@ -287,7 +287,7 @@ def other_version(path):
         (lambda path: (path / "vectors.f32").unlink(), "missing"),
         (lambda path: overwrite(path, "vectors.f32", 0, b"PK"), "not a vectors file"),
         (lambda path: overwrite(path, "vectors.f32", 12, b"\x09"), "header is damaged"),
-        (other_version, "version 2"),
+        (other_version, "version 9"),
         (lambda path: damage_catalog(path, "PRAGMA user_version = 9"), "schema version 9"),
         (lambda path: damage_catalog(path, "PRAGMA application_id = 1"), "not a catalog"),
         (lambda path: damage_catalog(path, "DROP TABLE settings"), "tables"),

@@ -141,9 +141,10 @@ def test_opening_checks_and_indexes_only_what_the_snapshot_lacks(tmp_path: Path)
         shutil.copytree(path, tmp_path / "killed.rvdb")
     statements: list[str] = []
     with VectorDB.open(tmp_path / "killed.rvdb", mode="r") as database:
-        assert database._live.snapshot_rows == 20 and database._live.index.num_rows == 22
+        assert database._live._saved == (20, 0) and database._live.index.num_rows == 22
+        committed = database._store.reading(lambda settings, committed: committed)
         database._store.catalog._connection.set_trace_callback(statements.append)
-        database._store.check_documents(database._store.vectors.rows(22), 20, 22)
+        database._store.check_documents(committed, 20, 22)
     assert len(statements) == 1
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE documents (row INTEGER PRIMARY KEY, id, metadata, crc)")
@@ -198,7 +199,7 @@ def test_options_that_no_index_takes_make_no_database(tmp_path: Path) -> None:
 
 
 def test_a_search_catches_up_with_an_interrupted_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(rows: list[int]) -> None:
+    def interrupted(**options: object) -> None:
         raise KeyboardInterrupt
 
     with VectorDB.open(tmp_path / "a.rvdb", dim=DIM) as database:
@@ -208,8 +209,8 @@ def test_a_search_catches_up_with_an_interrupted_add(tmp_path: Path, monkeypatch
             lambda: database.delete("kept"),
         ):
             with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-                patch.setattr(database._live, "bury", interrupted)
+                patch.setattr(database._live, "follow", interrupted)
                 call()
         hits = database.search(vectors(2, 1)[1], k=5)
         assert hits.ids[0] == "new" and set(hits.ids) == {"old", "new"}
-        assert len(database._live.living) == 2
+        assert database._live.index.rows().tolist() == [2, 3]

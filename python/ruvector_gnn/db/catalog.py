@@ -2,9 +2,10 @@
 
 A vector counts once the row of `documents` that names it is committed. Rows are numbered in the order of the
 vectors file and never reused: an upsert takes a new row, and the old one is dead. `settings` holds what has
-one value: the shape of the database, how many rows of the vectors file are committed, how many of them are
-dead, and the names of the snapshots of index and model. `dead` lists the rows that no document has any more,
-so that opening need not go through all that live. Rows of all other tables carry a checksum.
+one value: the shape of the database, how many rows were ever committed, how many of them are dead, and the
+names of the vectors file and of the snapshots of index and model. `dead` lists, in order, the rows that have
+died since the last compaction, so that an index takes in what it has not seen yet. Rows of all other tables
+carry a checksum.
 """
 
 import json
@@ -23,19 +24,22 @@ from ruvector_gnn.errors import FormatError
 Id = int | str
 
 APPLICATION_ID = 0x52564442  # "RVDB"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = (
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value, crc INTEGER NOT NULL) WITHOUT ROWID",
     # `id` has no type so that 1 and '1' stay two ids.
     "CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, metadata TEXT,"
     " crc INTEGER NOT NULL)",
-    "CREATE TABLE dead (row INTEGER PRIMARY KEY)",
+    "CREATE TABLE dead (number INTEGER PRIMARY KEY, row INTEGER NOT NULL)",
     "CREATE TABLE impressions (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,"
     " query BLOB NOT NULL, clicked TEXT NOT NULL, shown TEXT, explored INTEGER NOT NULL,"
     " crc INTEGER NOT NULL)",
 )
 SETTINGS = frozenset(
-    ("dim", "metric", "index_options", "rows", "dead", "index_file", "model_file", "snapshot_number")
+    (
+        *("dim", "metric", "index_options", "rows", "dead"),
+        *("vectors_file", "index_file", "model_file", "file_number"),
+    )
 )
 _CHUNK = 500  # SQLite before 3.32 takes 999 parameters
 
@@ -196,15 +200,28 @@ class Catalog:
             )
         }
 
-    def forget(self, rows: Iterable[int]) -> None:
+    def forget(self, rows: Sequence[int]) -> None:
         """Drop the documents of some rows, which are dead from now on, within the caller's transaction."""
-        gone = [(row,) for row in rows]
-        self.execute_many("DELETE FROM documents WHERE row = ?", gone)
-        self.execute_many("INSERT INTO dead VALUES (?)", gone)
+        dead = int(self.settings()["dead"])
+        self.execute_many("DELETE FROM documents WHERE row = ?", ((row,) for row in rows))
+        self.execute_many("INSERT INTO dead VALUES (?, ?)", enumerate(rows, start=dead))
+        self.set(dead=dead + len(rows))
 
-    def dead(self) -> list[int]:
-        """The rows that are dead, rising."""
-        return [row for (row,) in self.execute("SELECT row FROM dead ORDER BY row")]
+    def dead(self, first: int = 0) -> list[tuple[int, int]]:
+        """Number and row of each that died since the last compaction, from a number on, in order."""
+        listed = self.execute("SELECT number, row FROM dead WHERE number >= ? ORDER BY number", (first,))
+        for number, row in listed:
+            if not isinstance(row, int):
+                raise FormatError(f"{self.path}: dead row {number} is damaged: it is {row!r}")
+        return listed
+
+    def forget_dead(self) -> None:
+        """Empty the list of the dead, whom index and vectors file don't hold any more."""
+        self.execute("DELETE FROM dead")
+
+    def rows(self) -> list[int]:
+        """All live rows, rising."""
+        return [row for (row,) in self.execute("SELECT row FROM documents ORDER BY row")]
 
     def matching(self, condition: Condition) -> list[int]:
         """The live rows, rising, for which a condition holds."""

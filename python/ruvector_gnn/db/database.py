@@ -16,12 +16,13 @@ from ruvector_gnn._core import Graph
 from ruvector_gnn.db import arguments, log, verify
 from ruvector_gnn.db.arguments import Ids
 from ruvector_gnn.db.catalog import Id, document_crc
-from ruvector_gnn.db.encoder import Encoder, living_graph, rank_encoded
+from ruvector_gnn.db.encoder import Encoder, rank_encoded
 from ruvector_gnn.db.exploration import Exploration
 from ruvector_gnn.db.learning import train
-from ruvector_gnn.db.live import Live, Rows
+from ruvector_gnn.db.live import Live
 from ruvector_gnn.db.results import Metadata, Record, Records, SearchResult
-from ruvector_gnn.db.store import Store, Wishes, open_store
+from ruvector_gnn.db.store import Settings, Store, Wishes, open_store
+from ruvector_gnn.db.vector_file import Committed, Rows
 from ruvector_gnn.db.vectors import Vectors, checked, checked_query
 from ruvector_gnn.db.where import Where, condition
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError
@@ -78,7 +79,7 @@ class VectorDB:
         try:
             return cls(store, seed=seed)
         except BaseException:
-            store.release()
+            store.close()
             raise
 
     @property
@@ -106,7 +107,8 @@ class VectorDB:
     def __len__(self) -> int:
         """The number of documents."""
         self._check_open()
-        return int(self._store.catalog.one("SELECT count(*) FROM documents"))
+        settings = self._store.catalog.settings()
+        return int(settings["rows"]) - int(settings["dead"])
 
     def __contains__(self, identity: object) -> bool:
         """Whether a document has this id."""
@@ -150,7 +152,7 @@ class VectorDB:
         self, ids: Ids, vectors: npt.ArrayLike, metadata: object, *, replace: bool, progress: bool
     ) -> None:
         names = arguments.distinct(ids)
-        rows = checked(vectors, self.dimensions, self.metric)
+        rows = checked(vectors, self.dimensions, self.metric, largest=self._store.largest)
         if len(rows) != len(names):
             raise ConfigError(f"got {len(names)} ids for {len(rows)} vectors")
         texts = arguments.metadata_texts(metadata, len(names))
@@ -162,10 +164,10 @@ class VectorDB:
                 raise ConfigError(f"ids: {next(iter(old))!r} exists already; upsert replaces")
             settings = catalog.settings()
             start = int(settings["rows"])
-            self._store.vectors.append(rows, start, sync=self._store.sync)
+            self._store.vectors(settings).append(rows, start, sync=self._store.sync)
             with self._live.committing():
                 with catalog.transaction():
-                    catalog.forget(old.values())
+                    catalog.forget(list(old.values()))
                     catalog.execute_many(
                         "INSERT INTO documents VALUES (?, ?, ?, ?)",
                         (
@@ -173,8 +175,7 @@ class VectorDB:
                             for place, (name, text) in enumerate(zip(names, texts, strict=True))
                         ),
                     )
-                    catalog.set(rows=start + len(names), dead=int(settings["dead"]) + len(old))
-                self._live.bury(list(old.values()))
+                    catalog.set(rows=start + len(names))
                 self._live.follow(written=start, progress=progress)
             if self._live.wants_snapshot():
                 self._live.snapshot()
@@ -182,7 +183,7 @@ class VectorDB:
     def delete(self, ids: Ids) -> None:
         """Remove documents. Raises `NotFoundError` for an unknown id, and then none is removed.
 
-        Their rows stay in the vectors file and in the index as dead rows, which every search leaves out.
+        They leave the index at once; their bytes stay in the vectors file until `compact`.
         """
         names = list(dict.fromkeys(arguments.id_list(ids)))
         catalog = self._store.catalog
@@ -191,10 +192,10 @@ class VectorDB:
             rows = self._known(names)
             with self._live.committing():
                 with catalog.transaction():
-                    dead = int(catalog.settings()["dead"])
                     catalog.forget(rows)
-                    catalog.set(dead=dead + len(rows))
-                self._live.bury(rows)
+                self._live.follow()
+            if self._live.wants_snapshot():
+                self._live.snapshot()
 
     def get(self, ids: Ids) -> Record | Records:
         """The stored vector and metadata of one id (a `Record`) or of several (`Records`, in the order
@@ -204,13 +205,13 @@ class VectorDB:
         """
         self._check_open()
         names = arguments.id_list(ids)
-        catalog = self._store.catalog
-        with catalog.transaction("DEFERRED"):
+
+        def read(settings: Settings, committed: Committed) -> Records:
             rows = self._known(names)
-            committed = self._store.vectors.rows(int(catalog.settings()["rows"]))
-            texts = self._store.metadata(names, rows, committed)
-        vectors = np.array(committed[np.array(rows, dtype=np.int64)])
-        records = Records(names, vectors, [self._metadata(text) for text in texts])
+            metadata = [self._metadata(text) for text in self._store.metadata(names, rows, committed)]
+            return Records(names, np.array(committed.take(rows)), metadata)
+
+        records = self._store.reading(read)
         return records[0] if arguments.is_single(ids) else records
 
     def _known(self, names: Sequence[Id], what: str = "ids") -> list[int]:
@@ -241,7 +242,7 @@ class VectorDB:
         test = None if where is None else condition(where)
         self._check_open()
         self._live.refresh()
-        allowed = self._live.living
+        allowed = None
         if test is not None:
             allowed = np.array(self._store.catalog.matching(test), dtype=np.int64)
             # Committed by another thread, but not indexed yet.
@@ -328,14 +329,15 @@ class VectorDB:
         """The index's neighbour graph at level 0; node i is row i of `get_all_vectors` and `ids()[i]`."""
         self._check_open()
         self._live.refresh()
-        return living_graph(self._live)
+        return self._live.graph()
 
     def get_all_vectors(self) -> Vectors:
-        """All vectors (n, dim), in the order of `ids()`; mapped from the file where nothing was deleted."""
+        """All vectors (n, dim), in the order of `ids()`; mapped from the file where no row in it is dead."""
         self._check_open()
         self._live.refresh()
-        committed, living = self._store.vectors.rows(self._live.index.num_rows), self._live.living
-        return committed if living is None else committed[living]
+        rows = self._live.index.rows()
+        # What another process has deleted and compacted away meanwhile is not there.
+        return self._store.reading(lambda settings, committed: committed.take(committed.known(rows)))
 
     # --- the files
     def stats(self) -> dict[str, Any]:
@@ -359,6 +361,31 @@ class VectorDB:
             self._live.follow()
             self._live.snapshot()
 
+    def compact(self) -> None:
+        """Give back the space of deleted and replaced documents, in the files and in memory.
+
+        What lives is written to a new vectors file and a new snapshot, which one commit names; then the old
+        files are removed. A crash at any instant leaves the old ones or the new ones. Readers switch over;
+        what they have mapped stays readable. Ids, searches, log and model are the same afterwards. While it
+        runs, the living vectors and the index are on the disk twice.
+
+        Raises `FormatError` if a document is damaged and `OSError` if the disk is full; then nothing has
+        changed.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, VectorDB.open(f"{folder}/a.rvdb", dim=2) as db:
+        ...     db.add(["a", "b", "c"], [[1, 0], [0, 1], [1, 1]])
+        ...     db.delete(["a", "c"])
+        ...     before = db.stats()["dead_rows"]
+        ...     db.compact()
+        ...     before, db.stats()["dead_rows"], db.search([0, 1]).ids
+        (2, 0, ['b'])
+        """
+        with self._writing:
+            self._check_open(writing=True)
+            self._live.follow()
+            self._live.compact()
+
     def close(self) -> None:
         """Save the index if it has grown, and let go of all files, even if that fails; a second call does
         nothing."""
@@ -370,7 +397,7 @@ class VectorDB:
                         self._live.follow()
                         self._live.snapshot()
                 finally:
-                    self._store.release()
+                    self._store.close()
 
     def __enter__(self) -> "VectorDB":
         """The database itself."""

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ruvector_gnn._core import Graph
-from ruvector_gnn.db.live import Live, Ranking, Rows
+from ruvector_gnn.db.live import Live, Ranking
+from ruvector_gnn.db.vector_file import Rows
 from ruvector_gnn.db.vectors import Vectors
 from ruvector_gnn.errors import ShapeError
 
@@ -23,11 +24,13 @@ def rank_encoded(live: Live, query: Vectors, encode: Encoder, k: int) -> Ranking
     listen only to documents, so their codes do not depend on who asks. Each document is encoded within the
     subgraph of the candidates, which costs the same in a collection of any size.
     """
-    nearest = live.rank(query, max(CANDIDATES, 4 * k), live.living, learned=False).rows
-    if not len(nearest):
-        return Ranking(nearest, np.empty(0, dtype=np.float32))
-    features = np.vstack([np.asarray(live.index.vectors(nearest), dtype=np.float32), query])
-    codes = np.asarray(encode(features, _joined(live, nearest)), dtype=np.float32)
+    with live.unchanged():
+        nearest = live.rank(query, max(CANDIDATES, 4 * k), None, learned=False).rows
+        if not len(nearest):
+            return Ranking(nearest, np.empty(0, dtype=np.float32))
+        features = np.vstack([live.index.vectors(nearest), query])
+        graph = _joined(live.graph(), nearest)
+    codes = np.asarray(encode(features, graph), dtype=np.float32)
     if codes.ndim != 2 or len(codes) != len(features) or not np.isfinite(codes).all():
         raise ShapeError(f"gnn: gave shape {codes.shape}, expected {len(features)} finite rows, one per node")
     codes /= np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
@@ -36,17 +39,18 @@ def rank_encoded(live: Live, query: Vectors, encode: Encoder, k: int) -> Ranking
     return Ranking(nearest[order], scores[order])
 
 
-def _joined(live: Live, nearest: Rows) -> Graph:
+def _joined(graph: Graph, nearest: Rows) -> Graph:
     """The candidates' subgraph, with the query as its last node."""
     query = len(nearest)
     heard = np.arange(min(NEIGHBOURS, query))
     to_query = np.vstack([heard, np.full_like(heard, query)])
-    edges = np.hstack([_edges_among(live.graph(), nearest), to_query])
+    edges = np.hstack([_edges_among(graph, nearest), to_query])
     return Graph.from_edge_index(edges, num_nodes=query + 1)
 
 
-def _edges_among(graph: Graph, nodes: Rows) -> Rows:
-    """Edges (2, e), source above target, whose ends both are in `nodes`, numbered by their places there."""
+def _edges_among(graph: Graph, rows: Rows) -> Rows:
+    """Edges (2, e), source above target, whose ends both are in `rows`, numbered by their places there."""
+    nodes = np.searchsorted(np.asarray(graph.node_ids), rows)
     place = {int(node): number for number, node in enumerate(nodes)}
     edges = [
         (place[source], target)
@@ -56,15 +60,3 @@ def _edges_among(graph: Graph, nodes: Rows) -> Rows:
     ]
     found: Rows = np.array(edges, dtype=np.int64).reshape(-1, 2).T
     return found
-
-
-def living_graph(live: Live) -> Graph:
-    """The index's graph without dead rows, its nodes numbered anew."""
-    graph, living = live.graph(), live.living
-    if living is None:
-        return graph
-    place = np.full(graph.num_nodes, -1)
-    place[living] = np.arange(len(living))
-    edges = place[graph.to_edge_index()]
-    kept = (edges >= 0).all(axis=0)
-    return Graph.from_edge_index(edges[:, kept], num_nodes=len(living)).with_node_ids(living)

@@ -1,4 +1,9 @@
-"""The index and the model in memory, kept level with what the catalog says is committed."""
+"""The index and the model in memory, kept level with what the catalog says is committed.
+
+Rows of the index are those of the vectors file: an index that has handed out `n` numbers and removed `d` rows
+has taken in the first `n` rows and the first `d` deaths, and lacks what the catalog counts beyond. Rows that
+died before they were indexed are skipped.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -10,17 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ruvector_gnn._core import Graph, HNSWIndex
-from ruvector_gnn.db.store import Store
-from ruvector_gnn.db.vectors import Vectors, usable
-from ruvector_gnn.errors import FormatError
+from ruvector_gnn.db.disk import flush_names
+from ruvector_gnn.db.store import RETRIES, Settings, Store
+from ruvector_gnn.db.vector_file import Committed, Rows, VectorFile
+from ruvector_gnn.db.vectors import Vectors
+from ruvector_gnn.errors import FormatError, RowError
 from ruvector_gnn.learn import SearchLearner
 
-Rows = npt.NDArray[np.int64]
-
-# A snapshot costs as much as the index is large: taking one whenever the index has doubled keeps the sum
-# linear.
+# A snapshot costs as much as the index is large: taking one whenever the index has changed as much as it had
+# been large keeps the sum linear.
 SNAPSHOT_FLOOR = 50_000
-RETRIES = 10
+_BLOCK = 8_192
 
 
 @dataclass
@@ -31,8 +36,21 @@ class Ranking:
     scores: npt.NDArray[np.float32]
 
 
+@dataclass
+class _News:
+    """What is committed and not yet in the index."""
+
+    committed: Committed
+    rows: int
+    dead: int
+    gone: list[int]
+    """Rows to remove."""
+    come: Rows
+    """Rows to add, rising."""
+
+
 class Live:
-    """Loads snapshots, adds the rows committed after them, and follows what a writer elsewhere commits."""
+    """Loads snapshots, takes in what was committed since, and follows what a writer elsewhere commits."""
 
     def __init__(self, store: Store) -> None:
         """Load what there is and take in what was committed since."""
@@ -40,24 +58,23 @@ class Live:
         self._lock = threading.RLock()
         self._seen = -1
         self._behind = False
-        self._dead: Rows = np.empty(0, dtype=np.int64)
-        self._graph: Graph | None = None
+        self._graph: tuple[tuple[int, int], Graph] | None = None
         self._load()
         self.follow()
         if store.writable:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Remove snapshots that a killed process wrote but did not commit."""
+        """Remove files that a killed process wrote but did not commit, or replaced but did not remove."""
         settings = self.store.catalog.settings()
-        named = {settings["index_file"], settings["model_file"]}
-        for pattern in ("index-*", "model-*", ".index-*", ".model-*"):
+        named = {settings[name] for name in ("vectors_file", "index_file", "model_file")}
+        for pattern in ("vectors*", "index-*", "model-*", ".index-*", ".model-*"):
             for path in self.store.path.glob(pattern):
                 if path.name not in named:
                     path.unlink(missing_ok=True)
 
     def _load(self) -> None:
-        """Index snapshot and model: a model serves beside an index that begins with the rows it knew."""
+        """Index snapshot and model: a model serves beside an index that has handed out the rows it knew."""
         for _ in range(RETRIES):
             settings = self.store.catalog.settings()
             index_file, model_file = settings["index_file"], settings["model_file"]
@@ -68,7 +85,7 @@ class Live:
                 missing = lost
                 continue  # a writer has replaced it since
             self.index, self.learner, self._graph = index, learner, None
-            self.snapshot_rows, self._model_file = index.num_rows, model_file
+            self._saved, self._model_file = self._taken_in(), model_file
             return
         raise FormatError(f"a snapshot is missing: {missing}; open with rebuild=True") from None
 
@@ -84,6 +101,11 @@ class Live:
     def _load_model(self, name: str | None, index: HNSWIndex) -> SearchLearner | None:
         return None if name is None else SearchLearner.load(str(self.store.file(name)), index)
 
+    def _taken_in(self) -> tuple[int, int]:
+        """How many rows the index has taken in, and how many deaths."""
+        rows = self.index.num_rows
+        return rows, rows - len(self.index)
+
     def follow(self, *, written: int | None = None, progress: bool = False) -> None:
         """Take in all that is committed; after an interruption the next call goes on where this one stopped.
 
@@ -92,36 +114,43 @@ class Live:
         with self._lock:
             self._behind = True
             version = self.store.catalog.data_version()
-            settings = self.store.catalog.settings()
-            if settings["model_file"] != self._model_file:
+            if self.store.catalog.settings()["model_file"] != self._model_file:
                 self._load()
-                settings = self.store.catalog.settings()
-            rows = int(settings["rows"])
-            if self.index.num_rows > rows:
-                raise FormatError(f"{self.store.path}: the index holds more rows than the catalog")
-            committed = self.store.vectors.rows(rows)
-            if self.index.num_rows < rows:
-                stop = rows if written is None else written
-                self.index.add(self._unindexed(committed, stop), progress=progress)
-            if len(self._dead) != int(settings["dead"]):
-                self._dead = np.array(self.store.catalog.dead(), dtype=np.int64)
+            news = self.store.reading(lambda settings, committed: self._news(settings, committed, written))
+            # Deaths first: only then does the number of removed rows tell which deaths were taken in.
+            if news.gone:
+                self.index.remove(news.gone)
+            for run in np.split(news.come, np.flatnonzero(np.diff(news.come) != 1) + 1):
+                if len(run):
+                    self.index.skip_rows(int(run[0]) - self.index.num_rows)
+                    self.index.add(news.committed.take(run), progress=progress)
+            self.index.skip_rows(news.rows - self.index.num_rows)
+            if self._taken_in() != (news.rows, news.dead):
+                raise FormatError(f"{self.store.path}: the index and the catalog count different rows")
             self._seen, self._behind = version, False
 
-    def _unindexed(self, committed: Vectors, stop: int) -> Vectors:
-        """The committed rows that the index lacks; raises `FormatError` if a live one before `stop` is
-        damaged."""
-        start = self.index.num_rows
-        if start >= stop:
-            return committed[start:]
-        living = self.store.check_documents(committed, start, stop)
-        dead = np.setdiff1d(np.arange(start, stop), living, assume_unique=True)
-        unusable = dead[~usable(committed[dead], self.store.metric)]
-        if not len(unusable):
-            return committed[start:]
-        # No checksum covers a dead row and no search returns it, but the index must take it to keep count.
-        rows = np.array(committed[start:])
-        rows[unusable - start] = 1
-        return rows
+    def _news(self, settings: Settings, committed: Committed, written: int | None) -> _News:
+        rows, dead = int(settings["rows"]), int(settings["dead"])
+        start, taken = self._taken_in()
+        if start > rows or taken > dead:
+            raise FormatError(f"{self.store.path}: the index holds more rows than the catalog")
+        stop = rows if written is None else written
+        come = self.store.check_documents(committed, start, stop) if start < stop else []
+        come.extend(range(max(start, stop), rows))
+        gone = self._gone(taken, dead) if start and taken < dead else []
+        return _News(committed, rows, dead, gone, np.array(come, dtype=np.int64))
+
+    def _gone(self, taken: int, dead: int) -> list[int]:
+        """Rows that the index holds and that are dead."""
+        died = [row for _, row in self.store.catalog.dead(taken)]
+        if len(died) < dead - taken:
+            # A compaction has emptied the list meanwhile.
+            gone: list[int] = np.setdiff1d(self.index.rows(), self.store.catalog.rows()).tolist()
+            return gone
+        alive = self.store.catalog.documents(died)
+        if alive:
+            raise FormatError(f"{self.store.catalog.path}: row {min(alive)} is dead, but has a document")
+        return [row for row in dict.fromkeys(died) if row in self.index]
 
     def refresh(self) -> None:
         """`follow`, if another process may have written since, or an earlier call was interrupted.
@@ -144,84 +173,35 @@ class Live:
             self._behind = True
             raise
 
-    def bury(self, rows: list[int]) -> None:
-        """Leave rows out of every search from now on, as the writer has just committed."""
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """While no other thread of this process changes the index."""
         with self._lock:
-            self._dead = np.union1d(self._dead, np.array(rows, dtype=np.int64))
-
-    @property
-    def living(self) -> Rows | None:
-        """The rows that are not dead, or None if none is."""
-        dead, count = self._dead, self.index.num_rows
-        if not len(dead):
-            return None
-        alive = np.ones(count, dtype=np.bool_)
-        alive[dead[dead < count]] = False
-        return np.flatnonzero(alive)
-
-    def adopt(self, learner: SearchLearner) -> None:
-        """Keep a model that was just trained on the index as it is, together with that index, and use it."""
-        catalog = self.store.catalog
-        with self._lock:
-            settings = catalog.settings()
-            index_name = self.save_index()
-            model_name = index_name.replace("index-", "model-").replace(".hnsw", ".gnn")
-            learner.save(str(self.store.file(model_name)))
-            self.publish(index_file=index_name, model_file=model_name)
-            self.learner, self._model_file = learner, model_name
-            self.snapshot_rows = self.index.num_rows
-            self.drop(settings["index_file"], index_name)
-            self.drop(settings["model_file"], model_name)
+            yield
 
     def graph(self) -> Graph:
-        """The index's links at level 0, taken anew when rows have come."""
-        if self._graph is None or self._graph.num_nodes != self.index.num_rows:
-            self._graph = self.index.graph(0)
-        return self._graph
-
-    def wants_snapshot(self) -> bool:
-        """Whether reopening now would add more rows than it would load."""
-        new: int = self.index.num_rows - self.snapshot_rows
-        return new > max(SNAPSHOT_FLOOR, self.snapshot_rows)
-
-    def snapshot(self) -> None:
-        """Have all that was written outlast power loss, the index too if it has grown.
-
-        It is saved beside the old snapshot and its name committed before the old one is dropped.
-        """
+        """The index's links at level 0, taken anew when rows have come or gone; its `node_ids` are rows."""
         with self._lock:
-            grown = self.index.num_rows != self.snapshot_rows
-            if grown or self.store.catalog.has_written:
-                old = self.store.catalog.settings()["index_file"]
-                name = self.save_index() if grown else old
-                self.publish(index_file=name)
-                self.snapshot_rows = self.index.num_rows
-                self.drop(old, name)
-
-    def publish(self, **names: str | None) -> None:
-        """Commit the names of files, after all the rows that the files know of have reached the disk."""
-        self.store.vectors.flush()
-        # What the files replace is removed next, and must not be gone before their names are there.
-        with self.store.catalog.lasting():
-            self.store.catalog.set(**names)
-
-    def save_index(self) -> str:
-        """Write the index to a file of its own and return its name, which the caller commits."""
-        number = int(self.store.catalog.settings()["snapshot_number"]) + 1
-        with self.store.catalog.transaction():
-            self.store.catalog.set(snapshot_number=number)
-        name = f"index-{number:06d}.hnsw"
-        self.index.save(str(self.store.file(name)))
-        return name
-
-    def drop(self, old: str | None, new: str | None) -> None:
-        """Remove a file that nothing names any more."""
-        if old is not None and old != new:
-            self.store.file(old).unlink(missing_ok=True)
+            state = self._taken_in()
+            if self._graph is None or self._graph[0] != state:
+                self._graph = state, self.index.graph(0)
+            return self._graph[1]
 
     def rank(self, query: npt.NDArray[np.float32], k: int, allowed: Rows | None, *, learned: bool) -> Ranking:
         """The k best of the allowed rows (None: all), by the model if there is one and it is wanted."""
-        k = min(k, self.index.num_rows)
+        try:
+            return self._rank(query, k, allowed, learned=learned)
+        except RowError:
+            # Another thread has removed some of the allowed rows.
+            with self._lock:
+                held = self.index.rows()
+                allowed = held if allowed is None else np.intersect1d(allowed, held)
+                return self._rank(query, k, allowed, learned=learned)
+
+    def _rank(
+        self, query: npt.NDArray[np.float32], k: int, allowed: Rows | None, *, learned: bool
+    ) -> Ranking:
+        k = min(k, len(self.index))
         if k == 0 or (allowed is not None and not len(allowed)):
             return Ranking(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
         learner = self.learner
@@ -233,6 +213,86 @@ class Live:
             rows, scores = plain.rows[0], scores_of(plain.distances[0], self.store.metric)
         found = rows >= 0
         return Ranking(rows[found], np.asarray(scores[found], dtype=np.float32))
+
+    # --- snapshots and compaction: files are written beside those they replace, and then named by a commit
+    def wants_snapshot(self) -> bool:
+        """Whether reopening now would take in more than it would load."""
+        (rows, dead), (saved, saved_dead) = self._taken_in(), self._saved
+        return rows - saved + dead - saved_dead > max(SNAPSHOT_FLOOR, saved - saved_dead)
+
+    def snapshot(self) -> None:
+        """Have all that was written outlast power loss, the index too if it has changed."""
+        with self._lock:
+            if self._taken_in() != self._saved:
+                self._publish(index_file=self._save_index(self._file_number()))
+            elif self.store.catalog.has_written:
+                self._publish(index_file=self.store.catalog.settings()["index_file"])
+
+    def adopt(self, learner: SearchLearner) -> None:
+        """Keep a model that was just trained on the index as it is, together with that index, and use it."""
+        with self._lock:
+            number = self._file_number()
+            index_name, model_name = self._save_index(number), f"model-{number:06d}.gnn"
+            learner.save(str(self.store.file(model_name)))
+            self._publish(index_file=index_name, model_file=model_name)
+            self.learner, self._model_file = learner, model_name
+
+    def compact(self) -> None:
+        """Write the vectors that live to a new file, and the index without gaps; rows keep their numbers."""
+        with self._lock:
+            rows = self.index.rows()
+            settings, committed = self.store.reading(lambda settings, committed: (settings, committed))
+            if len(committed) == len(rows):
+                self.snapshot()
+                return
+            number = self._file_number()
+            self.index.compact()
+            index_name, name = self._save_index(number), f"vectors-{number:06d}.f32"
+            blocks, bound = self._checked_blocks(committed, rows), int(settings["rows"])
+            try:
+                VectorFile.create(
+                    self.store.file(name), self.store.dim, bound=bound, listed=rows, blocks=blocks
+                )
+            except BaseException:
+                self.store.file(index_name).unlink(missing_ok=True)
+                raise
+            flush_names(self.store.path)
+            self._publish(index_file=index_name, vectors_file=name)
+            self.store.vectors(self.store.catalog.settings())  # lets go of the old one
+
+    def _checked_blocks(self, committed: Committed, rows: Rows) -> Iterator[Vectors]:
+        for block in (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)):
+            if self.store.check_documents(committed, int(block[0]), int(block[-1]) + 1) != block.tolist():
+                raise FormatError(f"{self.store.path}: the index holds other rows than the catalog")
+            yield committed.take(block)
+
+    def _publish(self, **names: str | None) -> None:
+        """Commit the names of files, after all the rows that they know of have reached the disk; then remove
+        the files that they replace."""
+        catalog, old = self.store.catalog, self.store.catalog.settings()
+        self.store.vectors(old).flush()
+        # What the files replace must not be gone before their names are there.
+        with catalog.lasting():
+            catalog.set(**names)
+            if "vectors_file" in names:
+                catalog.forget_dead()
+        self._saved = self._taken_in()
+        for setting, name in names.items():
+            if old[setting] not in (None, name):
+                self.store.file(old[setting]).unlink(missing_ok=True)
+
+    def _file_number(self) -> int:
+        """A number that no file of this database has had."""
+        catalog = self.store.catalog
+        with catalog.transaction():
+            number = int(catalog.settings()["file_number"]) + 1
+            catalog.set(file_number=number)
+        return number
+
+    def _save_index(self, number: int) -> str:
+        name = f"index-{number:06d}.hnsw"
+        self.index.save(str(self.store.file(name)))
+        return name
 
 
 def scores_of(distances: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.float32]:

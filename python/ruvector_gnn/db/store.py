@@ -2,7 +2,7 @@
 
     writer.lock          held by the one writer
     catalog.sqlite       ids, metadata, query log, settings (with -wal and -shm while in use)
-    vectors.f32          the vectors, append-only
+    vectors.f32          the vectors, append-only; after a compaction vectors-<number>.f32
     index-<number>.hnsw  a snapshot of the index over the first rows
     model-<number>.gnn   what was learned on the snapshot of that number
 
@@ -13,26 +13,29 @@ exactly when that transaction is there; what an interrupted creation leaves is m
 import json
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeVar
 
 from ruvector_gnn._core import HNSWIndex
 from ruvector_gnn.db.arguments import positive
 from ruvector_gnn.db.catalog import Catalog, Id, document_crc
 from ruvector_gnn.db.disk import flush_names, make_directory
 from ruvector_gnn.db.lock import WriterLock
-from ruvector_gnn.db.vectors import VectorFile, Vectors
+from ruvector_gnn.db.vector_file import Committed, VectorFile
 from ruvector_gnn.errors import ConfigError, FormatError
 
 CATALOG, VECTORS, LOCK = "catalog.sqlite", "vectors.f32", "writer.lock"
 JOURNAL = f"{CATALOG}-journal"
 METRICS = ("cosine", "l2", "ip")
 _OURS = {LOCK, VECTORS, CATALOG, f"{CATALOG}-wal", f"{CATALOG}-shm", JOURNAL}
+RETRIES = 10
 _CUT_SHORT = "its creation was cut short; open it once for writing"
+
+
+Settings = dict[str, Any]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -50,28 +53,63 @@ class Store:
 
     path: Path
     catalog: Catalog
-    vectors: VectorFile
     lock: WriterLock | None
     dim: int
     metric: str
     index_options: dict[str, Any]
     sync: bool
+    _vectors: VectorFile | None = None
 
     def __post_init__(self) -> None:
         """Arrange that the files are closed with the last reference, at the latest when the interpreter
         ends."""
-        self.release = weakref.finalize(self, _release, os.getpid(), self.catalog, self.vectors, self.lock)
+        self.release = weakref.finalize(self, _release, os.getpid(), self.catalog, self.lock)
 
     @property
     def writable(self) -> bool:
         """Whether this is the writer."""
         return self.lock is not None
 
+    @property
+    def largest(self) -> float:
+        """The largest value that the index takes; under cosine it stores vectors of length 1."""
+        half = self.index_options.get("storage") == "f16" and self.metric != "cosine"
+        return 65504.0 if half else float("inf")
+
+    def close(self) -> None:
+        """Let go of all files; more than once does nothing."""
+        self.release()
+        if self._vectors is not None:
+            self._vectors.close()
+
     def file(self, name: str) -> Path:
         """A file of this database."""
         return self.path / name
 
-    def check_documents(self, committed: Vectors, start: int, stop: int) -> list[int]:
+    def vectors(self, settings: Settings) -> VectorFile:
+        """The vectors file that the settings name; `FileNotFoundError` if a compaction has replaced it."""
+        path, held = self.file(settings["vectors_file"]), self._vectors
+        if held is None or held.path != path:
+            held = VectorFile(path, writable=self.writable)
+            if held.dim != self.dim:
+                raise FormatError(f"{path}: rows of {held.dim} dimensions, the catalog says {self.dim}")
+            self._vectors = held
+        return held
+
+    def reading(self, task: Callable[[Settings, Committed], Answer]) -> Answer:
+        """What `task` makes of the settings and the committed rows, in one view of the catalog."""
+        for _ in range(RETRIES):
+            with self.catalog.transaction("DEFERRED"):
+                settings = self.catalog.settings()
+                try:
+                    committed = self.vectors(settings).committed(int(settings["rows"]))
+                except FileNotFoundError as lost:
+                    missing = lost
+                    continue  # a writer has compacted since
+                return task(settings, committed)
+        raise FormatError(f"{missing.filename}: the vectors file is missing") from None
+
+    def check_documents(self, committed: Committed, start: int, stop: int) -> list[int]:
         """The live rows from `start` up to `stop`, rising.
 
         Raises `FormatError` if id, metadata or vector of one of them is damaged.
@@ -80,37 +118,37 @@ class Store:
             "SELECT row, id, metadata, crc FROM documents WHERE row >= ? AND row < ? ORDER BY row",
             (start, stop),
         )
-        plain = np.asarray(committed)  # rows of a `np.memmap` take several times as long to cut out
-        for row, identity, metadata, crc in documents:
-            self._check_document(row, identity, metadata, crc, plain)
-        return [row for row, *_ in documents]
+        rows = [row for row, *_ in documents]
+        if rows != sorted(set(rows)):
+            raise FormatError(f"{self.catalog.path}: documents are out of order, or come twice")
+        places = committed.places(rows).tolist()
+        for place, (row, identity, metadata, crc) in zip(places, documents, strict=True):
+            self._check_document(row, identity, metadata, crc, committed, place)
+        return rows
 
-    def metadata(self, names: Sequence[Id], rows: Sequence[int], committed: Vectors) -> list[str | None]:
+    def metadata(self, names: Sequence[Id], rows: Sequence[int], committed: Committed) -> list[str | None]:
         """The metadata of documents whose rows are known; raises `FormatError` as `check_documents` does."""
         found = self.catalog.documents(rows)
-        plain = np.asarray(committed)
         texts = []
-        for name, row in zip(names, rows, strict=True):
+        for name, row, place in zip(names, rows, committed.places(rows).tolist(), strict=True):
             _, metadata, crc = found.get(row, (None, None, None))
-            self._check_document(row, name, metadata, crc, plain)
+            self._check_document(row, name, metadata, crc, committed, place)
             texts.append(metadata)
         return texts
 
     def _check_document(
-        self, row: int, identity: Id, metadata: str | None, crc: int | None, committed: Vectors
+        self, row: int, identity: Id, metadata: str | None, crc: int | None, committed: Committed, place: int
     ) -> None:
         # SQLite keeps a type with every value, and a flipped bit may change it.
-        typed = isinstance(identity, int | str) and isinstance(metadata, str | None)
-        inside = 0 <= row < len(committed)
-        if not (typed and inside) or document_crc(identity, metadata, committed[row].tobytes()) != crc:
+        typed = isinstance(identity, int | str) and isinstance(metadata, str | None) and place >= 0
+        if not typed or document_crc(identity, metadata, committed.vectors[place].tobytes()) != crc:
             raise FormatError(f"{self.path}: document {identity!r} (row {row}) is damaged")
 
 
-def _release(owner: int, catalog: Catalog, vectors: VectorFile, lock: WriterLock | None) -> None:
+def _release(owner: int, catalog: Catalog, lock: WriterLock | None) -> None:
     # SQLite forbids closing in a forked child what the parent opened.
     if os.getpid() == owner:
         catalog.close()
-        vectors.close()
         if lock is not None:
             lock.release()
 
@@ -180,20 +218,18 @@ def _open_files(path: Path, wishes: Wishes, lock: WriterLock | None, synchronous
         catalog.check()
         settings = catalog.settings()
         _check_agreement(path, wishes, settings)
-        vectors = VectorFile(path / VECTORS, writable=lock is not None)
+        dim, metric = int(settings["dim"]), str(settings["metric"])
+        options = json.loads(settings["index_options"])
+        store = Store(path, catalog, lock, dim, metric, options, sync=synchronous == "full")
+        store.reading(lambda settings, committed: None)
     except BaseException:
         catalog.close()
         raise
-    dim, metric = int(settings["dim"]), str(settings["metric"])
-    options = json.loads(settings["index_options"])
-    store = Store(path, catalog, vectors, lock, dim, metric, options, sync=synchronous == "full")
-    if vectors.dim != dim:
-        raise FormatError(f"{vectors.path}: rows of {vectors.dim} dimensions, the catalog says {dim}")
     return store
 
 
 def _create(path: Path, catalog: Catalog, wishes: Wishes, *, writable: bool) -> None:
-    if VectorFile.holds_rows(path / VECTORS) or any(path.glob("index-*")):
+    if VectorFile.holds_rows(path / VECTORS) or any(path.glob("index-*")) or any(path.glob("vectors-*")):
         raise FormatError(f"{path}: the catalog is empty, but there are vectors; nothing is overwritten")
     if not writable:
         raise FormatError(f"{path}: {_CUT_SHORT}")
@@ -207,9 +243,10 @@ def _create(path: Path, catalog: Catalog, wishes: Wishes, *, writable: bool) -> 
             "index_options": json.dumps(wishes.index_options),
             "rows": 0,
             "dead": 0,
+            "vectors_file": VECTORS,
             "index_file": None,
             "model_file": None,
-            "snapshot_number": 0,
+            "file_number": 0,
         }
     )
     flush_names(path)

@@ -8,7 +8,8 @@ import numpy as np
 
 from ruvector_gnn._core import HNSWIndex
 from ruvector_gnn.db import log
-from ruvector_gnn.db.store import Store
+from ruvector_gnn.db.store import Settings, Store
+from ruvector_gnn.db.vector_file import Committed, Rows
 from ruvector_gnn.errors import FormatError
 from ruvector_gnn.learn import SearchLearner
 
@@ -17,23 +18,23 @@ _BLOCK = 8_192
 
 def stats(store: Store) -> dict[str, Any]:
     """What the database holds, and how many bytes its files take."""
-    catalog = store.catalog
-    with catalog.transaction("DEFERRED"):
-        settings = catalog.settings()
-        documents = int(catalog.one("SELECT count(*) FROM documents"))
-        impressions, explored = log.count(catalog)
-    return {
-        "path": str(store.path),
-        "documents": documents,
-        "dead_rows": int(settings["dead"]),
-        "dimensions": store.dim,
-        "metric": store.metric,
-        "index_options": store.index_options,
-        "impressions": impressions,
-        "explored_impressions": explored,
-        "model": settings["model_file"],
-        "bytes": dict(_sizes(store)),
-    }
+
+    def read(settings: Settings, committed: Committed) -> dict[str, Any]:
+        documents = int(settings["rows"]) - int(settings["dead"])
+        impressions, explored = log.count(store.catalog)
+        return {
+            "path": str(store.path),
+            "documents": documents,
+            "dead_rows": len(committed) - documents,
+            "dimensions": store.dim,
+            "metric": store.metric,
+            "index_options": store.index_options,
+            "impressions": impressions,
+            "explored_impressions": explored,
+            "model": settings["model_file"],
+        }
+
+    return {**store.reading(read), "bytes": dict(_sizes(store))}
 
 
 def _sizes(store: Store) -> Iterator[tuple[str, int]]:
@@ -48,30 +49,41 @@ def verify(store: Store) -> None:
     trouble = catalog.one("PRAGMA integrity_check")
     if trouble != "ok":
         raise FormatError(f"{catalog.path}: {trouble}")
-    with catalog.transaction("DEFERRED"):
-        settings = catalog.settings()
-        rows, dead = int(settings["rows"]), int(settings["dead"])
-        living = store.check_documents(store.vectors.rows(rows), 0, rows)
-        gone = catalog.dead()
-        if len(gone) != dead or sorted([*living, *gone]) != list(range(rows)):
-            raise FormatError(
-                f"{catalog.path}: {len(living)} documents and {len(gone)} dead rows are not the {rows} rows"
-                f" with {dead} dead ones that were committed"
-            )
-        log.read(catalog)
+    settings, committed, living = store.reading(lambda *found: (*found, _check_rows(store, *found)))
     if settings["index_file"] is not None:
         index = HNSWIndex.load(str(store.file(settings["index_file"])), verify="full")
-        if index.num_rows > rows:
-            raise FormatError(f"{store.path}: the index snapshot holds more rows than the catalog")
-        _compare(store, index, [row for row in living if row < index.num_rows])
+        _compare(store, index, committed, living)
         if settings["model_file"] is not None:
             SearchLearner.load(str(store.file(settings["model_file"])), index)
 
 
-def _compare(store: Store, index: HNSWIndex, living: list[int]) -> None:
-    """Raise `FormatError` unless the index holds the vectors that were given to it."""
-    committed = store.vectors.rows(index.num_rows)
-    for start in range(0, len(living), _BLOCK):
-        rows = np.array(living[start : start + _BLOCK])
-        if not np.array_equal(index.vectors(rows), committed[rows]):
+def _check_rows(store: Store, settings: Settings, committed: Committed) -> Rows:
+    """The rows of all documents; raises `FormatError` unless these, the dead and the log are as committed."""
+    catalog, rows, dead = store.catalog, int(settings["rows"]), int(settings["dead"])
+    store.vectors(settings).check_list(committed)
+    living = store.check_documents(committed, 0, rows)
+    listed = catalog.dead()
+    if [number for number, _ in listed] != list(range(dead - len(listed), dead)):
+        raise FormatError(f"{catalog.path}: the list of dead rows has gaps")
+    gone = [row for _, row in listed]
+    if len(living) != rows - dead or sorted([*living, *gone]) != committed.rows().tolist():
+        raise FormatError(
+            f"{catalog.path}: {len(living)} documents and {len(gone)} dead rows are not the {len(committed)}"
+            f" rows, {rows - dead} of them living, that were committed"
+        )
+    log.read(catalog)
+    return np.array(living, dtype=np.int64)
+
+
+def _compare(store: Store, index: HNSWIndex, committed: Committed, living: Rows) -> None:
+    """Raise `FormatError` unless the snapshot holds the vectors that were given to it."""
+    held = index.rows()
+    expected = living[living < index.num_rows]
+    if len(np.setdiff1d(expected, held)) or len(committed.known(held)) < len(held):
+        raise FormatError(f"{store.path}: the index snapshot holds other rows than the catalog")
+    if not (index.storage == "f32" or index.rescore):
+        return  # only codes are there to compare
+    for start in range(0, len(expected), _BLOCK):
+        rows = expected[start : start + _BLOCK]
+        if not np.array_equal(index.vectors(rows), committed.take(rows)):
             raise FormatError(f"{store.path}: the index snapshot holds other vectors than the vectors file")
