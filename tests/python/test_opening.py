@@ -138,10 +138,13 @@ def test_opening_checks_and_indexes_only_what_the_snapshot_lacks(tmp_path: Path)
         database.add(range(20), vectors(20))
     with VectorDB.open(path) as database:
         database.add([20, 21], vectors(2, 1))
+        database.delete([3, 21])
         shutil.copytree(path, tmp_path / "killed.rvdb")
     statements: list[str] = []
     with VectorDB.open(tmp_path / "killed.rvdb", mode="r") as database:
-        assert database._live._saved == (20, 0) and database._live.index.num_rows == 22
+        live = database._live
+        assert live._saved == (20, 0) and (live.index.num_rows, len(live.index)) == (22, 20)
+        assert sorted(set(range(22)) - set(live.index.rows().tolist())) == [3, 21]
         committed = database._store.reading(lambda settings, committed: committed)
         database._store.catalog._connection.set_trace_callback(statements.append)
         database._store.check_documents(committed, 20, 22)

@@ -202,6 +202,8 @@ class Catalog:
 
     def forget(self, rows: Sequence[int]) -> None:
         """Drop the documents of some rows, which are dead from now on, within the caller's transaction."""
+        if not rows:
+            return
         dead = int(self.settings()["dead"])
         self.execute_many("DELETE FROM documents WHERE row = ?", ((row,) for row in rows))
         self.execute_many("INSERT INTO dead VALUES (?, ?)", enumerate(rows, start=dead))

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -114,22 +116,23 @@ class Live:
         with self._lock:
             self._behind = True
             version = self.store.catalog.data_version()
-            if self.store.catalog.settings()["model_file"] != self._model_file:
+            while (news := self.store.reading(partial(self._news, written=written))) is None:
                 self._load()
-            news = self.store.reading(lambda settings, committed: self._news(settings, committed, written))
             # Deaths first: only then does the number of removed rows tell which deaths were taken in.
             if news.gone:
                 self.index.remove(news.gone)
-            for run in np.split(news.come, np.flatnonzero(np.diff(news.come) != 1) + 1):
-                if len(run):
-                    self.index.skip_rows(int(run[0]) - self.index.num_rows)
-                    self.index.add(news.committed.take(run), progress=progress)
+            for run in _runs(news.come):
+                self.index.skip_rows(int(run[0]) - self.index.num_rows)
+                self.index.add(news.committed.take(run), progress=progress)
             self.index.skip_rows(news.rows - self.index.num_rows)
             if self._taken_in() != (news.rows, news.dead):
                 raise FormatError(f"{self.store.path}: the index and the catalog count different rows")
             self._seen, self._behind = version, False
 
-    def _news(self, settings: Settings, committed: Committed, written: int | None) -> _News:
+    def _news(self, settings: Settings, committed: Committed, *, written: int | None) -> _News | None:
+        """None if there is a new model, which must be loaded first, with its index."""
+        if settings["model_file"] != self._model_file:
+            return None
         rows, dead = int(settings["rows"]), int(settings["dead"])
         start, taken = self._taken_in()
         if start > rows or taken > dead:
@@ -293,6 +296,14 @@ class Live:
         name = f"index-{number:06d}.hnsw"
         self.index.save(str(self.store.file(name)))
         return name
+
+
+def _runs(rows: Rows) -> Iterator[Rows]:
+    """Rising rows, cut where numbers are left out."""
+    if len(rows):
+        cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+        for start, stop in pairwise([0, *cuts.tolist(), len(rows)]):
+            yield rows[start:stop]
 
 
 def scores_of(distances: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.float32]:

@@ -68,13 +68,14 @@ class Committed:
     def places(self, rows: Rows | Sequence[int]) -> Rows:
         """Where rows stand in `vectors`; -1 for those that are not there."""
         rows = np.asarray(rows, dtype=np.int64)
-        places = rows - self.bound + len(self.listed)
-        early = (rows >= 0) & (rows < self.bound)
-        wanted = rows[early].astype(_LISTED)
-        found = np.searchsorted(self.listed, wanted)
-        there = found < len(self.listed)
-        there[there] = self.listed[found[there]] == wanted[there]
-        places[early] = np.where(there, found, -1)
+        places = rows - (self.bound - len(self.listed))
+        if self.bound:
+            early = (rows >= 0) & (rows < self.bound)
+            wanted = rows[early].astype(_LISTED)
+            found = np.searchsorted(self.listed, wanted)
+            there = found < len(self.listed)
+            there[there] = self.listed[found[there]] == wanted[there]
+            places[early] = np.where(there, found, -1)
         places[(rows < 0) | (places >= len(self))] = -1
         return places
 
