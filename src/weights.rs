@@ -1,7 +1,9 @@
 //! Weights of modules in safetensors files.
 //!
 //! Files are written beside their name and renamed, so that a mapped file keeps what it held. They are untrusted when
-//! read: the `safetensors` crate checks the header against the length of the file before anything is used.
+//! read: the `safetensors` crate checks the header against the length of the file before anything is used. The format has
+//! no checksum; ours stands among the header's metadata, which other readers pass over, and covers names, types, shapes
+//! and values. Files of others may lack it.
 
 #![forbid(unsafe_code)]
 
@@ -9,9 +11,13 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::storage::{self, Mapped};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Where the checksum stands in the metadata: eight hexadecimal digits.
+const CHECKSUM: &str = "ruvector_gnn.crc32";
 
 /// A named array.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,19 +37,23 @@ pub fn save(path: &Path, arrays: &[Named]) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(&array.values);
         Ok((array.name.as_str(), TensorView::new(Dtype::F32, array.dims.clone(), bytes).map_err(refuse)?))
     });
-    let views = views.collect::<Result<Vec<_>>>()?;
-    let bytes = safetensors::serialize(views, None).map_err(refuse)?;
+    let mut views = views.collect::<Result<Vec<_>>>()?;
+    views.sort_by_key(|(name, _)| *name);
+    let metadata = HashMap::from([(CHECKSUM.to_owned(), checksum(&views))]);
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(refuse)?;
     storage::replace(path, |file| file.write_all(&bytes))
 }
 
-/// Reads all arrays of a file; 16- and 64-bit floats are converted.
+/// Reads all arrays of a file; 16- and 64-bit floats are converted. A file that is damaged is refused with
+/// [`Error::Format`], as far as it has a checksum, which [`save`] writes.
 pub fn load(path: &Path) -> Result<Vec<Named>> {
     let bytes = std::fs::read(path).map_err(Error::io(format!("read {}", path.display())))?;
     arrays(path, &bytes, |view| values_of(view).map(Buffer::from))
 }
 
 /// As [`load`], but 32-bit floats stay in the mapped file, of which only what is touched is read, until somebody writes
-/// them: the writer gets a copy and the file never changes. Other types, and values off their alignment, are copied.
+/// them: the writer gets a copy and the file never changes. Other types, and values off their alignment, are copied. The
+/// checksum is verified by reading the file through once.
 ///
 /// The file may be replaced by renaming meanwhile, as [`save`] does; see [`Mapped`] for what it must not be.
 ///
@@ -75,13 +85,36 @@ fn arrays(
 ) -> Result<Vec<Named>> {
     let damaged = |what: String| Error::Format(format!("{}: {what}", path.display()));
     let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
-    let mut arrays = Vec::new();
-    for (name, view) in file.tensors() {
+    let mut views = file.tensors();
+    views.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
+    if let Some(written) = header.metadata().as_ref().and_then(|metadata| metadata.get(CHECKSUM))
+        && *written != checksum(&views)
+    {
+        return Err(damaged("damaged: its checksum does not match".into()));
+    }
+    let mut arrays = Vec::with_capacity(views.len());
+    for (name, view) in views {
         let values = read(&view).ok_or_else(|| damaged(format!("{name} has type {:?}", view.dtype())))?;
         arrays.push(Named { name, dims: view.shape().to_vec(), values });
     }
-    arrays.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(arrays)
+}
+
+/// The checksum of arrays in the order of their names.
+fn checksum(views: &[(impl AsRef<str>, TensorView<'_>)]) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    for (name, view) in views {
+        let shape: Vec<u64> = view.shape().iter().map(|&len| len as u64).collect();
+        for part in [name.as_ref().as_bytes(), view.dtype().to_string().as_bytes()] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        hasher.update(&(shape.len() as u64).to_le_bytes());
+        hasher.update(bytemuck::cast_slice(&shape));
+        hasher.update(view.data());
+    }
+    format!("{:08x}", hasher.finalize())
 }
 
 /// One array in a mapped file.
@@ -141,6 +174,35 @@ mod tests {
         std::fs::write(&path, &std::fs::read(&path).unwrap()[..40]).unwrap();
         assert!(matches!(load(&path), Err(Error::Format(_))));
         assert!(matches!(load(&folder.path().join("none")), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn every_bit_that_flips_is_refused_or_carries_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let arrays = [
+            Named { name: "bias".into(), dims: vec![3], values: vec![1.0, -2.5, 0.0].into() },
+            Named { name: "weight".into(), dims: vec![2, 3], values: vec![4.0; 6].into() },
+        ];
+        save(&path, &arrays).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let read_by = |mmap: bool| if mmap { map(&path) } else { load(&path) };
+        let ways = if cfg!(feature = "mmap") { vec![false, true] } else { vec![false] };
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &damaged).unwrap();
+            for &mmap in &ways {
+                match read_by(mmap) {
+                    Ok(read) => assert_eq!(read, arrays, "bit {bit}"),
+                    Err(error) => assert!(matches!(error, Error::Format(_)), "bit {bit}: {error}"),
+                }
+            }
+        }
+        for len in 0..bytes.len() {
+            std::fs::write(&path, &bytes[..len]).unwrap();
+            assert!(ways.iter().all(|&mmap| matches!(read_by(mmap), Err(Error::Format(_)))), "cut at {len}");
+        }
     }
 
     /// A file as safetensors lays it out, `data` right after a header that need not end on a line of eight bytes.

@@ -151,7 +151,10 @@ class Module:
         return {name: parameter for name, parameter in own.items() if name in names}
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
-        """Write all parameters to a safetensors file, replacing what is there in one step."""
+        """Write all parameters to a safetensors file, replacing what is there in one step.
+
+        A checksum of names, shapes and values stands in the file's metadata, for `load_weights`.
+        """
         _core.save_tensors(os.fspath(path), list(self.state_dict().items()))
 
     def load_weights(self, path: str | os.PathLike[str], strict: bool = True, mmap: bool = False) -> None:
@@ -163,7 +166,8 @@ class Module:
         types, or off their alignment, are copied. The file may be replaced by `save_weights` or a
         rename meanwhile; it must not be shortened or written in place.
 
-        Raises `FormatError` for a damaged file, `NotFoundError` and `ShapeError` as `load_state_dict`.
+        Raises `FormatError` for a damaged file (mapped or not, as far as it has a checksum, which files of
+        other programs lack), `NotFoundError` and `ShapeError` as `load_state_dict`.
 
         >>> import pathlib, tempfile
         >>> import ruvector_gnn as rg
