@@ -45,18 +45,26 @@ impl<T: Pod> Lines<T> {
         lines
     }
 
-    /// Lengthens the array to `len` values, the new ones equal to `value`. Grows by an eighth, so that adding
-    /// one row at a time costs amortised constant time and little spare memory.
+    /// Lengthens the array to `len` values, the new ones equal to `value`. Room grows to what is needed, and by an eighth
+    /// at least, so that adding one row at a time costs amortised constant time and little spare memory.
     pub fn grow(&mut self, len: usize, value: T) {
         let (old, lines) = (self.len, len.div_ceil(Self::PER_LINE));
         if lines > self.lines.capacity() {
-            let spare = if old == 0 { 0 } else { (lines / 8).max(4) };
-            self.lines.reserve_exact(lines + spare - self.lines.len());
+            self.lines.reserve_exact(with_spare(lines, self.lines.len()) - self.lines.len());
             ask_for_huge_pages(&self.lines);
         }
         self.lines.resize(lines.max(self.lines.len()), Line::zeroed());
         self.len = len.max(old);
         self[old..].fill(value);
+    }
+
+    /// Makes room for `len` values in all, and no more.
+    pub fn reserve(&mut self, len: usize) {
+        let lines = len.div_ceil(Self::PER_LINE);
+        if lines > self.lines.capacity() {
+            self.lines.reserve_exact(lines - self.lines.len());
+            ask_for_huge_pages(&self.lines);
+        }
     }
 
     /// Shortens the array to `len` values.
@@ -106,6 +114,19 @@ impl<T> std::fmt::Debug for Lines<T> {
     }
 }
 
+/// Room for `len` values where `old` are held: an eighth more than these, unless more is needed.
+fn with_spare(len: usize, old: usize) -> usize {
+    if old == 0 { len } else { len.max(old + (old / 8).max(4)) }
+}
+
+/// As [`Lines::grow`], of a plain vector.
+pub fn lengthen<T: Copy>(values: &mut Vec<T>, len: usize, value: T) {
+    if len > values.capacity() {
+        values.reserve_exact(with_spare(len, values.len()) - values.len());
+    }
+    values.resize(len.max(values.len()), value);
+}
+
 /// Tells the system that the allocation wants huge pages; it may decline, which costs speed alone.
 #[cfg(target_os = "linux")]
 fn ask_for_huge_pages(lines: &Vec<Line>) {
@@ -143,5 +164,21 @@ mod tests {
         reference.resize(30, 9);
         assert_eq!(&lines[..], &reference[..]);
         assert!(Lines::<f32>::zeros(0).is_empty());
+    }
+
+    #[test]
+    fn room_is_what_is_needed_or_an_eighth() {
+        let mut lines = Lines::<u32>::zeros(16_000);
+        lines.grow(32_000, 0);
+        assert_eq!(lines.room(), 32_000);
+        lines.grow(32_001, 0);
+        assert_eq!(lines.room(), 36_000);
+        lines.reserve(40_000);
+        assert_eq!((lines.room(), lines.len()), (40_000, 32_001));
+        let mut values = vec![1u8; 800];
+        lengthen(&mut values, 801, 2);
+        assert_eq!((values.capacity(), values.len(), values[800]), (900, 801, 2));
+        lengthen(&mut values, 2_000, 3);
+        assert_eq!(values.capacity(), 2_000);
     }
 }

@@ -93,6 +93,10 @@ impl HnswIndex {
                 return Err(Error::Config(format!("an index {what} at most {most} rows, got {wanted}")));
             }
         }
+        self.core.vectors.own()?;
+        if rows > SEGMENT {
+            self.core.reserve(rows);
+        }
         for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
             let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
             if let Err(stop) = self.insert_segment(segment, &mut done) {
@@ -159,6 +163,14 @@ fn draw_level(params: &Params, row: u64) -> u8 {
 }
 
 impl Core {
+    /// Makes room for `rows` more rows at once, rather than for one segment after the other.
+    fn reserve(&mut self, rows: usize) {
+        let slots = self.rows.slots() + rows.saturating_sub(self.rows.free());
+        self.vectors.reserve(slots);
+        self.links.reserve(slots);
+        self.rows.reserve(slots, self.rows.handed_out() + rows);
+    }
+
     /// Step 1 for one row.
     fn plan(&self, slot: u32, batch: &[u32], m: usize, ef: usize, scratch: &mut Scratch) -> Plan {
         let (own, entry) = (self.links.level(slot), self.links.entry());

@@ -30,7 +30,7 @@ impl HnswIndex {
             Filter::Mask(marks) if marks.len() == self.num_rows() => {
                 let rows = &self.core.rows;
                 let slots = rows.by_slot().filter(|&slot| marks[rows.row(slot) as usize]).collect();
-                if rows.is_whole() {
+                if rows.is_plain() {
                     return Ok(Allowed { slots, marks: Cow::Borrowed(marks) });
                 }
                 Ok(self.allowed(slots))

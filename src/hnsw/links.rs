@@ -12,7 +12,7 @@
 //! A slot is *free* until it is [occupied](Links::occupy) and once it was [vacated](Links::vacate): it has no links and
 //! no parent, and nothing links to it.
 
-use crate::lines::Lines;
+use crate::lines::{Lines, lengthen};
 use crate::simd::prefetch;
 use std::collections::BTreeMap;
 
@@ -150,7 +150,7 @@ impl Links {
     /// Counts the lists that hold each slot, unless they are counted already.
     pub fn count_incoming(&mut self) {
         if self.incoming.is_empty() {
-            self.incoming.resize(self.slots(), 0);
+            lengthen(&mut self.incoming, self.levels.len(), 0);
             for &slot in self.level0.iter().filter(|&&slot| slot != NONE) {
                 let count = &mut self.incoming[slot as usize];
                 *count = count.saturating_add(1);
@@ -178,13 +178,23 @@ impl Links {
     /// Lengthens the tables to `slots` slots, the new ones free.
     pub fn grow(&mut self, slots: usize) {
         self.level0.grow(slots * 2 * self.m, NONE);
-        self.upper_at.resize(slots, NONE);
-        self.levels.resize(slots, 0);
-        self.parents.resize(slots, NONE);
-        self.children.resize(slots, 0);
+        lengthen(&mut self.upper_at, slots, NONE);
+        lengthen(&mut self.levels, slots, 0);
+        lengthen(&mut self.parents, slots, NONE);
+        lengthen(&mut self.children, slots, 0);
         if !self.incoming.is_empty() {
-            self.incoming.resize(slots, 0);
+            lengthen(&mut self.incoming, slots, 0);
         }
+    }
+
+    /// Makes room for `slots` slots in all, and no more.
+    pub fn reserve(&mut self, slots: usize) {
+        let more = slots.saturating_sub(self.slots());
+        self.level0.reserve(slots * 2 * self.m);
+        self.upper_at.reserve_exact(more);
+        self.levels.reserve_exact(more);
+        self.parents.reserve_exact(more);
+        self.children.reserve_exact(more);
     }
 
     /// Gives a free slot a level, and empty lists up to it.
@@ -236,7 +246,7 @@ impl Links {
     }
 
     /// The same links between the slots `kept`, all that are not free, numbered anew in their order.
-    pub fn compacted(&self, kept: &[u32]) -> Self {
+    pub fn arranged(&self, kept: &[u32]) -> Self {
         let mut new_of = vec![NONE; self.slots()];
         (0..).zip(kept).for_each(|(new, &old)| new_of[old as usize] = new);
         let moved = |old: u32| new_of.get(old as usize).copied().unwrap_or(NONE);

@@ -14,14 +14,14 @@
 //! traverse           the walk, and the choice of neighbours
 //! build, journal     adding rows, in parallel and deterministically; taking back an interrupted call
 //! holders, repair    who links to a row; taking rows out of the graph and mending it
-//! remove             removing and updating rows, compaction
+//! remove, optimize   removing and updating rows, compaction; the order of rows in memory
 //! search, filter     the nearest rows: approximately, exactly, among some
 //! range              all rows within a radius
 //! stats, file        what there is; saving and loading
 //! ```
 //!
 //! Rows and slots: users see *rows*, numbers that rise and are never reused; vectors and links stand at *slots*, which
-//! are. They are the same numbers as long as nothing is removed.
+//! are. They are the same numbers until something is removed or the slots are put in another order.
 
 #![forbid(unsafe_code)]
 
@@ -33,6 +33,7 @@ mod holders;
 mod journal;
 mod links;
 mod metric;
+mod optimize;
 mod params;
 mod queue;
 mod range;
@@ -149,12 +150,15 @@ impl HnswIndex {
         };
         let mut values = Vec::with_capacity(slots.len() * self.dim());
         slots.iter().for_each(|&slot| values.extend_from_slice(&self.core.vectors.row(slot)));
+        self.core.vectors.require_sound()?;
         Ok(Array2::from_shape_vec((slots.len(), self.dim()), values).expect("one row per slot"))
     }
 
     /// One row's vector, as [`vectors`](Self::vectors) gives it. An unknown row is refused with [`Error::Row`].
     pub fn vector(&self, row: i64) -> Result<Cow<'_, [f32]>> {
-        Ok(self.core.vectors.row(self.require_slot("row", row)?))
+        let vector = self.core.vectors.row(self.require_slot("row", row)?);
+        self.core.vectors.require_sound()?;
+        Ok(vector)
     }
 
     /// Where a row stands.

@@ -68,6 +68,7 @@ impl HnswIndex {
                 self.pool.with(|scratch| self.core.walk_range(query(i), radius, ef, scratch))
             })
         };
+        self.core.vectors.require_sound()?;
         let mut hits = RangeHits { indptr: vec![0], rows: Vec::new(), distances: Vec::new() };
         for keys in found {
             hits.rows.extend(keys.iter().map(|&key| self.core.rows.row(slot_of(key))));

@@ -32,6 +32,7 @@ impl HnswIndex {
     /// ```
     pub fn remove(&mut self, rows: &[i64], monitor: &mut dyn Monitor) -> Result<()> {
         let slots = self.distinct_slots(rows)?;
+        self.core.vectors.own()?;
         if slots.len() == self.len() {
             self.clear();
             return Ok(());
@@ -80,6 +81,7 @@ impl HnswIndex {
             let wanted = self.num_rows().saturating_add(count);
             return Err(Error::Config(format!("an index hands out at most {MAX_ROWS} rows, got {wanted}")));
         }
+        self.core.vectors.own()?;
         self.core.rows.skip(count);
         Ok(())
     }
@@ -114,6 +116,7 @@ impl HnswIndex {
             let (given, wanted) = (vectors.nrows(), rows.len());
             return Err(Error::Shape(format!("vectors: {given} vectors were given for {wanted} rows")));
         }
+        self.core.vectors.own()?;
         let mut done = 0;
         while done < slots.len() {
             let batch = &slots[done..][..batch_len(self.len()).min(slots.len() - done)];
@@ -140,11 +143,11 @@ impl HnswIndex {
     ///
     /// Slots of removed rows are taken by the next rows that are added, so only an index that shrinks for good has to
     /// be compacted. While that runs, the links are held twice.
-    pub fn compact(&mut self) {
+    pub fn compact(&mut self) -> Result<()> {
+        self.core.vectors.own()?;
         let kept: Vec<u32> = self.core.rows.by_slot().collect();
-        self.core.links = self.core.links.compacted(&kept);
-        self.core.vectors.compact(&kept);
-        self.core.rows.compact();
+        self.arrange(&kept);
+        Ok(())
     }
 
     fn clear(&mut self) {

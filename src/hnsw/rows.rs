@@ -4,6 +4,7 @@
 //! and the same calls give the same slots whether or not the index was saved and loaded in between.
 
 use super::links::NONE;
+use crate::lines::lengthen;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -17,6 +18,8 @@ pub(super) struct Rows {
     /// The slot of each row ever handed out; [`NONE`] where the row was removed.
     slot_of: Vec<u32>,
     free: BinaryHeap<Reverse<u32>>,
+    /// Whether slots may be in another order than rows.
+    arranged: bool,
 }
 
 impl Rows {
@@ -30,9 +33,9 @@ impl Rows {
         self.slot_of.len()
     }
 
-    /// Whether no row was ever removed: slots and rows are the same numbers then.
-    pub fn is_whole(&self) -> bool {
-        self.len() == self.handed_out()
+    /// Whether slots and rows are the same numbers: no row was ever removed, nor the slots arranged.
+    pub fn is_plain(&self) -> bool {
+        !self.arranged && self.len() == self.handed_out()
     }
 
     /// Number of slots, free ones included.
@@ -82,17 +85,20 @@ impl Rows {
         let mut slots: Vec<u32> = (0..recycled).filter_map(|_| self.free.pop()).map(|slot| slot.0).collect();
         let (start, end) = (self.slots(), self.slots() + count - recycled);
         slots.extend(start as u32..end as u32);
-        self.row_of.resize(end, NONE);
+        lengthen(&mut self.row_of, end, NONE);
         for (row, &slot) in (self.slot_of.len() as u32..).zip(&slots) {
             self.row_of[slot as usize] = row;
         }
-        self.slot_of.extend_from_slice(&slots);
+        let handed_out = self.handed_out();
+        lengthen(&mut self.slot_of, handed_out + count, NONE);
+        self.slot_of[handed_out..].copy_from_slice(&slots);
         slots
     }
 
     /// Hands out the next `count` row numbers to nothing: they are as those of rows that were removed.
     pub fn skip(&mut self, count: usize) {
-        self.slot_of.resize(self.slot_of.len() + count, NONE);
+        let rows = self.handed_out() + count;
+        lengthen(&mut self.slot_of, rows, NONE);
     }
 
     /// Undoes the last [`hand_out`](Self::hand_out), which gave `slots` where there had been `held` in all.
@@ -119,14 +125,21 @@ impl Rows {
         self.free.clear();
     }
 
-    /// Drops the free slots; the others close up, in order.
-    pub fn compact(&mut self) {
-        self.row_of.retain(|&row| row != NONE);
-        self.row_of.shrink_to_fit();
+    /// Makes room for `slots` slots and `rows` row numbers in all, and no more.
+    pub fn reserve(&mut self, slots: usize, rows: usize) {
+        self.row_of.reserve_exact(slots.saturating_sub(self.row_of.len()));
+        self.slot_of.reserve_exact(rows.saturating_sub(self.slot_of.len()));
+    }
+
+    /// Moves the rows at the slots `kept`, all that are not free, to the slots from 0 on, in this order.
+    pub fn arrange(&mut self, kept: &[u32]) {
+        self.row_of = kept.iter().map(|&slot| self.row_of[slot as usize]).collect();
         for (slot, &row) in (0..).zip(&self.row_of) {
             self.slot_of[row as usize] = slot;
         }
+        self.slot_of.shrink_to_fit();
         self.free = BinaryHeap::new();
+        self.arranged |= !kept.is_sorted();
     }
 
     /// Takes what a file holds; refuses what [`hand_out`](Self::hand_out) and [`remove`](Self::remove) could not have
@@ -144,11 +157,10 @@ impl Rows {
             }
         }
         let free = (0u32..).zip(&row_of).filter(|(_, row)| **row == NONE).map(|(slot, _)| Reverse(slot));
-        let rows = Self { free: free.collect(), row_of, slot_of };
-        if rows.is_whole()
-            && (rows.free() > 0 || !(0u32..).zip(&rows.slot_of).all(|(row, &slot)| row == slot))
-        {
-            return Err("no row was removed, but rows and slots differ".into());
+        let arranged = !(0u32..).zip(&slot_of).all(|(row, &slot)| row == slot);
+        let rows = Self { free: free.collect(), row_of, slot_of, arranged };
+        if rows.len() == rows.handed_out() && rows.free() > 0 {
+            return Err("no row was removed, but slots are free".into());
         }
         Ok(rows)
     }
@@ -170,7 +182,7 @@ mod tests {
     fn numbers_rise_while_slots_come_back() {
         let mut rows = Rows::default();
         assert_eq!(rows.hand_out(5), [0, 1, 2, 3, 4]);
-        assert!(rows.is_whole());
+        assert!(rows.is_plain());
         [3, 1].into_iter().for_each(|slot| rows.remove(slot));
         assert_eq!(
             (rows.len(), rows.free(), rows.slot(3), rows.slot(-1), rows.slot(5)),
@@ -183,13 +195,15 @@ mod tests {
         rows.take_back(&[1, 3, 5, 6], 5);
         assert_eq!((rows.handed_out(), rows_by_slot(&rows)), (5, vec![0, 2, 4]));
         assert_eq!(rows.hand_out(1), [1]);
-        rows.compact();
+        rows.arrange(&[0, 1, 2, 4]);
         assert_eq!((rows_by_slot(&rows), rows.slot(5), rows.free()), (vec![0, 5, 2, 4], Some(1), 0));
+        rows.arrange(&[3, 0, 1, 2]);
+        assert_eq!((rows_by_slot(&rows), rows.slot(4)), (vec![4, 0, 5, 2], Some(0)));
         rows.clear();
         assert_eq!((rows.len(), rows.slots(), rows.hand_out(1), rows.row(0)), (0, 0, vec![0], 6));
         rows.skip(2);
         assert_eq!((rows.len(), rows.handed_out(), rows.slot(8), rows.hand_out(1)), (1, 9, None, vec![1]));
-        assert_eq!((rows_by_slot(&rows), rows.is_whole()), (vec![6, 9], false));
+        assert_eq!((rows_by_slot(&rows), rows.is_plain()), (vec![6, 9], false));
     }
 
     #[test]
@@ -197,8 +211,9 @@ mod tests {
         let read = |slots: &[u32], count| Rows::from_slots_of_rows(slots.to_vec(), count);
         assert_eq!(rows_by_slot(&read(&[2, NONE, 0], 4).unwrap()), [2, 0]);
         assert_eq!(read(&[2, NONE, 0], 4).unwrap().hand_out(3), [1, 3, 4]);
+        assert!(read(&[0, 1], 2).unwrap().is_plain() && !read(&[1, 0], 2).unwrap().is_plain());
         for (slots, count) in
-            [(&[1, NONE, 1][..], 2), (&[4, NONE], 4), (&[1, 0], 2), (&[0, 1], 3), (&[0, 2], 3)]
+            [(&[1, NONE, 1][..], 2), (&[4, NONE], 4), (&[1, 1], 2), (&[0, 1], 3), (&[0, 2], 3)]
         {
             assert!(read(slots, count).is_err(), "{slots:?}");
         }

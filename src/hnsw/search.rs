@@ -38,7 +38,7 @@ impl HnswIndex {
     /// filter are scanned; among more, the walk goes from allowed row to allowed row (after ACORN-1, Patel et al. 2024).
     ///
     /// A wrong dimension, values that are not finite and zero queries under cosine are refused with
-    /// [`Error::Shape`], `k = 0` and `ef = 0` with [`Error::Config`].
+    /// [`Error::Shape`], `k = 0` and `ef = 0` with [`Error::Config`], damage in a mapped file with [`Error::Format`].
     pub fn search(
         &self,
         queries: ArrayView2<'_, f32>,
@@ -71,7 +71,7 @@ impl HnswIndex {
                 }
             });
         });
-        Ok(self.hits(found, k))
+        self.hits(found, k)
     }
 
     /// The `k` rows nearest to each query, by comparing it with all of them: the ground truth, with the distances
@@ -102,18 +102,19 @@ impl HnswIndex {
                 .collect();
             self.core.scan(&probes, slots, k, found);
         });
-        Ok(self.hits(found, k))
+        self.hits(found, k)
     }
 
-    fn hits(&self, found: Vec<u64>, k: usize) -> Hits {
+    fn hits(&self, found: Vec<u64>, k: usize) -> Result<Hits> {
+        self.core.vectors.require_sound()?;
         let shape = (found.len() / k, k);
         let row = |&key: &u64| if key == NO_KEY { -1 } else { self.core.rows.row(slot_of(key)) };
         let distance = |&key: &u64| if key == NO_KEY { f32::INFINITY } else { distance_of(key) };
-        Hits {
+        Ok(Hits {
             rows: Array2::from_shape_vec(shape, found.iter().map(row).collect()).expect("k hits a query"),
             distances: Array2::from_shape_vec(shape, found.iter().map(distance).collect())
                 .expect("k hits a query"),
-        }
+        })
     }
 }
 

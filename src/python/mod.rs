@@ -46,6 +46,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<index::PyIndex>()?;
     module.add_class::<learn::PyLearner>()?;
     module.add_function(wrap_pyfunction!(index::_index_from_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(index::_index_from_map, module)?)?;
     module.add_class::<graph::PyGraph>()?;
     module.add_class::<block::PyBlock>()?;
     module.add_function(wrap_pyfunction!(graph::_graph_from_parts, module)?)?;

@@ -166,8 +166,8 @@ pub(super) fn crc_of(parts: &[&[u8]]) -> u32 {
 }
 
 /// A section's length, which its checksum begins with: within a line, padding could pass for content and back.
-pub(super) fn length(bytes: &[u8]) -> [u8; 8] {
-    (bytes.len() as u64).to_le_bytes()
+pub(super) fn length(len: u64) -> [u8; 8] {
+    len.to_le_bytes()
 }
 
 fn head_crc(head: &[u8]) -> u32 {

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A section's CRC covers its length (8 bytes), its bytes and their padding. A *blocked* section is cut into blocks of
-//! 64 KiB with a CRC each, so that a mapped part can be checked on first touch; the list of block CRCs follows the
-//! section and the entry's CRC covers the section's length and that list. Numbers are little-endian. Files are
+//! 64 KiB with a CRC each, so that a mapped part can be checked on first touch ([`Blocks`]); the list of block CRCs follows
+//! the section and the entry's CRC covers the section's length and that list. Numbers are little-endian. Files are
 //! untrusted: every length is checked, with overflow in mind, before anything is allocated or read, and each way a
 //! file can be wrong is an [`Error::Format`](crate::Error::Format) with a text of its own. Later versions may
 //! lengthen header and entries and add sections; readers step over what they do not know.
@@ -20,6 +20,7 @@
 //! A file is written beside its name, flushed to the disk and renamed, so that a crash at any instant leaves the
 //! old file or the new one ([`replace`]).
 
+mod blocks;
 mod layout;
 mod mapped;
 mod reader;
@@ -31,6 +32,7 @@ mod replace_tests;
 #[cfg(test)]
 mod tests;
 
+pub use blocks::Blocks;
 pub use mapped::Mapped;
 pub use reader::Reader;
 pub use replace::replace;

@@ -2,11 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::layout::{Entry, HEADER, Header, crc_of, damaged, length};
+use super::blocks::Blocks;
+use super::layout::{Entry, HEADER, Header, LINE, crc_of, damaged, length};
+use super::mapped::Mapped;
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// An open section file. The header and the table are checked when it is opened, a section when it is read.
 #[derive(Debug)]
@@ -15,6 +18,7 @@ pub struct Reader {
     /// The file's name, for messages.
     name: String,
     version: u32,
+    checksum: u32,
     entries: Vec<Entry>,
 }
 
@@ -22,6 +26,7 @@ pub struct Reader {
 enum Source {
     File(File),
     Bytes(Vec<u8>),
+    Mapped(Arc<Mapped>),
 }
 
 impl Source {
@@ -29,19 +34,20 @@ impl Source {
         match self {
             Source::File(file) => Ok(file.metadata()?.len()),
             Source::Bytes(bytes) => Ok(bytes.len() as u64),
+            Source::Mapped(file) => Ok(file.bytes().len() as u64),
         }
     }
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        match self {
-            Source::File(file) => std::os::unix::fs::FileExt::read_exact_at(file, into, offset),
-            Source::Bytes(bytes) => {
-                let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-                let found = start.checked_add(into.len()).and_then(|end| bytes.get(start..end));
-                into.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
-                Ok(())
-            }
-        }
+        let bytes = match self {
+            Source::File(file) => return std::os::unix::fs::FileExt::read_exact_at(file, into, offset),
+            Source::Bytes(bytes) => bytes,
+            Source::Mapped(file) => file.bytes(),
+        };
+        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let found = start.checked_add(into.len()).and_then(|end| bytes.get(start..end));
+        into.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
     }
 }
 
@@ -56,6 +62,18 @@ impl Reader {
         Self::new(Source::File(file), name, kind, version)
     }
 
+    /// As [`open`](Self::open), of a file that is mapped, so that [`blocks`](Self::blocks) can leave sections where they lie.
+    /// [`Error::Config`] where the feature `mmap` is not compiled in.
+    pub fn map(path: impl AsRef<Path>, kind: &str, version: u32) -> Result<Self> {
+        let name = path.as_ref().display().to_string();
+        let found = std::fs::metadata(&path).map_err(Error::io(format!("open {name}")))?;
+        if !found.is_file() {
+            return Err(damaged(&name, "not a regular file"));
+        }
+        let file = Mapped::open(path.as_ref())?;
+        Self::new(Source::Mapped(Arc::new(file)), name, kind, version)
+    }
+
     /// As [`open`](Self::open), over the bytes of a file.
     pub fn from_bytes(bytes: Vec<u8>, kind: &str, version: u32) -> Result<Self> {
         Self::new(Source::Bytes(bytes), format!("{kind} bytes"), kind, version)
@@ -66,7 +84,7 @@ impl Reader {
         if len < HEADER as u64 {
             return Err(damaged(&name, format!("truncated: {len} bytes are shorter than a header")));
         }
-        let mut reader = Self { source, name, version: 0, entries: Vec::new() };
+        let mut reader = Self { source, name, version: 0, checksum: 0, entries: Vec::new() };
         let mut fixed = [0; HEADER];
         reader.fill(&mut fixed, 0)?;
         let header = Header::decode(&fixed).map_err(|how| reader.damaged(how))?;
@@ -89,6 +107,7 @@ impl Reader {
             return Err(reader.damaged(format!("{how}: {len} bytes, expected {}", header.file_len)));
         }
         reader.version = header.version;
+        reader.checksum = header.crc;
         reader.entries = entries;
         Ok(reader)
     }
@@ -96,6 +115,16 @@ impl Reader {
     /// The version of the kind that the file was written in.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// The checksum of header and table, in which stand the checksums of all else: another file has another one.
+    pub fn checksum(&self) -> u32 {
+        self.checksum
+    }
+
+    /// The file, if it is mapped.
+    pub fn mapped(&self) -> Option<&Arc<Mapped>> {
+        if let Source::Mapped(file) = &self.source { Some(file) } else { None }
     }
 
     /// Whether the file has this section.
@@ -139,6 +168,25 @@ impl Reader {
         self.verify(entry, bytes)
     }
 
+    /// The numbers of a blocked section of a mapped file, where they lie; each block is verified when it is first
+    /// touched. `None` if the file is not mapped.
+    pub fn blocks<T>(&self, name: &str) -> Result<Option<Blocks<T>>>
+    where
+        T: bytemuck::AnyBitPattern + bytemuck::NoUninit,
+    {
+        let Some(file) = self.mapped() else { return Ok(None) };
+        self.count::<T>(name)?;
+        let entry = self.entry(name)?;
+        if !entry.block.is_power_of_two() || u64::from(entry.block) < LINE {
+            let how =
+                format!("section {name:?}: blocks of {} bytes can't be verified one by one", entry.block);
+            return Err(self.damaged(how));
+        }
+        let checksums = self.block_checksums(entry)?;
+        let label = format!("{}: section {name:?}", self.name);
+        Blocks::new(Arc::clone(file), label, entry, checksums).map(Some)
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry> {
         let entry = self.entries.iter().find(|entry| entry.name == name);
         entry.ok_or_else(|| self.damaged(format!("section {name:?} is missing")))
@@ -162,28 +210,36 @@ impl Reader {
         let mut pad = vec![0; (padded - entry.len) as usize];
         self.fill(&mut pad, entry.offset + entry.len)?;
         if entry.block == 0 {
-            return if crc_of(&[&length(bytes), bytes, &pad]) == entry.crc {
+            return if crc_of(&[&length(entry.len), bytes, &pad]) == entry.crc {
                 Ok(())
             } else {
                 Err(self.damaged(format!("section {name:?} is damaged: its checksum does not match")))
             };
         }
-        let list_at = entry.offset + padded;
-        let end = entry.end().expect("the table was checked");
-        let mut list = vec![0; (end - list_at) as usize];
-        self.fill(&mut list, list_at)?;
-        if crc_of(&[&length(bytes), &list]) != entry.crc {
-            return Err(self.damaged(format!("section {name:?}: its list of checksums is damaged")));
-        }
-        let count = entry.blocks().expect("the table was checked") as usize;
+        let checksums = self.block_checksums(entry)?;
+        let count = checksums.len();
         let blocks = bytes.chunks(entry.block as usize);
-        for (i, (block, crc)) in blocks.zip(list.chunks_exact(4)).enumerate() {
+        for (i, (block, crc)) in blocks.zip(checksums).enumerate() {
             let tail = if i + 1 == count { &pad[..] } else { &[] };
-            if crc_of(&[block, tail]).to_le_bytes() != crc {
+            if crc_of(&[block, tail]) != crc {
                 return Err(self.damaged(format!("section {name:?}: block {i} of {count} is damaged")));
             }
         }
         Ok(())
+    }
+
+    /// The list of checksums of a blocked section, itself verified.
+    fn block_checksums(&self, entry: &Entry) -> Result<Vec<u32>> {
+        let list_at = entry.offset + entry.padded().expect("the table was checked");
+        let end = entry.end().expect("the table was checked");
+        let mut list = vec![0; (end - list_at) as usize];
+        self.fill(&mut list, list_at)?;
+        if crc_of(&[&length(entry.len), &list]) != entry.crc {
+            let name = &entry.name;
+            return Err(self.damaged(format!("section {name:?}: its list of checksums is damaged")));
+        }
+        let count = entry.blocks().expect("the table was checked") as usize;
+        Ok(list.as_chunks::<4>().0.iter().take(count).map(|&crc| u32::from_le_bytes(crc)).collect())
     }
 
     /// A file that shrinks while it is read is as truncated as one that was short before.

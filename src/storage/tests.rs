@@ -65,6 +65,41 @@ fn a_damaged_block_is_named() {
     assert!(message(read(bytes)).contains("block 2 of 4"));
 }
 
+#[cfg(feature = "mmap")]
+#[test]
+fn blocks_of_a_mapped_file_are_verified_once_when_they_are_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sample");
+    let values: Vec<f32> = (0..50_000).map(|i| i as f32).collect();
+    let mut bytes = Writer::new("sample", 1).blocks("vectors", &values).to_bytes();
+    bytes[128 + 2 * 65_536 + 5] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let reader = Reader::map(&path, "sample", 1).unwrap();
+    assert!(Reader::open(&path, "sample", 1).unwrap().blocks::<f32>("vectors").unwrap().is_none());
+    let blocks = reader.blocks::<f32>("vectors").unwrap().unwrap();
+    let asked = std::cell::RefCell::new(Vec::new());
+    let sound = |values: std::ops::Range<usize>| {
+        asked.borrow_mut().push(values);
+        Ok(())
+    };
+    for touched in [16_383..16_384, 0..16_384, 16_384..16_384, 49_999..50_000, 16_000..16_400, 0..30_000] {
+        blocks.touch(touched, &sound);
+        blocks.require_sound().unwrap();
+    }
+    assert_eq!(asked.take(), [0..16_384, 49_152..50_000, 16_384..32_768]);
+    assert_eq!(blocks.values()[..32_768], values[..32_768]);
+    blocks.touch(32_767..32_769, &sound);
+    assert!(asked.take().is_empty() && message(blocks.require_sound()).contains("block 2 of 4 is damaged"));
+    // What the kind of file refuses is damage too, and the first that was found stays.
+    let again = reader.blocks::<f32>("vectors").unwrap().unwrap();
+    again.touch(3..4, &|_| Err("no such value".into()));
+    again.touch_all(&sound);
+    assert!(message(again.require_sound()).contains("no such value"));
+    std::fs::write(&path, Writer::new("sample", 1).values("vectors", &values).to_bytes()).unwrap();
+    let plain = Reader::map(&path, "sample", 1).unwrap();
+    assert!(message(plain.blocks::<f32>("vectors")).contains("can't be verified one by one"));
+}
+
 #[test]
 fn each_way_of_being_wrong_has_its_text() {
     let bytes = encode(&sample());

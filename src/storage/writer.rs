@@ -110,9 +110,9 @@ impl<'a> Writer<'a> {
 impl Section<'_> {
     /// The entry's checksum, and the padded list of block checksums (empty unless blocked).
     fn checksums(&self) -> (u32, Vec<u8>) {
-        let (bytes, pad) = (&self.bytes[..], padding(self.bytes.len()));
+        let (bytes, pad, len) = (&self.bytes[..], padding(self.bytes.len()), length(self.bytes.len() as u64));
         if self.block == 0 {
-            return (crc_of(&[&length(bytes), bytes, pad]), Vec::new());
+            return (crc_of(&[&len, bytes, pad]), Vec::new());
         }
         // The block length is a multiple of a line, so that padding only ever lengthens the last block.
         let mut list = Vec::new();
@@ -122,7 +122,7 @@ impl Section<'_> {
             list.extend_from_slice(&crc.to_le_bytes());
         }
         list.extend_from_slice(padding(list.len()));
-        (crc_of(&[&length(bytes), &list]), list)
+        (crc_of(&[&len, &list]), list)
     }
 }
 

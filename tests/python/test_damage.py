@@ -65,6 +65,11 @@ def index_file(path: Path) -> Callable[[], object]:
     return lambda: rg.HNSWIndex.load(path).fingerprint
 
 
+def mapped_file(path: Path) -> Callable[[], object]:
+    index_file(path)
+    return lambda: rg.HNSWIndex.load(path, mmap=True).fingerprint
+
+
 def learner_file(path: Path) -> Callable[[], object]:
     index = rg.HNSWIndex(DIM, metric="l2", m=4)
     index.add(vectors(20))
@@ -79,7 +84,7 @@ def learner_file(path: Path) -> Callable[[], object]:
     return read
 
 
-FILES = {"index": index_file, "learner": learner_file}
+FILES = {"index": index_file, "mapped": mapped_file, "learner": learner_file}
 
 
 @pytest.mark.parametrize("kind", FILES)

@@ -17,7 +17,7 @@ FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def test_examples_of_the_core_run() -> None:
     """Doctest finds those of Python modules by itself, but none in an extension."""
-    owners = [_core, _core.Tensor, _core.Graph]
+    owners = [_core, _core.Tensor, _core.Graph, _core.HNSWIndex]
     texts = {f"{owner}.{name}": getattr(owner, name).__doc__ for owner in owners for name in dir(owner)}
     runner, parser = doctest.DocTestRunner(), doctest.DocTestParser()
     for name, text in texts.items():

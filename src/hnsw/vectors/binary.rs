@@ -7,7 +7,8 @@
 //! **Means** are those of the first call. Where exact vectors are kept they are taken anew, and all rows coded anew, as
 //! often as the number of rows passes a power of two; codes alone say nothing that other means could be taken from.
 
-use super::{Source, keep, rows_with};
+use super::table::Table;
+use super::{Source, rows_with};
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels, prefetch};
 
@@ -15,30 +16,28 @@ use crate::simd::{Kernels, kernels, prefetch};
 #[derive(Clone, Debug)]
 pub(super) struct Binary {
     dim: usize,
-    /// Words of 64 bits per row.
-    stride: usize,
     /// Means of all values, of those not above it, and of those above it.
     levels: [Vec<f32>; 3],
-    bits: Lines<u64>,
+    /// Words of 64 bits.
+    bits: Table<u64>,
     kernels: &'static Kernels,
 }
 
 impl Binary {
     pub fn new(dim: usize) -> Self {
         let levels = std::array::from_fn(|_| vec![0.0; dim]);
-        Self { dim, stride: dim.div_ceil(64), levels, bits: Lines::new(), kernels: kernels() }
+        Self { dim, levels, bits: Table::new(dim.div_ceil(64)), kernels: kernels() }
     }
 
     pub fn len(&self) -> usize {
-        self.bits.len() / self.stride
+        self.bits.len()
     }
 
     pub fn bytes(&self) -> usize {
         self.bits.bytes() + 12 * self.dim
     }
 
-    /// All rows with their padding.
-    pub fn padded(&self) -> &[u64] {
+    pub fn table(&self) -> &Table<u64> {
         &self.bits
     }
 
@@ -62,11 +61,11 @@ impl Binary {
             None if start == 0 => self.learn(slots.len(), source),
             None => {}
         }
-        self.bits.grow(end * self.stride, 0);
+        self.bits.grow(end);
         let mut row = vec![0.0; self.dim];
         let mut code = |read: Source<'_>, place: usize, slot: usize| {
             read(place, &mut row);
-            pack(&row, 1.0, &self.levels[0], &mut self.bits[slot * self.stride..][..self.stride]);
+            pack(&row, 1.0, &self.levels[0], self.bits.row_mut(slot as u32));
         };
         match again {
             Some(old) => (0..end).for_each(|slot| code(old, slot, slot)),
@@ -75,14 +74,19 @@ impl Binary {
         before
     }
 
-    /// Wipes the bits of a row.
-    pub fn clear(&mut self, slot: u32) {
-        self.bits[slot as usize * self.stride..][..self.stride].fill(0);
+    /// Makes room for `rows` rows in all, and no more.
+    pub fn reserve(&mut self, rows: usize) {
+        self.bits.reserve(rows);
     }
 
-    /// Keeps the rows at the slots `kept`, which rise, and moves them together.
-    pub fn compact(&mut self, kept: &[u32]) {
-        keep(&mut self.bits, self.stride, kept);
+    /// Wipes the bits of a row.
+    pub fn clear(&mut self, slot: u32) {
+        self.bits.row_mut(slot).fill(0);
+    }
+
+    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
+    pub fn arrange(&mut self, kept: &[u32]) {
+        self.bits.arrange(kept);
     }
 
     /// Takes the means of `rows` rows.
@@ -113,32 +117,46 @@ impl Binary {
         self.levels = [mean.clone(), level(0), level(1)];
     }
 
-    /// Levels and bits as a file holds them, for dimensions as here.
-    pub fn with(&self, levels: [Vec<f32>; 3], bits: Lines<u64>) -> Result<Self, String> {
+    /// Levels and rows of a file, for dimensions as here. [`verify`](Self::verify) checks what the table does not check on
+    /// first touch.
+    pub fn with(self, levels: [Vec<f32>; 3], bits: Table<u64>) -> Result<Self, String> {
         if levels.iter().any(|level| level.len() != self.dim || level.iter().any(|value| !value.is_finite()))
         {
             return Err("the levels of bits are no numbers".into());
         }
+        Ok(Self { levels, bits, ..self })
+    }
+
+    /// Verifies all rows.
+    pub fn verify(&self) -> Result<(), String> {
+        self.bits.verify(&|slot, row| self.check(slot, row))
+    }
+
+    /// Brings rows that lie in a file, verified, into memory.
+    pub fn own(&mut self) {
+        self.bits.lines();
+    }
+
+    /// Refuses bits beyond the last dimension.
+    fn check(&self, slot: u32, row: &[u64]) -> Result<(), String> {
         let unused = match self.dim % 64 {
             0 => 0,
             used => u64::MAX << used,
         };
-        if !bits.len().is_multiple_of(self.stride) {
-            return Err("the last row of bits is cut short".into());
+        if row[row.len() - 1] & unused == 0 {
+            Ok(())
+        } else {
+            Err(format!("the padding of row {slot} of bits is not zero"))
         }
-        if bits.chunks(self.stride).any(|row| row[self.stride - 1] & unused != 0) {
-            return Err("the padding of bits is not zero".into());
-        }
-        Ok(Self { levels, bits, ..Self::new(self.dim) })
     }
 
     pub fn truncate(&mut self, rows: usize) {
-        self.bits.truncate(rows * self.stride);
+        self.bits.truncate(rows);
     }
 
     /// The row that a slot's bits stand for.
     pub fn decode_into(&self, slot: u32, row: &mut [f32]) {
-        let words = &self.bits[slot as usize * self.stride..];
+        let words = self.bits.row(slot, &|slot, row| self.check(slot, row));
         for (d, value) in row.iter_mut().enumerate() {
             let bit = words[d / 64] >> (d % 64) & 1;
             *value = self.levels[1 + bit as usize][d];
@@ -147,9 +165,10 @@ impl Binary {
 
     /// A vector, times `scale`, as a probe; `room` holds its bits.
     pub fn probe<'a>(&'a self, values: &[f32], scale: f32, room: &'a mut Lines<u64>) -> BinaryProbe<'a> {
-        room.grow(self.stride, 0);
-        pack(values, scale, &self.levels[0], &mut room[..self.stride]);
-        BinaryProbe { rows: self, bits: &room[..self.stride] }
+        let stride = self.bits.stride();
+        room.grow(stride, 0);
+        pack(values, scale, &self.levels[0], &mut room[..stride]);
+        BinaryProbe { rows: self, bits: &room[..stride] }
     }
 }
 
@@ -171,11 +190,14 @@ pub(in crate::hnsw) struct BinaryProbe<'a> {
 impl BinaryProbe<'_> {
     #[inline]
     pub fn score(self, slots: &[u32], out: &mut [f32]) {
-        (self.rows.kernels.hamming_rows)(self.bits, &self.rows.bits, slots, out);
+        let rows = self.rows;
+        let table = rows.bits.at(slots, &|slot, row| rows.check(slot, row));
+        (rows.kernels.hamming_rows)(self.bits, table, slots, out);
     }
 
     #[inline]
     pub fn prefetch(self, slot: u32) {
-        prefetch(&self.rows.bits, slot as usize * self.rows.stride);
+        let table = &self.rows.bits;
+        prefetch(table.values(), slot as usize * table.stride());
     }
 }

@@ -3,12 +3,12 @@
 use super::binary::Binary;
 use super::half::Half;
 use super::scalar::Scalar;
-use super::{Probe, Source};
+use super::table::Table;
+use super::{Probe, Source, sections};
 use crate::error::Result;
 use crate::hnsw::params::{Params, Storage};
 use crate::lines::Lines;
 use crate::storage::{Reader, Writer};
-use bytemuck::Pod;
 
 /// Rows in fewer bytes than they were given in.
 #[derive(Clone, Debug)]
@@ -66,6 +66,15 @@ impl Codes {
         }
     }
 
+    /// Makes room for `rows` rows in all, and no more.
+    pub fn reserve(&mut self, rows: usize) {
+        match self {
+            Codes::Half(codes) => codes.reserve(rows),
+            Codes::Scalar(codes) => codes.reserve(rows),
+            Codes::Binary(codes) => codes.reserve(rows),
+        }
+    }
+
     /// Wipes the codes of a row.
     pub fn clear(&mut self, slot: u32) {
         match self {
@@ -75,12 +84,12 @@ impl Codes {
         }
     }
 
-    /// Keeps the rows at the slots `kept`, which rise, and moves them together.
-    pub fn compact(&mut self, kept: &[u32]) {
+    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
+    pub fn arrange(&mut self, kept: &[u32]) {
         match self {
-            Codes::Half(codes) => codes.compact(kept),
-            Codes::Scalar(codes) => codes.compact(kept),
-            Codes::Binary(codes) => codes.compact(kept),
+            Codes::Half(codes) => codes.arrange(kept),
+            Codes::Scalar(codes) => codes.arrange(kept),
+            Codes::Binary(codes) => codes.arrange(kept),
         }
     }
 
@@ -129,15 +138,20 @@ impl Codes {
     /// Adds the sections to a file.
     pub fn write<'a>(&'a self, writer: Writer<'a>) -> Writer<'a> {
         match self {
-            Codes::Half(codes) => writer.blocks("codes", codes.padded()),
+            Codes::Half(codes) => {
+                let writer = writer.blocks("codes", codes.table().values());
+                if codes.has_terms() { writer.values("terms", codes.terms()) } else { writer }
+            }
             Codes::Binary(codes) => {
                 let [mean, below, above] = codes.levels();
                 let writer = writer.values("means", mean).values("below", below).values("above", above);
-                writer.blocks("codes", codes.padded())
+                writer.blocks("codes", codes.table().values())
             }
             Codes::Scalar(codes) => {
                 let [middle, step] = codes.ranges();
-                writer.values("middles", middle).values("steps", step).blocks("codes", codes.padded())
+                let writer = writer.values("middles", middle).values("steps", step);
+                let writer = writer.blocks("codes", codes.table().values());
+                if codes.has_terms() { writer.values("terms", codes.terms()) } else { writer }
             }
         }
     }
@@ -145,37 +159,65 @@ impl Codes {
     /// Takes what tells rows apart into a checksum.
     pub fn digest(&self, hasher: &mut crc32fast::Hasher) {
         match self {
-            Codes::Half(codes) => hasher.update(bytemuck::cast_slice(codes.padded())),
+            Codes::Half(codes) => hasher.update(bytemuck::cast_slice(codes.table().values())),
             Codes::Binary(codes) => {
                 codes.levels().iter().for_each(|part| hasher.update(bytemuck::cast_slice(part)));
-                hasher.update(bytemuck::cast_slice(codes.padded()));
+                hasher.update(bytemuck::cast_slice(codes.table().values()));
             }
             Codes::Scalar(codes) => {
                 codes.ranges().iter().for_each(|part| hasher.update(bytemuck::cast_slice(part)));
-                hasher.update(bytemuck::cast_slice(codes.padded()));
+                hasher.update(bytemuck::cast_slice(codes.table().values()));
             }
         }
     }
 
-    /// Codes of the kind of these, from a file.
-    pub fn read(&self, reader: &Reader) -> Result<Self> {
+    /// Codes of the kind of these for `rows` rows, from a file, where they may `stay` if it is mapped.
+    pub fn read(self, reader: &Reader, rows: usize, stay: bool) -> Result<Self> {
         let codes = match self {
-            Codes::Half(empty) => empty.with(table(reader)?).map(Codes::Half),
+            Codes::Half(empty) => {
+                let terms = sections::terms(reader, "terms", if empty.has_terms() { rows } else { 0 })?;
+                let table = Table::open(empty.table().stride(), reader, "codes", rows, stay)?;
+                Ok(Codes::Half(empty.with(table, terms)))
+            }
             Codes::Binary(empty) => {
                 let levels = [reader.values("means")?, reader.values("below")?, reader.values("above")?];
-                empty.with(levels, table(reader)?).map(Codes::Binary)
+                let table = Table::open(empty.table().stride(), reader, "codes", rows, stay)?;
+                empty.with(levels, table).map(Codes::Binary)
             }
             Codes::Scalar(empty) => {
+                let terms = sections::terms(reader, "terms", if empty.has_terms() { rows } else { 0 })?;
                 let ranges = [reader.values("middles")?, reader.values("steps")?];
-                empty.with(ranges, table(reader)?).map(Codes::Scalar)
+                let table = Table::open(empty.table().stride(), reader, "codes", rows, stay)?;
+                empty.with(ranges, table, terms).map(Codes::Scalar)
             }
         };
         codes.map_err(|how| reader.damaged(how))
     }
-}
 
-fn table<T: Pod>(reader: &Reader) -> Result<Lines<T>> {
-    let mut codes = Lines::zeros(reader.count::<T>("codes")?);
-    reader.values_into("codes", &mut codes)?;
-    Ok(codes)
+    /// Verifies all rows.
+    pub fn verify(&self) -> Result<(), String> {
+        match self {
+            Codes::Half(codes) => codes.verify(),
+            Codes::Scalar(codes) => codes.verify(),
+            Codes::Binary(codes) => codes.verify(),
+        }
+    }
+
+    /// Refuses to go on where damage was found in a file.
+    pub fn require_sound(&self) -> Result<()> {
+        match self {
+            Codes::Half(codes) => codes.table().require_sound(),
+            Codes::Scalar(codes) => codes.table().require_sound(),
+            Codes::Binary(codes) => codes.table().require_sound(),
+        }
+    }
+
+    /// Brings rows that lie in a file, verified, into memory.
+    pub fn own(&mut self) {
+        match self {
+            Codes::Half(codes) => codes.own(),
+            Codes::Scalar(codes) => codes.own(),
+            Codes::Binary(codes) => codes.own(),
+        }
+    }
 }

@@ -3,7 +3,8 @@
 //! They lie in memory padded with zeros to whole cache lines, so that every kernel call runs without a tail. Cosine
 //! needs one number per row besides: the inverse norm.
 
-use super::{IsFree, check, cosine_distance, inverse_norm, keep, rows_with};
+use super::table::{Table, arrange};
+use super::{check, cosine_distance, inverse_norm, rows_with};
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels, prefetch};
@@ -17,30 +18,55 @@ const LINE: usize = 16;
 pub(super) struct Exact {
     metric: Metric,
     dim: usize,
-    stride: usize,
-    table: Lines<f32>,
+    table: Table<f32>,
     /// Inverse norms under cosine, else empty.
     scale: Lines<f32>,
+    /// Slots that were free when a file was opened, rising; of no use once rows change.
+    free: Vec<u32>,
     kernels: &'static Kernels,
 }
 
 impl Exact {
     pub fn new(dim: usize, metric: Metric) -> Self {
-        let stride = dim.next_multiple_of(LINE);
-        Self { metric, dim, stride, table: Lines::new(), scale: Lines::new(), kernels: kernels() }
+        let table = Table::new(dim.next_multiple_of(LINE));
+        Self { metric, dim, table, scale: Lines::new(), free: Vec::new(), kernels: kernels() }
+    }
+
+    /// Rows of a file, and their inverse norms, where it has them. [`verify`](Self::verify) checks what the table does not
+    /// check on first touch.
+    pub fn with(self, table: Table<f32>, scale: Option<Lines<f32>>, free: Vec<u32>) -> Self {
+        let mut exact = Self { table, free, ..self };
+        match scale {
+            Some(scale) => exact.scale = scale,
+            None => exact.measure(0..exact.len() as u32),
+        }
+        exact
+    }
+
+    /// Whether there is an inverse norm for each row.
+    pub fn is_scaled(&self) -> bool {
+        self.metric == Metric::Cosine
     }
 
     pub fn len(&self) -> usize {
-        self.table.len() / self.stride
+        self.table.len()
+    }
+
+    pub fn table(&self) -> &Table<f32> {
+        &self.table
+    }
+
+    /// Inverse norms.
+    pub fn scale(&self) -> &[f32] {
+        &self.scale
     }
 
     pub fn row(&self, slot: u32) -> &[f32] {
-        &self.table[slot as usize * self.stride..][..self.dim]
+        &self.padded(slot)[..self.dim]
     }
 
-    /// All rows with their padding.
-    pub fn padded(&self) -> &[f32] {
-        &self.table
+    fn padded(&self, slot: u32) -> &[f32] {
+        self.table.row(slot, &|slot, row| self.check(slot, row))
     }
 
     pub fn bytes(&self) -> usize {
@@ -49,80 +75,87 @@ impl Exact {
 
     /// Writes rows at `slots`, of which those beyond the last follow on it.
     pub fn store(&mut self, slots: &[u32], vectors: ArrayView2<'_, f32>) {
-        let rows = rows_with(self.len(), slots);
-        self.table.grow(rows * self.stride, 0.0);
-        if self.metric == Metric::Cosine {
-            self.scale.grow(rows, 0.0);
-        }
+        self.table.grow(rows_with(self.len(), slots));
         for (&slot, row) in slots.iter().zip(vectors.rows()) {
-            let padded = self.table[slot as usize * self.stride..].iter_mut();
+            let padded = self.table.row_mut(slot).iter_mut();
             padded.zip(row).for_each(|(value, &given)| *value = given);
-            self.measure(slot);
+        }
+        self.measure(slots.iter().copied());
+    }
+
+    /// Makes room for `rows` rows in all, and no more.
+    pub fn reserve(&mut self, rows: usize) {
+        self.table.reserve(rows);
+        if self.is_scaled() {
+            self.scale.reserve(rows);
         }
     }
 
     /// Wipes the row at `slot`.
     pub fn clear(&mut self, slot: u32) {
-        self.table[slot as usize * self.stride..][..self.dim].fill(0.0);
-        self.measure(slot);
+        self.table.row_mut(slot).fill(0.0);
+        self.measure([slot]);
     }
 
-    /// Keeps the rows at the slots `kept`, which rise, and moves them together.
-    pub fn compact(&mut self, kept: &[u32]) {
-        keep(&mut self.table, self.stride, kept);
-        if self.metric == Metric::Cosine {
-            keep(&mut self.scale, 1, kept);
+    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
+    pub fn arrange(&mut self, kept: &[u32]) {
+        self.table.arrange(kept);
+        if self.is_scaled() {
+            arrange(&mut self.scale, 1, kept);
         }
-    }
-
-    /// Rows as a file holds them, padding included; refuses what [`store`](Self::store) and [`clear`](Self::clear) could
-    /// not have made.
-    pub fn from_padded(
-        dim: usize,
-        metric: Metric,
-        table: Lines<f32>,
-        is_free: IsFree<'_>,
-    ) -> Result<Self, String> {
-        let mut exact = Self::new(dim, metric);
-        for (i, row) in table.chunks(exact.stride).enumerate() {
-            if is_free(i as u32) {
-                if row.len() < exact.stride || row.iter().any(|&value| value.to_bits() != 0) {
-                    return Err(format!("slot {i} is free, but holds a vector"));
-                }
-                continue;
-            }
-            let view = ArrayView2::from_shape((1, dim), &row[..dim.min(row.len())]);
-            let view = view.map_err(|_| format!("row {i} is cut short"))?;
-            check("vectors", dim, metric, view).map_err(|error| format!("row {i}: {error}"))?;
-            if row.len() < exact.stride || row[dim..].iter().any(|&value| value.to_bits() != 0) {
-                return Err(format!("the padding of row {i} is not zero"));
-            }
-        }
-        exact.table = table;
-        if metric == Metric::Cosine {
-            exact.scale.grow(exact.len(), 0.0);
-        }
-        (0..exact.len() as u32).for_each(|slot| exact.measure(slot));
-        Ok(exact)
     }
 
     pub fn truncate(&mut self, rows: usize) {
-        self.table.truncate(rows * self.stride);
+        self.table.truncate(rows);
         self.scale.truncate(rows);
     }
 
-    /// The inverse norm of a row; 0 of one that was wiped.
-    fn measure(&mut self, slot: u32) {
-        if self.metric == Metric::Cosine {
-            let norm = inverse_norm(self.row(slot));
-            self.scale[slot as usize] = if norm.is_finite() { norm } else { 0.0 };
+    /// Verifies all rows.
+    pub fn verify(&self) -> Result<(), String> {
+        self.table.verify(&|slot, row| self.check(slot, row))
+    }
+
+    /// Brings rows that lie in a file, verified, into memory.
+    pub fn own(&mut self) {
+        self.table.lines();
+        self.free = Vec::new();
+    }
+
+    /// Refuses what [`store`](Self::store) and [`clear`](Self::clear) could not have made.
+    fn check(&self, slot: u32, row: &[f32]) -> Result<(), String> {
+        let (values, padding) = row.split_at(self.dim);
+        let is_zero = |part: &[f32]| part.iter().all(|value| value.to_bits() == 0);
+        if self.free.binary_search(&slot).is_ok() {
+            if !is_zero(values) {
+                return Err(format!("slot {slot} is free, but holds a vector"));
+            }
+        } else {
+            let view = ArrayView2::from_shape((1, self.dim), values).expect("one row");
+            check("vectors", self.dim, self.metric, view).map_err(|error| format!("row {slot}: {error}"))?;
+        }
+        if !is_zero(padding) {
+            return Err(format!("the padding of row {slot} is not zero"));
+        }
+        if self.is_scaled() && self.scale[slot as usize].to_bits() != scale_of(values).to_bits() {
+            return Err(format!("the inverse norm of row {slot} is not that of its values"));
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, slots: impl IntoIterator<Item = u32>) {
+        if self.is_scaled() {
+            self.scale.grow(self.len(), 0.0);
+            for slot in slots {
+                let row = &self.table.values()[slot as usize * self.table.stride()..][..self.dim];
+                self.scale[slot as usize] = scale_of(row);
+            }
         }
     }
 
     /// A stored row as a probe.
     #[inline]
     pub fn probe(&self, slot: u32) -> ExactProbe<'_> {
-        let values = &self.table[slot as usize * self.stride..][..self.stride];
+        let values = self.padded(slot);
         ExactProbe { rows: self, values, scale: self.scale.get(slot as usize).copied().unwrap_or(0.0) }
     }
 
@@ -134,10 +167,17 @@ impl Exact {
 
     /// A query, with its inverse norm under cosine, as a probe; `room` holds its padded copy.
     pub fn query<'a>(&'a self, query: &[f32], scale: f32, room: &'a mut Lines<f32>) -> ExactProbe<'a> {
-        room.grow(self.stride, 0.0);
+        let stride = self.table.stride();
+        room.grow(stride, 0.0);
         room[..self.dim].copy_from_slice(query);
-        ExactProbe { rows: self, values: &room[..self.stride], scale }
+        ExactProbe { rows: self, values: &room[..stride], scale }
     }
+}
+
+/// The inverse norm of a row; 0 of one that was wiped.
+fn scale_of(row: &[f32]) -> f32 {
+    let scale = inverse_norm(row);
+    if scale.is_finite() { scale } else { 0.0 }
 }
 
 /// A padded vector and, under cosine, its inverse norm.
@@ -152,14 +192,15 @@ impl ExactProbe<'_> {
     #[inline]
     pub fn score(self, slots: &[u32], out: &mut [f32]) {
         let rows = self.rows;
+        let table = rows.table.at(slots, &|slot, row| rows.check(slot, row));
         match rows.metric {
-            Metric::L2 => (rows.kernels.squared_l2_rows)(self.values, &rows.table, slots, out),
+            Metric::L2 => (rows.kernels.squared_l2_rows)(self.values, table, slots, out),
             Metric::Ip => {
-                (rows.kernels.dot_rows)(self.values, &rows.table, slots, out);
+                (rows.kernels.dot_rows)(self.values, table, slots, out);
                 out.iter_mut().for_each(|value| *value = 1.0 - *value);
             }
             Metric::Cosine => {
-                (rows.kernels.dot_rows)(self.values, &rows.table, slots, out);
+                (rows.kernels.dot_rows)(self.values, table, slots, out);
                 let scale = &rows.scale[..];
                 for (value, &slot) in out.iter_mut().zip(slots) {
                     *value = cosine_distance(*value, self.scale, scale[slot as usize]);
@@ -181,6 +222,7 @@ impl ExactProbe<'_> {
 
     #[inline]
     pub fn prefetch(self, slot: u32) {
-        prefetch(&self.rows.table, slot as usize * self.rows.stride);
+        let table = &self.rows.table;
+        prefetch(table.values(), slot as usize * table.stride());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A value keeps 11 significant bits, and must not exceed 65504. Queries stay in `f32`.
 
-use super::{Source, cosine_distance, inverse_norm, keep, rows_with};
+use super::table::{Table, arrange};
+use super::{Source, cosine_distance, inverse_norm, rows_with};
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels, prefetch};
@@ -16,8 +17,7 @@ const PADDED: usize = 16;
 pub(super) struct Half {
     metric: Metric,
     dim: usize,
-    stride: usize,
-    table: Lines<f16>,
+    table: Table<f16>,
     /// Inverse norms of decoded rows under cosine, else empty.
     terms: Lines<f32>,
     kernels: &'static Kernels,
@@ -25,12 +25,12 @@ pub(super) struct Half {
 
 impl Half {
     pub fn new(dim: usize, metric: Metric) -> Self {
-        let stride = dim.next_multiple_of(PADDED);
-        Self { metric, dim, stride, table: Lines::new(), terms: Lines::new(), kernels: kernels() }
+        let table = Table::new(dim.next_multiple_of(PADDED));
+        Self { metric, dim, table, terms: Lines::new(), kernels: kernels() }
     }
 
     pub fn len(&self) -> usize {
-        self.table.len() / self.stride
+        self.table.len()
     }
 
     pub fn bytes(&self) -> usize {
@@ -42,84 +42,125 @@ impl Half {
         if self.metric == Metric::Cosine { f32::MAX } else { f16::MAX.to_f32() }
     }
 
-    /// All rows with their padding.
-    pub fn padded(&self) -> &[f16] {
+    pub fn table(&self) -> &Table<f16> {
         &self.table
+    }
+
+    /// Inverse norms of decoded rows.
+    pub fn terms(&self) -> &[f32] {
+        &self.terms
+    }
+
+    /// Whether there is a term for each row.
+    pub fn has_terms(&self) -> bool {
+        self.metric == Metric::Cosine
     }
 
     /// Rounds rows at `slots`, of which those beyond the last follow on it, from `source`, by place in `slots`.
     pub fn store(&mut self, slots: &[u32], source: Source<'_>) {
-        self.table.grow(rows_with(self.len(), slots) * self.stride, f16::ZERO);
+        self.table.grow(rows_with(self.len(), slots));
         let mut row = vec![0.0; self.dim];
         for (i, &slot) in slots.iter().enumerate() {
             source(i, &mut row);
-            let rounded = self.table[slot as usize * self.stride..].iter_mut();
+            let rounded = self.table.row_mut(slot).iter_mut();
             rounded.zip(&row).for_each(|(to, &from)| *to = f16::from_f32(from));
         }
         self.measure(slots.iter().copied());
     }
 
+    /// Makes room for `rows` rows in all, and no more.
+    pub fn reserve(&mut self, rows: usize) {
+        self.table.reserve(rows);
+        if self.has_terms() {
+            self.terms.reserve(rows);
+        }
+    }
+
     /// Wipes a row.
     pub fn clear(&mut self, slot: u32) {
-        self.table[slot as usize * self.stride..][..self.dim].fill(f16::ZERO);
+        self.table.row_mut(slot).fill(f16::ZERO);
         self.measure([slot]);
     }
 
-    /// Keeps the rows at the slots `kept`, which rise, and moves them together.
-    pub fn compact(&mut self, kept: &[u32]) {
-        keep(&mut self.table, self.stride, kept);
-        if self.metric == Metric::Cosine {
-            keep(&mut self.terms, 1, kept);
+    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
+    pub fn arrange(&mut self, kept: &[u32]) {
+        self.table.arrange(kept);
+        if self.has_terms() {
+            arrange(&mut self.terms, 1, kept);
         }
     }
 
     /// Inverse norms of the rows at `slots`.
     fn measure(&mut self, slots: impl IntoIterator<Item = u32>) {
-        if self.metric == Metric::Cosine {
-            let mut row = vec![0.0; self.dim];
+        if self.has_terms() {
             self.terms.grow(self.len(), 0.0);
             for slot in slots {
-                self.decode_into(slot, &mut row);
-                self.terms[slot as usize] =
-                    if row.iter().all(|&value| value == 0.0) { 0.0 } else { inverse_norm(&row) };
+                let row = &self.table.values()[slot as usize * self.table.stride()..][..self.dim];
+                self.terms[slot as usize] = term(row);
             }
         }
     }
 
-    /// Rows as a file holds them, for dimensions and metric as here.
-    pub fn with(&self, table: Lines<f16>) -> Result<Self, String> {
-        if !table.len().is_multiple_of(self.stride) {
-            return Err("the last row of codes is cut short".into());
+    /// Rows of a file and their terms, where it has them, for dimensions and metric as here. [`verify`](Self::verify) checks
+    /// what the table does not check on first touch.
+    pub fn with(self, table: Table<f16>, terms: Option<Lines<f32>>) -> Self {
+        let mut half = Self { table, ..self };
+        match terms {
+            Some(terms) => half.terms = terms,
+            None => half.measure(0..half.len() as u32),
         }
-        for (i, row) in table.chunks(self.stride).enumerate() {
-            if !row.iter().all(|value| value.is_finite())
-                || row[self.dim..].iter().any(|pad| pad.to_bits() != 0)
-            {
-                return Err(format!("row {i} has codes that nothing is coded to"));
-            }
+        half
+    }
+
+    /// Verifies all rows.
+    pub fn verify(&self) -> Result<(), String> {
+        self.table.verify(&|slot, row| self.check(slot, row))
+    }
+
+    /// Brings rows that lie in a file, verified, into memory.
+    pub fn own(&mut self) {
+        self.table.lines();
+    }
+
+    /// Refuses what no row is rounded to.
+    fn check(&self, slot: u32, row: &[f16]) -> Result<(), String> {
+        let (values, padding) = row.split_at(self.dim);
+        let is_padded = padding.iter().all(|pad| pad.to_bits() == 0);
+        let has_term = || self.terms[slot as usize].to_bits() == term(values).to_bits();
+        if is_padded && values.iter().all(|value| value.is_finite()) && (!self.has_terms() || has_term()) {
+            Ok(())
+        } else {
+            Err(format!("row {slot} has codes that nothing is coded to"))
         }
-        let mut half = Self { table, ..Self::new(self.dim, self.metric) };
-        half.measure(0..half.len() as u32);
-        Ok(half)
     }
 
     pub fn truncate(&mut self, rows: usize) {
-        self.table.truncate(rows * self.stride);
+        self.table.truncate(rows);
         self.terms.truncate(rows);
     }
 
     /// The row in single precision.
     pub fn decode_into(&self, slot: u32, row: &mut [f32]) {
-        let rounded = &self.table[slot as usize * self.stride..];
+        let rounded = self.table.row(slot, &|slot, row| self.check(slot, row));
         row.iter_mut().zip(rounded).for_each(|(to, from)| *to = from.to_f32());
     }
 
     /// A vector, times `scale`, as a probe; `room` holds its padded copy.
     pub fn probe<'a>(&'a self, values: &[f32], scale: f32, room: &'a mut Lines<f32>) -> HalfProbe<'a> {
-        room.grow(self.stride, 0.0);
+        let stride = self.table.stride();
+        room.grow(stride, 0.0);
         room.iter_mut().zip(values).for_each(|(to, &from)| *to = from * scale);
-        HalfProbe { rows: self, values: &room[..self.stride] }
+        HalfProbe { rows: self, values: &room[..stride] }
     }
+}
+
+/// The inverse norm of a row in single precision; 0 of one that was wiped.
+fn term(row: &[f16]) -> f32 {
+    if row.iter().all(|value| value.to_f32() == 0.0) {
+        return 0.0;
+    }
+    let row: Vec<f32> = row.iter().map(|value| value.to_f32()).collect();
+    inverse_norm(&row)
 }
 
 /// A padded vector.
@@ -133,10 +174,11 @@ impl HalfProbe<'_> {
     #[inline]
     pub fn score(self, slots: &[u32], out: &mut [f32]) {
         let rows = self.rows;
+        let table = rows.table.at(slots, &|slot, row| rows.check(slot, row));
         if rows.metric == Metric::L2 {
-            return (rows.kernels.half_squared_l2_rows)(self.values, &rows.table, slots, out);
+            return (rows.kernels.half_squared_l2_rows)(self.values, table, slots, out);
         }
-        (rows.kernels.half_dot_rows)(self.values, &rows.table, slots, out);
+        (rows.kernels.half_dot_rows)(self.values, table, slots, out);
         if rows.metric == Metric::Ip {
             return out.iter_mut().for_each(|value| *value = 1.0 - *value);
         }
@@ -147,7 +189,8 @@ impl HalfProbe<'_> {
 
     #[inline]
     pub fn prefetch(self, slot: u32) {
-        prefetch(&self.rows.table, slot as usize * self.rows.stride);
+        let table = &self.rows.table;
+        prefetch(table.values(), slot as usize * table.stride());
         prefetch(&self.rows.terms, slot as usize);
     }
 }

@@ -6,7 +6,9 @@
 //!   half     two bytes a value
 //!   scalar   one byte a value
 //!   binary   one bit a value
+//! probe      a vector to be compared, with whichever of these
 //! decoded    scoring against what codes stand for, where the rows are not kept
+//! table      where rows lie: in memory, or in a mapped file whose blocks are verified on first touch
 //! sections   how a file holds all of this
 //! ```
 //!
@@ -25,8 +27,10 @@ mod codes;
 mod decoded;
 mod exact;
 mod half;
+mod probe;
 mod scalar;
 mod sections;
+mod table;
 
 #[cfg(test)]
 mod tests;
@@ -35,99 +39,23 @@ use super::metric::Metric;
 use super::params::Params;
 use crate::error::{Error, Result};
 use crate::lines::Lines;
-use binary::BinaryProbe;
-use codes::{CodeRoom, Codes};
+use crate::storage::Mapped;
+use codes::Codes;
 use decoded::DecodedProbe;
-use exact::{Exact, ExactProbe};
-use half::HalfProbe;
+use exact::Exact;
 use ndarray::ArrayView2;
-use scalar::ScalarProbe;
+pub(super) use probe::{Probe, Probes, Room};
+pub(super) use sections::Reading;
 use std::borrow::Cow;
+use std::sync::Arc;
+use table::arrange;
 
 /// Squared norms beyond these lose all digits, or overflow, in `f32` arithmetic.
 const NORM2_MAX: f64 = f32::MAX as f64 / 8.0;
 const NORM2_MIN: f64 = 1e-30;
 
-/// Whether a slot is free.
-type IsFree<'a> = &'a dyn Fn(u32) -> bool;
-
 /// Writes a row, by its place or slot, as the metric sees it.
 type Source<'a> = &'a dyn Fn(usize, &mut [f32]);
-
-/// A vector to be scored, and what it is scored against.
-#[derive(Clone, Copy)]
-pub(super) enum Probe<'a> {
-    /// Rows as they were given.
-    Exact(ExactProbe<'a>),
-    /// What codes stand for.
-    Decoded(DecodedProbe<'a>),
-    /// Codes of two bytes a value.
-    Half(HalfProbe<'a>),
-    /// Codes of one byte a value.
-    Scalar(ScalarProbe<'a>),
-    /// Codes of one bit a value; distances count bits.
-    Binary(BinaryProbe<'a>),
-}
-
-impl Probe<'_> {
-    /// The distances to each of `slots`.
-    #[inline]
-    pub fn score(self, slots: &[u32], out: &mut [f32]) {
-        match self {
-            Probe::Exact(probe) => probe.score(slots, out),
-            Probe::Decoded(probe) => probe.score(slots, out),
-            Probe::Half(probe) => probe.score(slots, out),
-            Probe::Scalar(probe) => probe.score(slots, out),
-            Probe::Binary(probe) => probe.score(slots, out),
-        }
-    }
-
-    /// As [`score`](Self::score), to the bit, of one row.
-    #[inline]
-    pub fn distance(self, slot: u32) -> f32 {
-        if let Probe::Exact(probe) = self {
-            return probe.distance(slot);
-        }
-        let mut distance = [0.0];
-        self.score(&[slot], &mut distance);
-        distance[0]
-    }
-
-    /// Asks for the first lines of rows, which a kernel will read in a moment.
-    #[inline]
-    pub fn prefetch(self, slots: &[u32]) {
-        match self {
-            Probe::Exact(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
-            Probe::Decoded(_) => {}
-            Probe::Half(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
-            Probe::Scalar(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
-            Probe::Binary(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
-        }
-    }
-}
-
-/// A vector as the walk compares it, and as what the walk found is scored again.
-#[derive(Clone, Copy)]
-pub(super) struct Probes<'a> {
-    /// Against codes, where there are any.
-    pub walk: Probe<'a>,
-    /// `None` if the walk's distances are final.
-    pub again: Option<Probe<'a>>,
-}
-
-impl<'a> Probes<'a> {
-    /// The probe that gives final distances.
-    pub fn last(&self) -> Probe<'a> {
-        self.again.unwrap_or(self.walk)
-    }
-}
-
-/// Where a probe's copy of its vector lies.
-#[derive(Debug, Default)]
-pub(super) struct Room {
-    values: Lines<f32>,
-    code: CodeRoom,
-}
 
 /// The stored rows.
 #[derive(Clone, Debug)]
@@ -135,6 +63,8 @@ pub(super) struct Vectors {
     pub metric: Metric,
     dim: usize,
     rows: Rows,
+    /// The file that rows lie in, and its checksum.
+    file: Option<(Arc<Mapped>, u32)>,
 }
 
 #[derive(Clone, Debug)]
@@ -163,7 +93,7 @@ impl Vectors {
             Some(codes) if params.rescore => Rows::Both(codes, exact),
             Some(codes) => Rows::Codes(codes, Lines::new()),
         };
-        Self { metric, dim, rows }
+        Self { metric, dim, rows, file: None }
     }
 
     pub fn dim(&self) -> usize {
@@ -191,6 +121,47 @@ impl Vectors {
         }
     }
 
+    /// The file that rows lie in, and its checksum.
+    pub fn file(&self) -> Option<(&Arc<Mapped>, u32)> {
+        self.file.as_ref().map(|(file, checksum)| (file, *checksum))
+    }
+
+    /// Refuses to go on where damage was found in the file that rows lie in: what was read of them may be wrong.
+    #[inline]
+    pub fn require_sound(&self) -> Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        match &self.rows {
+            Rows::Exact(exact) | Rows::Both(_, exact) => exact.table().require_sound(),
+            Rows::Codes(codes, _) => codes.require_sound(),
+        }
+    }
+
+    /// Verifies what was not verified yet.
+    pub fn verify(&self) -> Result<()> {
+        if self.file.is_some() {
+            self.check_rows().map_err(Error::Format)?;
+        }
+        self.require_sound()
+    }
+
+    /// Brings the rows that lie in a file, verified, into memory, where they may be changed.
+    pub fn own(&mut self) -> Result<()> {
+        if self.file.is_some() {
+            self.verify()?;
+            if let Rows::Exact(exact) | Rows::Both(_, exact) = &mut self.rows {
+                exact.own();
+            }
+            if let Rows::Codes(codes, _) = &mut self.rows {
+                codes.own();
+            }
+            self.file = None;
+        }
+        Ok(())
+    }
+
+    /// Memory; what lies in a file does not count.
     pub fn bytes(&self) -> usize {
         match &self.rows {
             Rows::Exact(exact) => exact.bytes(),
@@ -251,6 +222,19 @@ impl Vectors {
         Stored { rows, before }
     }
 
+    /// Makes room for `rows` rows in all, and no more.
+    pub fn reserve(&mut self, rows: usize) {
+        if let Rows::Exact(exact) | Rows::Both(_, exact) = &mut self.rows {
+            exact.reserve(rows);
+        }
+        if let Rows::Codes(codes, _) | Rows::Both(codes, _) = &mut self.rows {
+            codes.reserve(rows);
+        }
+        if let (Rows::Codes(_, norms), Metric::Cosine) = (&mut self.rows, self.metric) {
+            norms.reserve(rows);
+        }
+    }
+
     /// Wipes the row at `slot`.
     pub fn clear(&mut self, slot: u32) {
         if let Rows::Exact(exact) | Rows::Both(_, exact) = &mut self.rows {
@@ -266,18 +250,18 @@ impl Vectors {
         }
     }
 
-    /// Keeps the rows at the slots `kept`, which rise, and moves them together.
-    pub fn compact(&mut self, kept: &[u32]) {
+    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
+    pub fn arrange(&mut self, kept: &[u32]) {
         if let Rows::Exact(exact) | Rows::Both(_, exact) = &mut self.rows {
-            exact.compact(kept);
+            exact.arrange(kept);
         }
         if let Rows::Codes(codes, _) | Rows::Both(codes, _) = &mut self.rows {
-            codes.compact(kept);
+            codes.arrange(kept);
         }
         if let Rows::Codes(_, norms) = &mut self.rows
             && !norms.is_empty()
         {
-            keep(norms, 1, kept);
+            arrange(norms, 1, kept);
         }
     }
 
@@ -382,16 +366,6 @@ fn check(name: &str, dim: usize, metric: Metric, vectors: ArrayView2<'_, f32>) -
 /// How many rows there are when `rows` are joined by those at `slots`.
 fn rows_with(rows: usize, slots: &[u32]) -> usize {
     slots.iter().map(|&slot| slot as usize + 1).max().unwrap_or(0).max(rows)
-}
-
-/// Keeps the rows, `stride` values each, at the places `kept`, which rise.
-fn keep<T: bytemuck::Pod>(table: &mut Lines<T>, stride: usize, kept: &[u32]) {
-    for (new, &old) in kept.iter().enumerate() {
-        let at = old as usize * stride;
-        table.copy_within(at..at + stride, new * stride);
-    }
-    table.truncate(kept.len() * stride);
-    table.shrink();
 }
 
 /// Rounding may carry a parallel vector just below zero.

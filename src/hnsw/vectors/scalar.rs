@@ -10,7 +10,8 @@
 //! they are kept, else from what the old codes decode to. As ranges grow geometrically this happens a few times, and
 //! the errors of repeated coding add up to a few half steps at most.
 
-use super::{Source, keep, rows_with};
+use super::table::{Table, arrange};
+use super::{Source, rows_with};
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels, prefetch};
@@ -38,10 +39,9 @@ const MARGIN: f32 = 0.25;
 pub(super) struct Scalar {
     metric: Metric,
     dim: usize,
-    stride: usize,
     middle: Vec<f32>,
     step: Vec<f32>,
-    codes: Lines<i8>,
+    codes: Table<i8>,
     /// `|x - middle|^2` under l2 and `1 / |x|` under cosine, of decoded rows; else empty.
     terms: Lines<f32>,
     kernels: &'static Kernels,
@@ -52,26 +52,34 @@ impl Scalar {
         Self {
             metric,
             dim,
-            stride: dim.next_multiple_of(PADDED),
             middle: vec![0.0; dim],
             step: vec![0.0; dim],
-            codes: Lines::new(),
+            codes: Table::new(dim.next_multiple_of(PADDED)),
             terms: Lines::new(),
             kernels: kernels(),
         }
     }
 
     pub fn len(&self) -> usize {
-        self.codes.len() / self.stride
+        self.codes.len()
     }
 
     pub fn bytes(&self) -> usize {
         self.codes.bytes() + self.terms.bytes() + 8 * self.dim
     }
 
-    /// All codes with their padding.
-    pub fn padded(&self) -> &[i8] {
+    pub fn table(&self) -> &Table<i8> {
         &self.codes
+    }
+
+    /// What a distance takes of each row besides its codes.
+    pub fn terms(&self) -> &[f32] {
+        &self.terms
+    }
+
+    /// Whether there is a term for each row.
+    pub fn has_terms(&self) -> bool {
+        self.metric != Metric::Ip
     }
 
     /// Middles, and steps.
@@ -105,7 +113,7 @@ impl Scalar {
                 self.encode(slot, &row);
             }
         }
-        self.codes.grow(rows_with(start, slots) * self.stride, 0);
+        self.codes.grow(rows_with(start, slots));
         for (place, &slot) in slots.iter().enumerate() {
             source(place, &mut row);
             self.encode(slot as usize, &row);
@@ -118,17 +126,25 @@ impl Scalar {
         before
     }
 
+    /// Makes room for `rows` rows in all, and no more.
+    pub fn reserve(&mut self, rows: usize) {
+        self.codes.reserve(rows);
+        if self.has_terms() {
+            self.terms.reserve(rows);
+        }
+    }
+
     /// Wipes the codes of a row.
     pub fn clear(&mut self, slot: u32) {
-        self.codes[slot as usize * self.stride..][..self.dim].fill(0);
+        self.codes.row_mut(slot).fill(0);
         self.measure([slot]);
     }
 
-    /// Keeps the rows at the slots `kept`, which rise, and moves them together.
-    pub fn compact(&mut self, kept: &[u32]) {
-        keep(&mut self.codes, self.stride, kept);
-        if self.metric != Metric::Ip {
-            keep(&mut self.terms, 1, kept);
+    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
+    pub fn arrange(&mut self, kept: &[u32]) {
+        self.codes.arrange(kept);
+        if self.has_terms() {
+            arrange(&mut self.terms, 1, kept);
         }
     }
 
@@ -160,7 +176,7 @@ impl Scalar {
     }
 
     fn encode(&mut self, slot: usize, row: &[f32]) {
-        let codes = &mut self.codes[slot * self.stride..][..self.dim];
+        let codes = self.codes.row_mut(slot as u32);
         for (code, ((&value, &middle), &step)) in
             codes.iter_mut().zip(row.iter().zip(&self.middle).zip(&self.step))
         {
@@ -171,52 +187,78 @@ impl Scalar {
 
     /// The terms of the rows at `slots`.
     fn measure(&mut self, slots: impl IntoIterator<Item = u32>) {
-        if self.metric == Metric::Ip {
-            return;
-        }
-        let centre = if self.metric == Metric::L2 { 0.0 } else { 1.0 };
-        self.terms.grow(self.len(), 0.0);
-        for slot in slots.into_iter().map(|slot| slot as usize) {
-            let codes = self.codes[slot * self.stride..].iter().zip(self.middle.iter().zip(&self.step));
-            let values = codes.map(|(&code, (&middle, &step))| centre * middle + step * f32::from(code));
-            let norm2 = values.map(|value| f64::from(value).powi(2)).sum::<f64>();
-            self.terms[slot] = match self.metric {
-                Metric::Cosine if norm2 == 0.0 => 0.0,
-                Metric::Cosine => (1.0 / norm2.sqrt()) as f32,
-                Metric::L2 | Metric::Ip => norm2 as f32,
-            };
+        if self.has_terms() {
+            self.terms.grow(self.len(), 0.0);
+            for slot in slots {
+                let row = &self.codes.values()[slot as usize * self.codes.stride()..];
+                self.terms[slot as usize] = self.term(row);
+            }
         }
     }
 
-    /// Ranges and codes as a file holds them, for dimensions and metric as here.
-    pub fn with(&self, ranges: [Vec<f32>; 2], codes: Lines<i8>) -> Result<Self, String> {
-        let [middle, step] = ranges;
+    /// The term of a row, which begins with its codes.
+    fn term(&self, row: &[i8]) -> f32 {
+        let centre = if self.metric == Metric::L2 { 0.0 } else { 1.0 };
+        let codes = row.iter().zip(self.middle.iter().zip(&self.step));
+        let values = codes.map(|(&code, (&middle, &step))| centre * middle + step * f32::from(code));
+        let norm2 = values.map(|value| f64::from(value).powi(2)).sum::<f64>();
+        match self.metric {
+            Metric::Cosine if norm2 == 0.0 => 0.0,
+            Metric::Cosine => (1.0 / norm2.sqrt()) as f32,
+            Metric::L2 | Metric::Ip => norm2 as f32,
+        }
+    }
+
+    /// Ranges, rows of a file and their terms, where it has them, for dimensions and metric as here.
+    /// [`verify`](Self::verify) checks what the table does not check on first touch.
+    pub fn with(
+        self,
+        [middle, step]: [Vec<f32>; 2],
+        codes: Table<i8>,
+        terms: Option<Lines<f32>>,
+    ) -> Result<Self, String> {
         let is_range =
             |(&middle, &step): (&f32, &f32)| step >= 0.0 && (middle.abs() + CODE * step).is_finite();
         if [middle.len(), step.len()] != [self.dim; 2] || !middle.iter().zip(&step).all(is_range) {
             return Err("the ranges of codes are no ranges".into());
         }
-        if !codes.len().is_multiple_of(self.stride) {
-            return Err("the last row of codes is cut short".into());
+        let mut scalar = Self { middle, step, codes, ..self };
+        match terms {
+            Some(terms) => scalar.terms = terms,
+            None => scalar.measure(0..scalar.len() as u32),
         }
-        for (i, row) in codes.chunks(self.stride).enumerate() {
-            if row.contains(&i8::MIN) || row[self.dim..].iter().any(|&code| code != 0) {
-                return Err(format!("row {i} has codes that nothing is coded to"));
-            }
-        }
-        let mut scalar = Self { middle, step, codes, ..Self::new(self.dim, self.metric) };
-        scalar.measure(0..scalar.len() as u32);
         Ok(scalar)
     }
 
+    /// Verifies all rows.
+    pub fn verify(&self) -> Result<(), String> {
+        self.codes.verify(&|slot, row| self.check(slot, row))
+    }
+
+    /// Brings rows that lie in a file, verified, into memory.
+    pub fn own(&mut self) {
+        self.codes.lines();
+    }
+
+    /// Refuses what no row is coded to.
+    fn check(&self, slot: u32, row: &[i8]) -> Result<(), String> {
+        let is_padded = row[self.dim..].iter().all(|&code| code == 0);
+        let has_term = || self.terms[slot as usize].to_bits() == self.term(row).to_bits();
+        if is_padded && !row.contains(&i8::MIN) && (!self.has_terms() || has_term()) {
+            Ok(())
+        } else {
+            Err(format!("row {slot} has codes that nothing is coded to"))
+        }
+    }
+
     pub fn truncate(&mut self, rows: usize) {
-        self.codes.truncate(rows * self.stride);
+        self.codes.truncate(rows);
         self.terms.truncate(rows);
     }
 
     /// The row that a slot's codes stand for.
     pub fn decode_into(&self, slot: u32, row: &mut [f32]) {
-        let codes = &self.codes[slot as usize * self.stride..][..self.dim];
+        let codes = self.codes.row(slot, &|slot, row| self.check(slot, row));
         for (value, ((&code, &middle), &step)) in
             row.iter_mut().zip(codes.iter().zip(&self.middle).zip(&self.step))
         {
@@ -226,7 +268,8 @@ impl Scalar {
 
     /// A vector, times `scale`, which is 1 under l2, as a probe; `room` holds its words.
     pub fn probe<'a>(&'a self, values: &[f32], scale: f32, room: &'a mut Lines<i16>) -> ScalarProbe<'a> {
-        room.grow(self.stride, 0);
+        let stride = self.codes.stride();
+        room.grow(stride, 0);
         let centre = if self.metric == Metric::L2 { 1.0 } else { 0.0 };
         let dimensions = || values.iter().zip(self.middle.iter().zip(&self.step));
         let products =
@@ -242,7 +285,7 @@ impl Scalar {
             Metric::L2 => (self.kernels.squared_l2)(values, &self.middle),
             Metric::Ip | Metric::Cosine => scale * (self.kernels.dot)(values, &self.middle),
         };
-        ScalarProbe { rows: self, words: &room[..self.stride], base, unit }
+        ScalarProbe { rows: self, words: &room[..stride], base, unit }
     }
 }
 
@@ -261,7 +304,8 @@ impl ScalarProbe<'_> {
     #[inline]
     pub fn score(self, slots: &[u32], out: &mut [f32]) {
         let Self { rows, base, unit, .. } = self;
-        (rows.kernels.code_dots)(self.words, &rows.codes, slots, out);
+        let table = rows.codes.at(slots, &|slot, row| rows.check(slot, row));
+        (rows.kernels.code_dots)(self.words, table, slots, out);
         let terms = &rows.terms[..];
         match rows.metric {
             Metric::L2 => {
@@ -280,7 +324,8 @@ impl ScalarProbe<'_> {
 
     #[inline]
     pub fn prefetch(self, slot: u32) {
-        prefetch(&self.rows.codes, slot as usize * self.rows.stride);
+        let table = &self.rows.codes;
+        prefetch(table.values(), slot as usize * table.stride());
         prefetch(&self.rows.terms, slot as usize);
     }
 }

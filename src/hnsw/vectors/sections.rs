@@ -2,19 +2,33 @@
 //! codes.
 
 use super::exact::Exact;
-use super::{IsFree, Rows, Vectors};
+use super::table::Table;
+use super::{Rows, Vectors};
 use crate::error::Result;
 use crate::hnsw::metric::Metric;
 use crate::hnsw::params::Params;
 use crate::lines::Lines;
 use crate::storage::{Reader, Writer};
 
+/// What rows are read from, and how.
+pub(in crate::hnsw) struct Reading<'a> {
+    pub reader: &'a Reader,
+    pub dim: usize,
+    pub params: &'a Params,
+    /// Number of slots.
+    pub slots: usize,
+    /// Those that are free, rising.
+    pub free: Vec<u32>,
+    /// Whether everything is verified now, also what stays in a mapped file.
+    pub verify: bool,
+}
+
 impl Vectors {
     /// Adds the sections to a file.
     pub fn write<'a>(&'a self, writer: Writer<'a>) -> Writer<'a> {
         match &self.rows {
-            Rows::Exact(exact) => writer.blocks("vectors", exact.padded()),
-            Rows::Both(codes, exact) => codes.write(writer).blocks("vectors", exact.padded()),
+            Rows::Exact(exact) => exact.write(writer),
+            Rows::Both(codes, exact) => exact.write(codes.write(writer)),
             Rows::Codes(codes, norms) => codes.write(writer).values("norms", norms),
         }
     }
@@ -22,7 +36,9 @@ impl Vectors {
     /// Takes all that tells rows apart into a checksum.
     pub fn digest(&self, hasher: &mut crc32fast::Hasher) {
         match &self.rows {
-            Rows::Exact(exact) | Rows::Both(_, exact) => hasher.update(bytemuck::cast_slice(exact.padded())),
+            Rows::Exact(exact) | Rows::Both(_, exact) => {
+                hasher.update(bytemuck::cast_slice(exact.table().values()));
+            }
             Rows::Codes(codes, norms) => {
                 codes.digest(hasher);
                 hasher.update(bytemuck::cast_slice(norms));
@@ -30,48 +46,75 @@ impl Vectors {
         }
     }
 
-    /// Reads what [`write`](Self::write) wrote; refuses what [`store`](Self::store) and [`clear`](Self::clear) could not have
-    /// made.
-    pub fn read(
-        reader: &Reader,
-        dim: usize,
-        params: &Params,
-        rows: usize,
-        is_free: IsFree<'_>,
-    ) -> Result<Self> {
-        let mut vectors = Self::new(dim, params);
-        match &mut vectors.rows {
-            Rows::Exact(exact) => *exact = read_exact(reader, dim, params.metric, is_free)?,
-            Rows::Both(codes, exact) => {
-                *codes = codes.read(reader)?;
-                *exact = read_exact(reader, dim, params.metric, is_free)?;
-                require(reader, "codes", codes.len(), rows)?;
+    /// Reads what [`write`](Self::write) wrote; refuses, now or when it is touched, what [`store`](Self::store) and
+    /// [`clear`](Self::clear) could not have made.
+    ///
+    /// In a mapped file stays what a walk need not read: the rows as given where there are codes to walk on, else all rows.
+    pub fn read(reading: Reading<'_>) -> Result<Self> {
+        let Reading { reader, dim, params, slots, free, verify } = reading;
+        let Self { metric, rows, .. } = Self::new(dim, params);
+        let rows = match rows {
+            Rows::Exact(empty) => Rows::Exact(empty.read(reader, slots, free)?),
+            Rows::Both(empty, exact) => {
+                let codes = empty.read(reader, slots, false)?;
+                codes.verify().map_err(|how| reader.damaged(how))?;
+                Rows::Both(codes, exact.read(reader, slots, free)?)
             }
-            Rows::Codes(codes, norms) => {
-                *codes = codes.read(reader)?;
+            Rows::Codes(empty, _) => {
                 let cosine = params.metric == Metric::Cosine;
-                *norms = Lines::zeros(reader.count::<f32>("norms")?);
-                reader.values_into("norms", norms)?;
-                require(reader, "norms", norms.len(), if cosine { rows } else { 0 })?;
-                let is_norm = |(slot, &norm): (u32, &f32)| {
-                    if is_free(slot) { norm.to_bits() == 0 } else { norm.is_finite() && norm > 0.0 }
+                let norms = terms(reader, "norms", if cosine { slots } else { 0 })?;
+                let norms = norms.ok_or_else(|| reader.damaged("section \"norms\" is missing"))?;
+                let is_norm = |(slot, &norm): (u32, &f32)| match free.binary_search(&slot) {
+                    Ok(_) => norm.to_bits() == 0,
+                    Err(_) => norm.is_finite() && norm > 0.0,
                 };
                 if !(0..).zip(norms.iter()).all(is_norm) {
                     return Err(reader.damaged("a norm is no length"));
                 }
+                Rows::Codes(empty.read(reader, slots, true)?, norms)
             }
+        };
+        let file = reader.mapped().map(|file| (file.clone(), reader.checksum()));
+        let vectors = Self { metric, dim, rows, file };
+        if verify || vectors.file.is_none() {
+            vectors.check_rows().map_err(|how| reader.damaged(how))?;
         }
-        require(reader, "vectors", vectors.len(), rows)?;
+        vectors.require_sound()?;
         Ok(vectors)
+    }
+
+    /// Verifies the rows that searches end with: damage found in a mapped file is left for
+    /// [`require_sound`](Self::require_sound).
+    pub(super) fn check_rows(&self) -> Result<(), String> {
+        match &self.rows {
+            Rows::Exact(exact) | Rows::Both(_, exact) => exact.verify(),
+            Rows::Codes(codes, _) => codes.verify(),
+        }
     }
 }
 
-fn read_exact(reader: &Reader, dim: usize, metric: Metric, is_free: IsFree<'_>) -> Result<Exact> {
-    let mut table = Lines::zeros(reader.count::<f32>("vectors")?);
-    reader.values_into("vectors", &mut table)?;
-    Exact::from_padded(dim, metric, table, is_free).map_err(|how| reader.damaged(how))
+impl Exact {
+    fn write<'a>(&'a self, writer: Writer<'a>) -> Writer<'a> {
+        let writer = writer.blocks("vectors", self.table().values());
+        if self.is_scaled() { writer.values("scales", self.scale()) } else { writer }
+    }
+
+    fn read(self, reader: &Reader, slots: usize, free: Vec<u32>) -> Result<Self> {
+        let scale = terms(reader, "scales", if self.is_scaled() { slots } else { 0 })?;
+        let table = Table::open(self.table().stride(), reader, "vectors", slots, true)?;
+        Ok(self.with(table, scale, free))
+    }
 }
 
-fn require(reader: &Reader, what: &str, count: usize, rows: usize) -> Result<()> {
-    if count == rows { Ok(()) } else { Err(reader.damaged(format!("{count} {what} for {rows} slots"))) }
+/// A section of one number for each of `rows` rows; `None` if the file has none.
+pub(super) fn terms(reader: &Reader, name: &str, rows: usize) -> Result<Option<Lines<f32>>> {
+    if !reader.has(name) {
+        return Ok(None);
+    }
+    let mut terms = Lines::zeros(reader.count::<f32>(name)?);
+    if terms.len() != rows {
+        return Err(reader.damaged(format!("{} {name} for {rows} slots", terms.len())));
+    }
+    reader.values_into(name, &mut terms)?;
+    Ok(Some(terms))
 }

@@ -1,6 +1,5 @@
 //! Codecs against the values they stand for, and indexes of every storage against exact ones.
 
-use super::scalar::Scalar;
 use super::*;
 use crate::hnsw::tests::{Stop, built, clustered, part, recall, with_threads};
 use crate::hnsw::{HnswIndex, LoadOptions, Storage};
@@ -185,29 +184,16 @@ fn quantized_files_load_as_they_were_and_go_on_alike() {
             let mut index = built(&vectors, Params { metric, ..params });
             index.save(&path).unwrap();
             let mut loaded = HnswIndex::load(&path, LoadOptions::default()).unwrap();
-            assert_eq!(loaded.fingerprint(), index.fingerprint());
+            assert_eq!(loaded.fingerprint().unwrap(), index.fingerprint().unwrap());
             assert_eq!(loaded.vectors(None).unwrap(), index.vectors(None).unwrap());
             let more = vectors.clone() * 2.0;
             index.add(more.view(), &mut Silent).unwrap();
             loaded.add(more.view(), &mut Silent).unwrap();
             assert_ne!(
-                HnswIndex::load(&path, LoadOptions::default()).unwrap().fingerprint(),
-                index.fingerprint()
+                HnswIndex::load(&path, LoadOptions::default()).unwrap().fingerprint().unwrap(),
+                index.fingerprint().unwrap()
             );
             assert!(loaded.to_bytes() == index.to_bytes());
-        }
-    }
-}
-
-#[test]
-fn damaged_files_of_codes_are_refused() {
-    for params in quantized() {
-        let params = Params { m: 3, ..params };
-        let bytes = built(&clustered(30, 5, 2, 4), params).to_bytes();
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 1 << (at % 8);
-            assert!(matches!(HnswIndex::from_bytes(damaged), Err(Error::Format(_))), "byte {at}");
         }
     }
 }
@@ -257,49 +243,4 @@ fn bits_follow_the_means_as_rows_arrive_one_by_one() {
         index.add(row, &mut Silent).unwrap();
     }
     assert!(recall(&index, &(vectors + 0.01), 10, None) >= 0.9);
-}
-
-fn lines<T: bytemuck::Pod>(values: &[T]) -> Lines<T> {
-    let mut lines = Lines::zeros(values.len());
-    lines.copy_from_slice(values);
-    lines
-}
-
-#[test]
-fn sections_that_no_index_writes_are_refused() {
-    let refused =
-        |result: Result<(), String>, text: &str| assert!(result.unwrap_err().contains(text), "{text}");
-    let scalar = |ranges: [&[f32]; 2], codes: &[i8]| {
-        Scalar::new(3, Metric::L2).with(ranges.map(<[f32]>::to_vec), lines(codes)).map(|_| ())
-    };
-    let (middle, step) = (&[0.0f32; 3][..], &[1.0f32; 3][..]);
-    let mut codes = [0i8; 64];
-    scalar([middle, step], &codes).unwrap();
-    refused(scalar([middle, step], &codes[..40]), "cut short");
-    refused(scalar([&middle[..2], step], &codes), "no ranges");
-    for bad in [f32::NAN, f32::INFINITY, -1.0, f32::MAX] {
-        refused(scalar([middle, &[1.0, bad, 1.0]], &codes), "no ranges");
-    }
-    codes[34] = i8::MIN;
-    refused(scalar([middle, step], &codes), "row 1 has codes");
-    (codes[34], codes[35]) = (1, 1);
-    refused(scalar([middle, step], &codes), "row 1 has codes");
-
-    let half = |bits: [u16; 2]| {
-        let mut row = [::half::f16::ZERO; 16];
-        (row[0], row[3]) = (::half::f16::from_bits(bits[0]), ::half::f16::from_bits(bits[1]));
-        half::Half::new(3, Metric::Cosine).with(lines(&row)).map(|_| ())
-    };
-    half([0x7bff, 0]).unwrap();
-    refused(half([0x7c00, 0]), "row 0 has codes");
-    refused(half([0, 0x8000]), "row 0 has codes");
-
-    let binary = |level: f32, bits: &[u64]| {
-        let levels = std::array::from_fn(|_| vec![level; 70]);
-        binary::Binary::new(70).with(levels, lines(bits)).map(|_| ())
-    };
-    binary(0.5, &[u64::MAX, 63]).unwrap();
-    refused(binary(f32::NAN, &[0, 0]), "no numbers");
-    refused(binary(0.5, &[0, 64]), "padding");
-    refused(binary(0.5, &[0, 0, 0]), "cut short");
 }
