@@ -3,7 +3,8 @@
 //! The flow, top to bottom; a module uses only what stands above it:
 //!
 //! ```text
-//! error, rng, threads, monitor, lines  the floor everything stands on
+//! error, rng, threads, shared,       the floor everything stands on
+//!   monitor, lines
 //! simd -> linalg -> real, loops      kernels, matrix products; numbers and loops over them
 //! buffer                             reused memory
 //! storage                           section files with checksums, atomic replace
@@ -37,8 +38,10 @@ mod python;
 pub mod real;
 pub mod rng;
 pub mod search;
+pub mod shared;
 pub mod simd;
 pub mod storage;
+mod sync;
 pub mod threads;
 pub mod weights;
 

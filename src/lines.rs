@@ -13,8 +13,7 @@ use std::marker::PhantomData;
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Line([u8; 64]);
 
-/// Numbers, contiguous from the start of a 64-byte line. Reads and writes go through the slice.
-#[derive(Clone)]
+/// Numbers, contiguous from the start of a 64-byte line. Reads and writes go through the slice. A copy has room to grow.
 pub struct Lines<T> {
     lines: Vec<Line>,
     len: usize,
@@ -86,6 +85,20 @@ impl<T: Pod> Lines<T> {
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
         self.lines.capacity() * size_of::<Line>()
+    }
+}
+
+/// Lines beyond those asked for.
+fn spare(lines: usize) -> usize {
+    (lines / 8).max(4)
+}
+
+impl<T> Clone for Lines<T> {
+    fn clone(&self) -> Self {
+        let mut lines = Vec::with_capacity(self.lines.len() + spare(self.lines.len()));
+        ask_for_huge_pages(&lines);
+        lines.extend_from_slice(&self.lines);
+        Self { lines, len: self.len, values: PhantomData }
     }
 }
 

@@ -3,9 +3,10 @@
     pip install '.[test]' && python tests/check.py
 
 Runs rustfmt, clippy (default features, no default features, with the Python feature), the Rust tests (default
-and no default features), rustdoc, the wheel build, ruff, mypy --strict, stubtest, pytest, doctests and the
-code blocks of README and docs. The Python checks run on the wheel of this checkout, which the step `wheel`
-installs into this environment. `--only NAME` runs one step; `--list` names them.
+and no default features), the model check of the locks, rustdoc, the wheel build, ruff, mypy --strict,
+stubtest, pytest, doctests and the code blocks of README and docs. The Python checks run on the wheel of this
+checkout, which the step `wheel` installs into this environment. `--only NAME` runs one step; `--list` names
+them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CLIPPY = ["cargo", "clippy", "--quiet", "--all-targets"]
 DENY = ["--", "-D", "warnings"]
+LOCKING = ["cargo", "test", "--quiet", "--manifest-path", "tests/locking/Cargo.toml"]
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None) -> None:
@@ -53,6 +55,7 @@ def steps() -> dict[str, Callable[[], None]]:
         "clippy python": lambda: run(*CLIPPY, "--features", "python", *DENY),
         "cargo test": lambda: run("cargo", "test", "--quiet"),
         "cargo test portable": lambda: run("cargo", "test", "--quiet", "--no-default-features"),
+        "locking": lambda: run(*LOCKING),
         "rustdoc": lambda: run("cargo", "doc", "--quiet", "--no-deps", env=docs),
         "wheel": wheel,
         "ruff": lambda: module("ruff", "check", "python", "tests", "benches", "examples"),

@@ -5,21 +5,24 @@
 //!
 //! 1. every row searches the graph, which stands still meanwhile, and is compared with every other row of the
 //!    batch; from these candidates it chooses its neighbours, level by level (in parallel over rows);
-//! 2. each row takes a parent and writes its own lists (in order);
+//! 2. each row takes a parent and drafts its own lists (in order);
 //! 3. the links back are sorted by the row that they start from, and each such row appends them to its list or,
-//!    where that overflows, chooses anew (in parallel over rows), and the lists are written (in order).
+//!    where that overflows, chooses anew (in parallel over rows);
+//! 4. all that was drafted is written, and the rows count as held.
 //!
-//! No step depends on which thread did what, and no lock is held. Calls of more than [`SEGMENT`] rows are cut into
-//! segments that are inserted one after the other; an interrupted call keeps the segments that were finished and
-//! takes back, through the [`Journal`], the one that was not.
+//! No step depends on which thread did what. Only the last one changes what a search sees, so that others may search
+//! beside the first three ([`Access`]). Calls of more than [`SEGMENT`] rows are cut into segments that are inserted one
+//! after the other; an interrupted call keeps the segments that were finished and takes back, through the
+//! [`Journal`](super::journal::Journal), the one that was not.
 
 use super::HnswIndex;
 use super::Params;
-use super::journal::Journal;
-use super::links::{Links, NONE};
+use super::access::Access;
+use super::draft::{Changes, Draft};
+use super::links::NONE;
 use super::queue::{MAX_SLOTS, distance_of, key, slot_of};
 use super::rows::MAX_ROWS;
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use super::vectors::Room;
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
@@ -45,7 +48,7 @@ pub(super) const TOP_LEVEL: usize = 40;
 const PARENTS: usize = 32;
 
 /// What a row found out in step 1.
-struct Plan {
+struct Choice {
     slot: u32,
     /// The chosen neighbours, as keys, per level.
     neighbours: Vec<Vec<u64>>,
@@ -84,8 +87,12 @@ impl HnswIndex {
     /// [`Error::Shape`], and nothing is added. `monitor` is told how many rows of the call have been inserted; when
     /// it stops the work, the error says how many rows the index holds.
     pub fn add(&mut self, vectors: ArrayView2<'_, f32>, monitor: &mut dyn Monitor) -> Result<Range<u64>> {
-        self.core.vectors.check_new("vectors", vectors)?;
-        let (start, rows) = (self.num_rows(), vectors.nrows());
+        add(self, vectors, monitor)
+    }
+
+    /// The number that the first of `rows` new rows will have.
+    fn require_room(&self, rows: usize) -> Result<usize> {
+        let start = self.num_rows();
         for (most, what, wanted) in
             [(MAX_SLOTS, "holds", self.len() + rows), (MAX_ROWS, "hands out", start + rows)]
         {
@@ -93,96 +100,109 @@ impl HnswIndex {
                 return Err(Error::Config(format!("an index {what} at most {most} rows, got {wanted}")));
             }
         }
-        self.core.vectors.own()?;
-        if rows > SEGMENT {
-            self.core.reserve(rows);
-        }
-        for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
-            let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
-            if let Err(stop) = self.insert_segment(segment, &mut done) {
-                let (held, kept) = (self.len(), i * SEGMENT);
-                return Err(match stop {
-                    Error::Interrupted(_) => Error::Interrupted(format!(
-                        "add was interrupted: the index holds {held} rows, the first {kept} of these {rows} among them"
-                    )),
-                    other => other,
-                });
-            }
-        }
-        Ok(start as u64..(start + rows) as u64)
+        Ok(start)
     }
 
-    /// Inserts rows, all or none.
-    fn insert_segment(
-        &mut self,
-        vectors: ArrayView2<'_, f32>,
-        done: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<()> {
-        let (linked, first, params) = (self.len(), self.num_rows(), &self.params);
-        let mut journal = Journal::start(&mut self.core, vectors, |row| draw_level(params, row));
-        let mut order = journal.slots().to_vec();
-        stream(self.params.seed, "insertion order", first as u64).shuffle(&mut order);
-        let mut inserted = 0;
-        while inserted < order.len() {
-            let len = batch_len(linked + inserted).min(order.len() - inserted);
-            let batch = &order[inserted..inserted + len];
-            self.insert_batch(batch, |links, level, slot| journal.record(links, level, slot));
-            inserted += len;
-            if let Err(stop) = done(inserted) {
-                journal.take_back(&mut self.core);
-                return Err(stop);
-            }
-        }
-        Ok(())
-    }
-
-    /// Links the rows of a batch, which are stored and have levels. `changed` is told of the list of a level, and with
-    /// level 0 of the parent, before they change.
-    pub(super) fn insert_batch(&mut self, batch: &[u32], mut changed: impl FnMut(&Links, usize, u32)) {
-        let (core, params, pool) = (&self.core, &self.params, &self.pool);
-        let plans = threads::map(batch.len(), |i| {
-            pool.with(|scratch| core.plan(batch[i], batch, params.m, params.ef_construction, scratch))
+    /// Links for the rows of a batch, which are stored and have levels.
+    pub(super) fn plan_insert(&self, batch: &[u32]) -> Changes {
+        let Self { core, params, pool } = self;
+        let choices = threads::map(batch.len(), |i| {
+            pool.with(|scratch| core.choose(batch[i], batch, params.m, params.ef_construction, scratch))
         });
-        let links = self.core.link_forward(&plans);
-        self.core.add_links(links, &mut changed);
-        let links = &mut self.core.links;
-        let highest =
-            batch.iter().copied().reduce(|a, b| if links.level(b) > links.level(a) { b } else { a });
-        let highest = highest.expect("a batch has rows");
-        if links.entry() == NONE || links.level(highest) > links.level(links.entry()) {
-            links.set_entry(highest, |links, slot| changed(links, 0, slot));
+        let mut draft = Draft::new(&core.links);
+        let links = core.link_forward(&choices, &mut draft);
+        core.add_links(links, &mut draft);
+        let higher = |a: u32, b: u32| if draft.level(b) > draft.level(a) { b } else { a };
+        let highest = batch.iter().copied().reduce(higher).expect("a batch has rows");
+        if draft.entry() == NONE || draft.level(highest) > draft.level(draft.entry()) {
+            draft.set_entry(highest);
         }
+        draft.into_changes()
     }
 }
 
+/// See [`HnswIndex::add`].
+pub(super) fn add(
+    index: &mut impl Access,
+    vectors: ArrayView2<'_, f32>,
+    monitor: &mut dyn Monitor,
+) -> Result<Range<u64>> {
+    let rows = vectors.nrows();
+    let start = index.plan(|index| {
+        index.core.vectors.check_new("vectors", vectors)?;
+        index.require_room(rows)
+    })?;
+    index.own()?;
+    if rows > SEGMENT {
+        index.reserve(rows);
+    }
+    for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
+        let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
+        if let Err(stop) = insert_segment(index, segment, &mut done) {
+            let (held, kept) = (index.plan(HnswIndex::len), i * SEGMENT);
+            return Err(match stop {
+                Error::Interrupted(_) => Error::Interrupted(format!(
+                    "add was interrupted: the index holds {held} rows, the first {kept} of these {rows} among them"
+                )),
+                other => other,
+            });
+        }
+    }
+    Ok(start as u64..(start + rows) as u64)
+}
+
+/// Inserts rows, all or none.
+fn insert_segment(
+    index: &mut impl Access,
+    vectors: ArrayView2<'_, f32>,
+    done: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<()> {
+    let (linked, seed) = index.plan(|index| (index.len(), index.params.seed));
+    let mut journal = index.take_in(vectors);
+    let mut order = journal.slots().to_vec();
+    stream(seed, "insertion order", journal.first()).shuffle(&mut order);
+    let mut inserted = 0;
+    while inserted < order.len() {
+        let len = batch_len(linked + inserted).min(order.len() - inserted);
+        let batch = &order[inserted..inserted + len];
+        let changes = index.plan(|index| {
+            let changes = index.plan_insert(batch);
+            journal.record(&index.core.links, &changes);
+            changes
+        });
+        index.commit(|index| {
+            index.core.links.write(&changes);
+            batch.iter().for_each(|&slot| index.core.rows.place(slot, journal.row(slot)));
+        });
+        inserted += len;
+        if let Err(stop) = done(inserted) {
+            index.commit(|index| journal.take_back(&mut index.core));
+            return Err(stop);
+        }
+    }
+    Ok(())
+}
+
 /// `floor(-ln(U) / ln(m))` with `U` uniform in `(0, 1]`.
-fn draw_level(params: &Params, row: u64) -> u8 {
+pub(super) fn draw_level(params: &Params, row: u64) -> u8 {
     let uniform = 1.0 - stream(params.seed, "levels", row).uniform();
     let level = -uniform.ln() / (params.m as f64).ln();
     level.min(TOP_LEVEL as f64) as u8
 }
 
 impl Core {
-    /// Makes room for `rows` more rows at once, rather than for one segment after the other.
-    fn reserve(&mut self, rows: usize) {
-        let slots = self.rows.slots() + rows.saturating_sub(self.rows.free());
-        self.vectors.reserve(slots);
-        self.links.reserve(slots);
-        self.rows.reserve(slots, self.rows.handed_out() + rows);
-    }
-
     /// Step 1 for one row.
-    fn plan(&self, slot: u32, batch: &[u32], m: usize, ef: usize, scratch: &mut Scratch) -> Plan {
+    fn choose(&self, slot: u32, batch: &[u32], m: usize, ef: usize, scratch: &mut Scratch) -> Choice {
         let (own, entry) = (self.links.level(slot), self.links.entry());
         let mut room = std::mem::take(&mut scratch.room);
         let probe = self.vectors.probe(slot, &mut room);
-        let mut plan = Plan { slot, neighbours: vec![Vec::new(); own + 1], nearest: Vec::new() };
+        let mut choice = Choice { slot, neighbours: vec![Vec::new(); own + 1], nearest: Vec::new() };
         let top = if entry == NONE { 0 } else { self.links.level(entry) };
-        let mut start = (entry != NONE).then(|| self.descend(probe, own.min(top), &mut scratch.batch));
+        let mut start = (entry != NONE).then(|| self.links.descend(probe, own.min(top), &mut scratch.batch));
         for level in (0..=own).rev() {
             scratch.queue.reset(ef);
             if let Some(from) = start.filter(|_| level <= top) {
-                self.search_level(probe, level, from, ef, scratch);
+                self.links.search_level(probe, level, from, ef, scratch);
                 start = scratch.queue.keys().first().map(|&key| slot_of(key));
             }
             let Scratch { queue, batch: peers, .. } = &mut *scratch;
@@ -193,29 +213,28 @@ impl Core {
             peers.score(|slots, out| probe.score(slots, out));
             peers.scored().for_each(|(slot, distance)| _ = queue.insert(key(distance, slot)));
             let chosen = self.select(queue.keys(), m, m, |_| false);
-            plan.neighbours[level] = chosen;
-            plan.nearest.clear();
-            plan.nearest.extend(queue.keys().iter().take(PARENTS));
+            choice.neighbours[level] = chosen;
+            choice.nearest.clear();
+            choice.nearest.extend(queue.keys().iter().take(PARENTS));
         }
         scratch.room = room;
-        plan
+        choice
     }
 
     /// Step 2: parents and own lists. Returns the links back.
-    fn link_forward(&mut self, plans: &[Plan]) -> Vec<Link> {
+    fn link_forward(&self, choices: &[Choice], draft: &mut Draft<'_>) -> Vec<Link> {
         let mut links = Vec::new();
-        for plan in plans {
-            for (level, neighbours) in plan.neighbours.iter().enumerate() {
-                let slots: Vec<u32> = neighbours.iter().map(|&key| slot_of(key)).collect();
-                self.links.set(level, plan.slot, &slots);
-                links.extend(neighbours.iter().map(|&neighbour| Link::back(level, plan.slot, neighbour)));
+        for choice in choices {
+            for (level, neighbours) in choice.neighbours.iter().enumerate() {
+                draft.set(level, choice.slot, neighbours.iter().map(|&key| slot_of(key)).collect());
+                links.extend(neighbours.iter().map(|&neighbour| Link::back(level, choice.slot, neighbour)));
             }
             // A row without parent is the entry point, or of this batch and not linked yet.
-            let in_tree = |slot: u32| slot == self.links.entry() || self.links.parent(slot) != NONE;
-            if let Some(parent) = self.choose_parent(plan.slot, &plan.nearest, in_tree) {
-                self.links.set_parent(plan.slot, slot_of(parent));
-                if !plan.neighbours[0].iter().any(|&key| slot_of(key) == slot_of(parent)) {
-                    links.push(Link::back(0, plan.slot, parent));
+            let in_tree = |slot: u32| slot == draft.entry() || draft.parent(slot) != NONE;
+            if let Some(parent) = self.choose_parent(choice.slot, &choice.nearest, draft, in_tree) {
+                draft.set_parent(choice.slot, slot_of(parent));
+                if !choice.neighbours[0].iter().any(|&key| slot_of(key) == slot_of(parent)) {
+                    links.push(Link::back(0, choice.slot, parent));
                 }
             }
         }
@@ -224,13 +243,18 @@ impl Core {
 
     /// The nearest row of the tree that has room for a child: among the nearest candidates, else somewhere below
     /// the nearest of them, else anywhere. A tree has fewer links than rows, so there is always one.
-    pub fn choose_parent(&self, slot: u32, nearest: &[u64], in_tree: impl Fn(u32) -> bool) -> Option<u64> {
-        let links = &self.links;
-        let entry = links.entry();
+    pub fn choose_parent(
+        &self,
+        slot: u32,
+        nearest: &[u64],
+        draft: &Draft<'_>,
+        in_tree: impl Fn(u32) -> bool,
+    ) -> Option<u64> {
+        let entry = draft.entry();
         if entry == NONE {
             return None;
         }
-        let room = |slot: u32| links.children(slot) < links.width(1);
+        let room = |slot: u32| draft.children(slot) < draft.width(1);
         let mut tree = nearest.iter().copied().filter(|&key| in_tree(slot_of(key)));
         if let Some(parent) = tree.clone().find(|&key| room(slot_of(key))) {
             return Some(parent);
@@ -238,36 +262,36 @@ impl Core {
         let mut below = tree.next().map_or(entry, slot_of);
         while !room(below) {
             // Which child does not matter, but always the same one would make the tree a chain.
-            let children = || links.list(0, below).iter().filter(|&&child| links.parent(child) == below);
+            let children = || draft.list(0, below).iter().filter(|&&child| draft.parent(child) == below);
             let turn = slot as usize % children().count().max(1);
             below = match children().nth(turn) {
                 Some(&child) => child,
                 // Its children are all of this batch, and not in its list yet.
-                None => (0..links.slots() as u32).find(|&slot| in_tree(slot) && room(slot))?,
+                None => (0..draft.slots() as u32).find(|&slot| in_tree(slot) && room(slot))?,
             };
         }
         Some(key(self.vectors.pair(slot, below), below))
     }
 
-    /// Step 3: adds links to the lists of their targets. `changed` is told of each list before it changes.
-    pub fn add_links(&mut self, mut links: Vec<Link>, mut changed: impl FnMut(&Links, usize, u32)) {
+    /// Step 3: adds links to the lists of their targets.
+    pub fn add_links(&self, mut links: Vec<Link>, draft: &mut Draft<'_>) {
         links.sort_unstable();
         links.dedup();
         let groups: Vec<&[Link]> =
             links.chunk_by(|a, b| (a.level, a.target) == (b.level, b.target)).collect();
-        let core = &*self;
-        let lists = threads::map_init(groups.len(), Batch::default, |batch, i| core.relink(groups[i], batch));
-        for (group, list) in groups.iter().zip(&lists) {
-            let (level, target) = (usize::from(group[0].level), group[0].target);
-            changed(&self.links, level, target);
-            self.links.set(level, target, list);
+        let standing = &*draft;
+        let lists = threads::map_init(groups.len(), Batch::default, |batch, i| {
+            self.relink(groups[i], standing, batch)
+        });
+        for (group, list) in groups.iter().zip(lists) {
+            draft.set(group[0].level.into(), group[0].target, list);
         }
     }
 
     /// Step 3 for one row: its list with the new links.
-    fn relink(&self, new: &[Link], batch: &mut Batch) -> Vec<u32> {
+    fn relink(&self, new: &[Link], draft: &Draft<'_>, batch: &mut Batch) -> Vec<u32> {
         let (level, target) = (usize::from(new[0].level), new[0].target);
-        let (old, width) = (self.links.list(level, target), self.links.width(level));
+        let (old, width) = (draft.list(level, target), draft.width(level));
         let mut new: Vec<u64> =
             new.iter().map(|link| link.source).filter(|&key| !old.contains(&slot_of(key))).collect();
         // Between codes alone, a distance depends on whose side it is seen from: a pair may come with both.
@@ -282,7 +306,7 @@ impl Core {
         batch.score(|slots, out| self.vectors.probe(target, &mut Room::default()).score(slots, out));
         new.extend(batch.scored().map(|(slot, distance)| key(distance, slot)));
         new.sort_unstable();
-        let child = |slot| level == 0 && self.links.parent(slot) == target;
+        let child = |slot| level == 0 && draft.parent(slot) == target;
         self.select(&new, width, width, child).into_iter().map(slot_of).collect()
     }
 }

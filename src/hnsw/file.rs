@@ -8,11 +8,11 @@
 
 use super::links::{Links, NONE};
 use super::rows::Rows;
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use super::vectors::{Reading, Vectors};
 use super::visited::Pool;
 use super::{HnswIndex, Params};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lines::Lines;
 use crate::storage::{self, Reader, Writer};
 use serde_json::{Value, json};
@@ -41,8 +41,12 @@ pub struct LoadOptions {
 
 impl HnswIndex {
     /// Writes the index in the place of `path`, which may be the file that it is mapped from: a crash leaves the old file
-    /// or the new one, whole.
+    /// or the new one, whole. In the middle of an `add` it is refused with [`Error::Config`]: see
+    /// [`SharedIndex::settled`](super::SharedIndex::settled).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        if !self.core.rows.is_settled() {
+            return Err(Error::Config("an index can't be saved in the middle of an add".into()));
+        }
         self.verify()?;
         match self.core.vectors.file() {
             None => self.with_writer(|writer| writer.save(path)),
@@ -50,7 +54,8 @@ impl HnswIndex {
         }
     }
 
-    /// The bytes that [`save`](Self::save) writes; of a mapped index those of its file, which have not been verified.
+    /// The bytes that [`save`](Self::save) writes, of use only between calls of `add`; of a mapped index those of its file,
+    /// which have not been verified.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self.core.vectors.file() {
             None => self.with_writer(|writer| writer.to_bytes()),
@@ -192,9 +197,8 @@ impl HnswIndex {
 
 fn read_rows(reader: &Reader, slots: usize) -> Result<Rows> {
     if reader.version() == 1 {
-        let mut rows = Rows::default();
-        rows.hand_out(slots);
-        return Ok(rows);
+        let all = (0..slots as u32).collect();
+        return Rows::from_slots_of_rows(all, slots).map_err(|how| reader.damaged(how));
     }
     Rows::from_slots_of_rows(reader.values("slots")?, slots).map_err(|how| reader.damaged(how))
 }

@@ -10,7 +10,7 @@
 use super::filter::Allowed;
 use super::links::{Links, NONE};
 use super::queue::{key, slot_of};
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use super::vectors::Probe;
 use super::visited::Scratch;
 use std::cmp::Reverse;
@@ -32,7 +32,7 @@ const APART: usize = 4;
 const LIST: usize = 4;
 
 impl Core {
-    /// As [`search_level`](Self::search_level) on level 0, of the allowed rows; `false` if a scan is the better way.
+    /// As [`search_level`](Lists::search_level) on level 0, of the allowed rows; `false` if a scan is the better way.
     pub fn search_allowed(
         &self,
         probe: Probe<'_>,

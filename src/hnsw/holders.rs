@@ -5,8 +5,9 @@
 //! may be anywhere (old ones, or far from everything), and the table is scanned for them. Both ways find all, so
 //! nothing depends on which was taken.
 
+use super::draft::Draft;
 use super::links::{Links, NONE};
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use super::visited::{Pool, Visited};
 use crate::threads;
 
@@ -23,12 +24,17 @@ const BAND: usize = 4096;
 const AHEAD: usize = 4;
 
 impl Core {
-    /// The lists that hold one of `gone`, which rises, as level and slot, rising; without those of `gone` itself.
-    pub fn holders(&self, gone: &[u32], pool: &Pool) -> Vec<(usize, u32)> {
-        let links = &self.links;
+    /// The lists of a draft that hold one of `gone`, which rises, as level and slot, rising; without those of `gone`
+    /// itself.
+    pub fn holders(&self, gone: &[u32], draft: &Draft<'_>, pool: &Pool) -> Vec<(usize, u32)> {
+        let goes = |slot: &u32| gone.binary_search(slot).is_ok();
         let near = if gone.len() <= WALKS { self.near_holders(gone, pool) } else { None };
-        let mut holders = near.unwrap_or_else(|| links.scan(gone, 0));
-        holders.retain(|(_, slot)| gone.binary_search(slot).is_err());
+        let mut holders = near.unwrap_or_else(|| self.links.scan(gone, 0));
+        let changed = draft.changed();
+        holders.retain(|at| !goes(&at.1) && !changed.contains_key(at));
+        holders.extend(
+            changed.iter().filter(|(at, list)| !goes(&at.1) && list.iter().any(goes)).map(|(&at, _)| at),
+        );
         holders.sort_unstable();
         holders.dedup();
         holders
@@ -99,6 +105,7 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::super::HnswIndex;
+    use super::{Draft, Lists};
     use crate::monitor::Silent;
     use crate::rng::stream;
     use ndarray::Array2;
@@ -111,14 +118,16 @@ mod tests {
         index.add(vectors.view(), &mut Silent).unwrap();
         let HnswIndex { core, pool, .. } = &mut index;
         assert!(core.near_holders(&[0], pool).is_none(), "nothing is counted yet");
-        core.links.count_incoming();
+        let counts = core.links.count_incoming().unwrap();
+        core.links.keep_counts(counts);
+        let draft = Draft::new(&core.links);
         let mut walked = 0;
         for slot in 0..3_000 {
             let mut found = core.links.scan(&[slot], 0);
             found.sort_unstable();
             assert!(!found.is_empty() || slot == core.links.entry());
             walked += usize::from(core.near_holders(&[slot], pool).is_some());
-            assert_eq!(core.holders(&[slot], pool), found);
+            assert_eq!(core.holders(&[slot], &draft, pool), found);
         }
         assert!(walked > 1_500, "{walked}");
     }

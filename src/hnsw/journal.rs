@@ -1,32 +1,33 @@
 //! What an unfinished call changed in the rows that were there before it, to take it back.
 
+use super::draft::Changes;
 use super::links::Links;
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use super::vectors::Stored;
-use ndarray::ArrayView2;
-use std::collections::HashMap;
 
-/// The slots of the call's rows, and the old lists and parents of others, kept when they are first changed.
+/// Where the call's rows go, and the old lists and parents of others, kept when they are first changed.
 #[derive(Debug)]
 pub(super) struct Journal {
+    /// The number of the call's first row.
+    first: u64,
     /// Slots of the new rows, rising: free ones, then new ones.
     slots: Vec<u32>,
     /// Number of slots before the call.
     held: usize,
     stored: Stored,
-    entry: u32,
-    lists: HashMap<(usize, u32), (Vec<u32>, u32)>,
+    undo: Changes,
 }
 
 impl Journal {
-    /// Hands out slots for new rows, which it stores with their levels, and remembers what was there before.
-    pub fn start(core: &mut Core, vectors: ArrayView2<'_, f32>, level: impl Fn(u64) -> u8) -> Self {
-        let (held, first) = (core.rows.slots(), core.rows.handed_out());
-        let slots = core.rows.hand_out(vectors.nrows());
-        let stored = core.vectors.store(&slots, vectors);
-        core.links.grow(core.rows.slots());
-        (first as u64..).zip(&slots).for_each(|(row, &slot)| core.links.occupy(slot, level(row)));
-        Self { slots, held, stored, entry: core.links.entry(), lists: HashMap::new() }
+    /// For rows that are to go to `slots`.
+    pub fn new(core: &Core, slots: Vec<u32>) -> Self {
+        Self {
+            first: core.rows.handed_out() as u64,
+            slots,
+            held: core.rows.slots(),
+            stored: core.vectors.as_they_are(),
+            undo: Changes::none(&core.links),
+        }
     }
 
     /// The slots of the new rows.
@@ -34,22 +35,35 @@ impl Journal {
         &self.slots
     }
 
-    /// To be called before a list changes, and with level 0 before a parent does.
-    pub fn record(&mut self, links: &Links, level: usize, slot: u32) {
-        let is_new = slot as usize >= self.held || self.slots.binary_search(&slot).is_ok();
-        if !is_new {
-            let old = || (links.list(level, slot).to_vec(), links.parent(slot));
-            self.lists.entry((level, slot)).or_insert_with(old);
+    /// The number of the first new row.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The row that goes to one of the slots.
+    pub fn row(&self, slot: u32) -> u64 {
+        self.first + self.slots.binary_search(&slot).expect("a slot of this call") as u64
+    }
+
+    /// To be called with what undoes the storing of the call's vectors.
+    pub fn stored(&mut self, stored: Stored) {
+        self.stored = stored;
+    }
+
+    /// To be called before changes are made.
+    pub fn record(&mut self, links: &Links, changes: &Changes) {
+        let is_old = |slot: u32| (slot as usize) < self.held && self.slots.binary_search(&slot).is_err();
+        for &(level, slot) in changes.lists.keys().filter(|(_, slot)| is_old(*slot)) {
+            self.undo.lists.entry((level, slot)).or_insert_with(|| links.list(level, slot).to_vec());
+        }
+        for &slot in changes.parents.keys().filter(|slot| is_old(**slot)) {
+            self.undo.parents.entry(slot).or_insert_with(|| links.parent(slot));
         }
     }
 
     /// Puts everything back as it was.
     pub fn take_back(self, core: &mut Core) {
-        for (&(level, slot), (list, _)) in &self.lists {
-            core.links.set(level, slot, list);
-        }
-        let level0 = self.lists.iter().filter(|((level, _), _)| *level == 0);
-        core.links.restore(level0.map(|(&(_, slot), &(_, parent))| (slot, parent)), self.entry);
+        core.links.write(&self.undo);
         core.links.vacate(&self.slots);
         core.links.truncate(self.held);
         let recycled = self.slots.iter().filter(|&&slot| (slot as usize) < self.held);

@@ -7,11 +7,13 @@
 //! drop it. Parents form a tree rooted at the entry point, so every row can be reached from there whatever else
 //! pruning drops. A row has at most `m` children when it takes a new one, which leaves half its list to nearness;
 //! when the entry point moves, the tree is turned over along the path from the new root to the old one
-//! ([`set_entry`](Links::set_entry)).
+//! ([`set_entry`](super::draft::Draft::set_entry)).
 //!
-//! A slot is *free* until it is [occupied](Links::occupy) and once it was [vacated](Links::vacate): it has no links and
+//! A slot is *free* until it is [taken](Links::take) and once it was [vacated](Links::vacate): it has no links and
 //! no parent, and nothing links to it.
 
+use super::draft::Changes;
+use super::traverse::Lists;
 use crate::lines::{Lines, lengthen};
 use crate::simd::prefetch;
 use std::collections::BTreeMap;
@@ -59,20 +61,6 @@ impl Links {
         }
     }
 
-    /// Number of slots, free ones included.
-    pub fn slots(&self) -> usize {
-        self.levels.len()
-    }
-
-    /// Where searches start; [`NONE`] in an empty index.
-    pub fn entry(&self) -> u32 {
-        self.entry
-    }
-
-    pub fn level(&self, slot: u32) -> usize {
-        self.levels[slot as usize].into()
-    }
-
     pub fn levels(&self) -> &[u8] {
         &self.levels
     }
@@ -103,43 +91,20 @@ impl Links {
         }
     }
 
-    /// The neighbours of `slot`.
-    #[inline]
-    pub fn list(&self, level: usize, slot: u32) -> &[u32] {
-        let list = self.padded(level, slot);
-        &list[..list.iter().position(|&other| other == NONE).unwrap_or(list.len())]
-    }
-
-    /// The neighbours of `slot`, then [`NONE`] up to the width of the level.
-    #[inline]
-    pub fn padded(&self, level: usize, slot: u32) -> &[u32] {
-        let (start, width) = (self.start(level, slot), self.width(level));
-        let table = if level == 0 { &self.level0 } else { &self.upper };
-        &table[start..start + width]
-    }
-
-    /// Asks for the list of `slot`, which will be read in a moment.
-    #[inline]
-    pub fn prefetch(&self, level: usize, slot: u32) {
-        let (start, width) = (self.start(level, slot), self.width(level));
-        let table = if level == 0 { &self.level0 } else { &self.upper };
-        for at in (start..start + width).step_by(LINE) {
-            prefetch(table, at);
-        }
-    }
-
     /// Replaces the neighbours of `slot`.
     pub fn set(&mut self, level: usize, slot: u32, neighbours: &[u32]) {
         let (start, width) = (self.start(level, slot), self.width(level));
         let table = if level == 0 { &mut self.level0 } else { &mut self.upper };
         let list = &mut table[start..start + width];
         if level == 0 && !self.incoming.is_empty() {
-            for &old in list.iter().take_while(|&&old| old != NONE) {
-                let count = &mut self.incoming[old as usize];
+            let old = &list[..list.iter().position(|&other| other == NONE).unwrap_or(width)];
+            let (lost, gained) = apart(old, neighbours);
+            for &lost in lost {
+                let count = &mut self.incoming[lost as usize];
                 *count -= u16::from(*count != UNCOUNTED);
             }
-            for &new in neighbours {
-                let count = &mut self.incoming[new as usize];
+            for &gained in gained {
+                let count = &mut self.incoming[gained as usize];
                 *count = count.saturating_add(1);
             }
         }
@@ -147,15 +112,33 @@ impl Links {
         list[neighbours.len()..].fill(NONE);
     }
 
-    /// Counts the lists that hold each slot, unless they are counted already.
-    pub fn count_incoming(&mut self) {
-        if self.incoming.is_empty() {
-            lengthen(&mut self.incoming, self.levels.len(), 0);
-            for &slot in self.level0.iter().filter(|&&slot| slot != NONE) {
-                let count = &mut self.incoming[slot as usize];
-                *count = count.saturating_add(1);
-            }
+    /// Makes all the changes of a draft.
+    pub fn write(&mut self, changes: &Changes) {
+        for (&(level, slot), list) in &changes.lists {
+            self.set(level, slot, list);
         }
+        for (&slot, &parent) in &changes.parents {
+            self.set_parent(slot, parent);
+        }
+        self.entry = changes.entry;
+    }
+
+    /// How many lists of level 0 hold each slot; `None` if that is counted already.
+    pub fn count_incoming(&self) -> Option<Vec<u16>> {
+        if !self.incoming.is_empty() {
+            return None;
+        }
+        let mut counts = vec![0u16; self.slots()];
+        for &slot in self.level0.iter().filter(|&&slot| slot != NONE) {
+            let count = &mut counts[slot as usize];
+            *count = count.saturating_add(1);
+        }
+        Some(counts)
+    }
+
+    /// Takes what [`count_incoming`](Self::count_incoming) counted, and keeps it right from now on.
+    pub fn keep_counts(&mut self, counts: Vec<u16>) {
+        self.incoming = counts;
     }
 
     /// How many lists of level 0 hold `slot`, where that was counted.
@@ -175,8 +158,28 @@ impl Links {
         lists.flat_map(|(level, slot)| self.padded(level, slot)).copied().collect()
     }
 
+    /// Whether slots up to `slots` fit in the memory held, with `lists` more lists on upper levels.
+    pub fn fits(&self, slots: usize, lists: usize) -> bool {
+        let rooms = [
+            self.level0.room() / (2 * self.m),
+            self.upper_at.capacity(),
+            self.levels.capacity(),
+            self.parents.capacity(),
+            self.children.capacity(),
+            if self.incoming.is_empty() { slots } else { self.incoming.capacity() },
+        ];
+        rooms.into_iter().all(|room| slots <= room) && self.upper.len() + lists * self.m <= self.upper.room()
+    }
+
+    /// Gives free slots levels, and empty lists up to them; the tables are lengthened to hold them.
+    pub fn take(&mut self, slots: &[u32], levels: &[u8]) {
+        let end = slots.iter().max().map_or(0, |&last| last as usize + 1);
+        self.grow(end.max(self.slots()));
+        slots.iter().zip(levels).for_each(|(&slot, &level)| self.occupy(slot, level));
+    }
+
     /// Lengthens the tables to `slots` slots, the new ones free.
-    pub fn grow(&mut self, slots: usize) {
+    fn grow(&mut self, slots: usize) {
         self.level0.grow(slots * 2 * self.m, NONE);
         lengthen(&mut self.upper_at, slots, NONE);
         lengthen(&mut self.levels, slots, 0);
@@ -198,7 +201,7 @@ impl Links {
     }
 
     /// Gives a free slot a level, and empty lists up to it.
-    pub fn occupy(&mut self, slot: u32, level: u8) {
+    fn occupy(&mut self, slot: u32, level: u8) {
         self.levels[slot as usize] = level;
         if level > 0 {
             let spare = self.spare.get_mut(&level).and_then(Vec::pop);
@@ -210,21 +213,14 @@ impl Links {
         }
     }
 
-    /// Empties the lists of `slots` and takes their parents away; other lists may still hold them.
-    pub fn isolate(&mut self, slots: &[u32]) {
+    /// Frees slots, to which no other links any more.
+    pub fn vacate(&mut self, slots: &[u32]) {
+        // All lists first: those that go may hold each other, and are counted as long as they do.
         for &slot in slots {
             (0..=self.level(slot)).for_each(|level| self.set(level, slot, &[]));
-            self.set_parent(slot, NONE);
-            if self.entry == slot {
-                self.entry = NONE;
-            }
         }
-    }
-
-    /// Frees slots, which no other may link to any more.
-    pub fn vacate(&mut self, slots: &[u32]) {
-        self.isolate(slots);
         for &slot in slots {
+            self.set_parent(slot, NONE);
             let level = std::mem::take(&mut self.levels[slot as usize]);
             if level > 0 {
                 self.spare.entry(level).or_default().push(self.upper_at[slot as usize]);
@@ -273,54 +269,6 @@ impl Links {
                 *children = children.wrapping_add_signed(change);
             }
         }
-    }
-
-    /// Makes `slot` the entry point and the root of the tree: every parent link on the path from it to the old
-    /// root is turned round. Along the path each row gains the child that it loses, so no list overflows.
-    /// `changed` is told of each row before its list or parent changes.
-    pub fn set_entry(&mut self, slot: u32, mut changed: impl FnMut(&Self, u32)) {
-        let (mut child, mut parent) = (slot, self.parent(slot));
-        changed(self, slot);
-        self.set_parent(slot, NONE);
-        while parent != NONE {
-            let next = self.parent(parent);
-            changed(self, parent);
-            self.set_parent(parent, child);
-            self.protect(child, parent);
-            (child, parent) = (parent, next);
-        }
-        self.entry = slot;
-    }
-
-    /// Sees to it that the list of `parent` holds `slot`, in place of a link that is no one's parent link.
-    fn protect(&mut self, parent: u32, slot: u32) {
-        let mut list = self.list(0, parent).to_vec();
-        if list.contains(&slot) {
-            return;
-        }
-        if list.len() == self.width(0) {
-            let spare = list.iter().rposition(|&other| self.parent(other) != parent);
-            list.remove(spare.expect("a row has fewer children than links"));
-        }
-        list.push(slot);
-        self.set(0, parent, &list);
-    }
-
-    /// Puts parents and the entry point back as a journal remembers them.
-    pub fn restore(&mut self, parents: impl IntoIterator<Item = (u32, u32)>, entry: u32) {
-        for (slot, parent) in parents {
-            self.set_parent(slot, parent);
-        }
-        self.entry = entry;
-    }
-
-    /// Whether parents lead from `slot` to the entry point.
-    pub fn in_tree(&self, slot: u32) -> bool {
-        let mut above = slot;
-        while self.parent(above) != NONE {
-            above = self.parent(above);
-        }
-        above == self.entry
     }
 
     /// Takes the tables of a file; refuses lists and parents that building could not have made.
@@ -412,4 +360,42 @@ impl Links {
             + (self.upper_at.capacity() + self.parents.capacity()) * 4
             + self.spare.values().map(|places| places.capacity() * 4).sum::<usize>()
     }
+}
+
+impl Lists for Links {
+    #[inline]
+    fn entry(&self) -> u32 {
+        self.entry
+    }
+
+    fn slots(&self) -> usize {
+        self.levels.len()
+    }
+
+    #[inline]
+    fn level(&self, slot: u32) -> usize {
+        self.levels[slot as usize].into()
+    }
+
+    #[inline]
+    fn padded(&self, level: usize, slot: u32) -> &[u32] {
+        let (start, width) = (self.start(level, slot), self.width(level));
+        let table = if level == 0 { &self.level0 } else { &self.upper };
+        &table[start..start + width]
+    }
+
+    #[inline]
+    fn prefetch(&self, level: usize, slot: u32) {
+        let (start, width) = (self.start(level, slot), self.width(level));
+        let table = if level == 0 { &self.level0 } else { &self.upper };
+        for at in (start..start + width).step_by(LINE) {
+            prefetch(table, at);
+        }
+    }
+}
+
+/// What follows where two lists part.
+pub(super) fn apart<'a>(old: &'a [u32], new: &'a [u32]) -> (&'a [u32], &'a [u32]) {
+    let common = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    (&old[common..], &new[common..])
 }

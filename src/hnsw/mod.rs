@@ -12,9 +12,11 @@
 //! links              who links to whom; the tree that keeps every row within reach
 //! queue, visited     candidates in order; scratch space, pooled
 //! traverse           the walk, and the choice of neighbours
+//! draft, access      changes to links that are planned; planning and committing, beside readers or not
 //! build, journal     adding rows, in parallel and deterministically; taking back an interrupted call
 //! holders, repair    who links to a row; taking rows out of the graph and mending it
 //! remove, optimize   removing and updating rows, compaction; the order of rows in memory
+//! shared             searching while another thread adds and removes
 //! search, filter     the nearest rows: approximately, exactly, among some
 //! range              all rows within a radius
 //! stats, file        what there is; saving and loading
@@ -25,7 +27,9 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod build;
+mod draft;
 mod file;
 mod filter;
 mod filtered;
@@ -41,6 +45,7 @@ mod remove;
 mod repair;
 mod rows;
 mod search;
+mod shared;
 mod stats;
 mod traverse;
 mod vectors;
@@ -55,6 +60,7 @@ pub use metric::Metric;
 pub use params::{Params, Storage};
 pub use range::RangeHits;
 pub use search::Hits;
+pub use shared::SharedIndex;
 pub use stats::{LevelStats, Stats};
 
 use crate::error::{Error, Result};
@@ -66,7 +72,7 @@ use traverse::Core;
 use vectors::Vectors;
 use visited::Pool;
 
-/// A vector index. Searches take `&self` and may run at the same time.
+/// A vector index. Searches take `&self` and may run at the same time; [`SharedIndex`] lets them run beside changes too.
 ///
 /// ```
 /// use ndarray::array;

@@ -7,7 +7,7 @@
 
 use super::HnswIndex;
 use super::links::NONE;
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use crate::error::Result;
 
 impl HnswIndex {

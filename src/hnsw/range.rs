@@ -6,7 +6,7 @@
 use super::HnswIndex;
 use super::queue::{distance_of, key, slot_of};
 use super::search::{SHARED, TILE};
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use super::vectors::{Probe, Room};
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
@@ -93,8 +93,8 @@ impl Core {
             if ef.saturating_mul(SCORED_PER_ROW) >= rows {
                 break self.scan_range(&[probes.last()], radius).pop().expect("one probe");
             }
-            let start = self.descend(probes.walk, 0, &mut scratch.batch);
-            self.search_level(probes.walk, 0, start, ef, scratch);
+            let start = self.links.descend(probes.walk, 0, &mut scratch.batch);
+            self.links.search_level(probes.walk, 0, start, ef, scratch);
             if let Some(again) = probes.again {
                 self.score_again(again, ef, &mut scratch.queue, &mut scratch.batch);
             }

@@ -1,6 +1,7 @@
 //! Removing rows, replacing their vectors, and closing the gaps.
 
 use super::HnswIndex;
+use super::access::Access;
 use super::build::batch_len;
 use super::links::Links;
 use super::rows::MAX_ROWS;
@@ -31,33 +32,7 @@ impl HnswIndex {
     /// # Ok::<(), ruvector_gnn::Error>(())
     /// ```
     pub fn remove(&mut self, rows: &[i64], monitor: &mut dyn Monitor) -> Result<()> {
-        let slots = self.distinct_slots(rows)?;
-        self.core.vectors.own()?;
-        if slots.len() == self.len() {
-            self.clear();
-            return Ok(());
-        }
-        let mut done = 0;
-        while done < slots.len() {
-            let batch = &slots[done..][..batch_len(self.len()).min(slots.len() - done)];
-            self.unlink(batch);
-            self.core.links.vacate(batch);
-            for &slot in batch {
-                self.core.vectors.clear(slot);
-                self.core.rows.remove(slot);
-            }
-            done += batch.len();
-            monitor.step(done, slots.len(), &[]).map_err(|stop| {
-                stopped(
-                    stop,
-                    format!(
-                        "remove was interrupted: the first {done} of these {} rows are gone",
-                        slots.len()
-                    ),
-                )
-            })?;
-        }
-        Ok(())
+        remove(self, rows, monitor)
     }
 
     /// Hands out the next `count` row numbers to nothing, as if those rows had been added and removed: so rows get the
@@ -110,32 +85,7 @@ impl HnswIndex {
         vectors: ArrayView2<'_, f32>,
         monitor: &mut dyn Monitor,
     ) -> Result<()> {
-        let slots = self.distinct_slots(rows)?;
-        self.core.vectors.check_new("vectors", vectors)?;
-        if vectors.nrows() != rows.len() {
-            let (given, wanted) = (vectors.nrows(), rows.len());
-            return Err(Error::Shape(format!("vectors: {given} vectors were given for {wanted} rows")));
-        }
-        self.core.vectors.own()?;
-        let mut done = 0;
-        while done < slots.len() {
-            let batch = &slots[done..][..batch_len(self.len()).min(slots.len() - done)];
-            self.unlink(batch);
-            let replacing = vectors.slice_axis(Axis(0), Slice::from(done..done + batch.len()));
-            self.core.vectors.store(batch, replacing);
-            self.insert_batch(batch, |_, _, _| {});
-            done += batch.len();
-            monitor.step(done, slots.len(), &[]).map_err(|stop| {
-                stopped(
-                    stop,
-                    format!(
-                        "update was interrupted: the first {done} of these {} rows are updated",
-                        slots.len()
-                    ),
-                )
-            })?;
-        }
-        Ok(())
+        update(self, rows, vectors, monitor)
     }
 
     /// Moves what is held together in memory and gives the rest back. Rows keep their numbers; searches find what they
@@ -150,10 +100,11 @@ impl HnswIndex {
         Ok(())
     }
 
-    fn clear(&mut self) {
-        self.core.links = Links::new(self.params.m);
+    /// Removes all rows. Returns the links that there were.
+    fn clear(&mut self) -> Links {
         self.core.vectors.truncate(0);
         self.core.rows.clear();
+        std::mem::replace(&mut self.core.links, Links::new(self.params.m))
     }
 
     /// The slots of rows that must be held, and given once.
@@ -168,10 +119,77 @@ impl HnswIndex {
     }
 }
 
+/// See [`HnswIndex::remove`].
+pub(super) fn remove(index: &mut impl Access, rows: &[i64], monitor: &mut dyn Monitor) -> Result<()> {
+    let slots = index.plan(|index| index.distinct_slots(rows))?;
+    index.own()?;
+    if slots.len() == index.plan(HnswIndex::len) {
+        drop(index.commit(HnswIndex::clear));
+        return Ok(());
+    }
+    let mut done = 0;
+    while done < slots.len() {
+        index.count_links();
+        let (batch, changes) = index.plan(|index| {
+            let batch = &slots[done..][..batch_len(index.len()).min(slots.len() - done)];
+            (batch, index.plan_unlink(batch))
+        });
+        index.commit(|index| {
+            index.core.links.write(&changes);
+            index.core.links.vacate(batch);
+            for &slot in batch {
+                index.core.vectors.clear(slot);
+                index.core.rows.remove(slot);
+            }
+        });
+        done += batch.len();
+        let report =
+            || format!("remove was interrupted: the first {done} of these {} rows are gone", slots.len());
+        monitor.step(done, slots.len(), &[]).map_err(|stop| stopped(stop, report))?;
+    }
+    Ok(())
+}
+
+/// See [`HnswIndex::update`].
+pub(super) fn update(
+    index: &mut impl Access,
+    rows: &[i64],
+    vectors: ArrayView2<'_, f32>,
+    monitor: &mut dyn Monitor,
+) -> Result<()> {
+    let slots = index.plan(|index| {
+        let slots = index.distinct_slots(rows)?;
+        index.core.vectors.check_new("vectors", vectors)?;
+        Ok(slots)
+    })?;
+    if vectors.nrows() != rows.len() {
+        let (given, wanted) = (vectors.nrows(), rows.len());
+        return Err(Error::Shape(format!("vectors: {given} vectors were given for {wanted} rows")));
+    }
+    index.own()?;
+    let mut done = 0;
+    while done < slots.len() {
+        index.count_links();
+        let (batch, changes) = index.plan(|index| {
+            let batch = &slots[done..][..batch_len(index.len()).min(slots.len() - done)];
+            (batch, index.plan_unlink(batch))
+        });
+        index.commit(|index| index.core.links.write(&changes));
+        index.store(batch, vectors.slice_axis(Axis(0), Slice::from(done..done + batch.len())));
+        let changes = index.plan(|index| index.plan_insert(batch));
+        index.commit(|index| index.core.links.write(&changes));
+        done += batch.len();
+        let report =
+            || format!("update was interrupted: the first {done} of these {} rows are updated", slots.len());
+        monitor.step(done, slots.len(), &[]).map_err(|stop| stopped(stop, report))?;
+    }
+    Ok(())
+}
+
 /// An interruption tells what was done.
-fn stopped(stop: Error, report: String) -> Error {
+fn stopped(stop: Error, report: impl Fn() -> String) -> Error {
     match stop {
-        Error::Interrupted(_) => Error::Interrupted(report),
+        Error::Interrupted(_) => Error::Interrupted(report()),
         other => other,
     }
 }

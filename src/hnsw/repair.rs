@@ -7,90 +7,92 @@
 //!
 //! 1. if the entry point goes, another row of the highest level takes its place;
 //! 2. rows whose parent goes take another, near them and not below them in the tree (in order);
-//! 3. every list that holds one that goes is mended (in parallel over lists, against the standing graph), and the
-//!    lists are written (in order);
+//! 3. every list that holds one that goes is mended (in parallel over lists, against the standing graph);
 //! 4. rows whose lists ran short, as at the edge of a cluster that went, or that few others hold, look for neighbours
 //!    as new rows do.
 //!
-//! As in building, no step depends on which thread did what.
+//! As in building, no step depends on which thread did what, and all of them only draft what is written in the end.
 
 use super::HnswIndex;
 use super::build::Link;
+use super::draft::{Changes, Draft};
 use super::links::NONE;
 use super::params::Params;
 use super::queue::{distance_of, key, slot_of};
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use super::vectors::Room;
 use super::visited::{Batch, Scratch};
 use crate::threads;
 
 impl HnswIndex {
-    /// Takes slots out of the graph: afterwards nothing links to them, and they link to nothing.
-    pub(super) fn unlink(&mut self, slots: &[u32]) {
+    /// Takes slots out of the graph: afterwards nothing links to them, and they link to nothing. The links must be
+    /// counted.
+    pub(super) fn plan_unlink(&self, slots: &[u32]) -> Changes {
         let mut gone = slots.to_vec();
         gone.sort_unstable();
         let Self { core, params, pool } = self;
-        core.links.count_incoming();
-        core.move_entry(&gone);
-        let holders = core.holders(&gone, pool);
-        let mut links = core.rehome(&gone);
-        let standing = &*core;
+        let mut draft = Draft::new(&core.links);
+        core.move_entry(&gone, &mut draft);
+        let holders = core.holders(&gone, &draft, pool);
+        let mut links = core.rehome(&gone, &mut draft);
+        let standing = &draft;
         let mended = threads::map_init(holders.len(), Batch::default, |batch, i| {
-            standing.mend(holders[i], &gone, batch)
+            core.mend(holders[i], &gone, standing, batch)
         });
         for (&(level, slot), new) in holders.iter().zip(&mended) {
-            let list = core.links.list(level, slot).iter().copied();
+            let list = draft.list(level, slot).iter().copied();
             let kept = list.filter(|other| gone.binary_search(other).is_err());
-            let list: Vec<u32> = kept.chain(new.iter().map(|&new| slot_of(new))).collect();
-            core.links.set(level, slot, &list);
+            let list = kept.chain(new.iter().map(|&new| slot_of(new))).collect();
+            draft.set(level, slot, list);
             links.extend(new.iter().map(|&new| Link::back(level, slot, new)));
         }
-        let held: Vec<u32> = gone.iter().flat_map(|&slot| core.links.list(0, slot)).copied().collect();
-        core.links.isolate(&gone);
-        let poor = core.poor(&holders, &held, params.m / 2);
-        let standing = &*core;
-        let fed = threads::map(poor.len(), |i| pool.with(|scratch| standing.feed(poor[i], params, scratch)));
+        let held: Vec<u32> = gone.iter().flat_map(|&slot| draft.list(0, slot)).copied().collect();
+        draft.isolate(&gone);
+        let poor = core.poor(&holders, &held, params.m / 2, &draft);
+        let standing = &draft;
+        let fed =
+            threads::map(poor.len(), |i| pool.with(|scratch| core.feed(poor[i], params, standing, scratch)));
         links.extend(fed.into_iter().flatten());
-        core.add_links(links, |_, _, _| {});
+        core.add_links(links, &mut draft);
+        draft.into_changes()
     }
 }
 
 impl Core {
     /// Sees to it that the entry point is none of `gone`, if there are other rows.
-    fn move_entry(&mut self, gone: &[u32]) {
+    fn move_entry(&self, gone: &[u32], draft: &mut Draft<'_>) {
         let goes = |slot: u32| gone.binary_search(&slot).is_ok();
-        if self.links.entry() == NONE || !goes(self.links.entry()) {
+        if draft.entry() == NONE || !goes(draft.entry()) {
             return;
         }
         let left = self.rows.by_slot().filter(|&slot| !goes(slot));
-        let highest = left.reduce(|a, b| if self.links.level(b) > self.links.level(a) { b } else { a });
+        let highest = left.reduce(|a, b| if draft.level(b) > draft.level(a) { b } else { a });
         if let Some(slot) = highest {
-            self.links.set_entry(slot, |_, _| {});
+            draft.set_entry(slot);
         }
     }
 
     /// Gives new parents to the rows whose parents are `gone`, and returns the links by which they hold them.
-    fn rehome(&mut self, gone: &[u32]) -> Vec<Link> {
+    fn rehome(&self, gone: &[u32], draft: &mut Draft<'_>) -> Vec<Link> {
         let goes = |slot: u32| gone.binary_search(&slot).is_ok();
-        let links = &self.links;
         let children =
-            gone.iter().flat_map(|&slot| links.list(0, slot).iter().map(move |&other| (other, slot)));
-        let orphans = children.filter(|&(other, slot)| links.parent(other) == slot && !goes(other));
+            gone.iter().flat_map(|&slot| draft.list(0, slot).iter().map(move |&other| (other, slot)));
+        let orphans = children.filter(|&(other, slot)| draft.parent(other) == slot && !goes(other));
         let orphans: Vec<(u32, u32)> = orphans.collect();
         for &slot in gone.iter().chain(orphans.iter().map(|(orphan, _)| orphan)) {
-            self.links.set_parent(slot, NONE);
+            draft.set_parent(slot, NONE);
         }
         let (mut adoptions, mut batch) = (Vec::with_capacity(orphans.len()), Batch::default());
         for (orphan, lost) in orphans {
             batch.slots.clear();
-            let near = self.links.list(0, orphan).iter().chain(self.links.list(0, lost));
+            let near = draft.list(0, orphan).iter().chain(draft.list(0, lost));
             batch.slots.extend(near.copied().filter(|&other| other != orphan && !goes(other)));
             let mut near = self.keys(orphan, &mut batch);
             near.dedup();
             // Rows that were orphaned are out of the tree until they are adopted, and so is all that is below them.
-            let parent = self.choose_parent(orphan, &near, |slot| self.links.in_tree(slot));
+            let parent = self.choose_parent(orphan, &near, draft, |slot| draft.in_tree(slot));
             let parent = parent.expect("a tree has more places for children than rows");
-            self.links.set_parent(orphan, slot_of(parent));
+            draft.set_parent(orphan, slot_of(parent));
             adoptions.push(Link::back(0, orphan, parent));
         }
         adoptions
@@ -98,12 +100,18 @@ impl Core {
 
     /// What takes the places of `gone` in a list that holds some of them: neighbours of these, in order of distance,
     /// chosen as ever by what remains in the list and by each other, then what that left out.
-    fn mend(&self, (level, slot): (usize, u32), gone: &[u32], batch: &mut Batch) -> Vec<u64> {
+    fn mend(
+        &self,
+        (level, slot): (usize, u32),
+        gone: &[u32],
+        draft: &Draft<'_>,
+        batch: &mut Batch,
+    ) -> Vec<u64> {
         let goes = |slot: u32| gone.binary_search(&slot).is_ok();
-        let list = self.links.list(level, slot);
+        let list = draft.list(level, slot);
         batch.slots.clear();
         for &passed in list.iter().filter(|&&other| goes(other)) {
-            let beyond = self.links.list(level, passed).iter().copied();
+            let beyond = draft.list(level, passed).iter().copied();
             batch
                 .slots
                 .extend(beyond.filter(|&other| other != slot && !goes(other) && !list.contains(&other)));
@@ -130,12 +138,22 @@ impl Core {
     }
 
     /// The lists of `holders` that are shorter than `few`, and the rows of `held` that fewer lists of level 0 hold.
-    fn poor(&self, holders: &[(usize, u32)], held: &[u32], few: usize) -> Vec<(usize, u32)> {
-        let short = |&(level, slot): &(usize, u32)| self.links.list(level, slot).len() < few;
-        let lonely = |slot: u32| self.links.incoming(slot).is_some_and(|count| count < few);
+    fn poor(
+        &self,
+        holders: &[(usize, u32)],
+        held: &[u32],
+        few: usize,
+        draft: &Draft<'_>,
+    ) -> Vec<(usize, u32)> {
+        let short = |&(level, slot): &(usize, u32)| draft.list(level, slot).len() < few;
+        let more = draft.incoming();
+        let lonely = |slot: u32| {
+            let change = more.get(&slot).copied().unwrap_or(0);
+            self.links.incoming(slot).is_some_and(|count| count.saturating_add_signed(change) < few)
+        };
         let mut poor: Vec<(usize, u32)> = holders.iter().copied().filter(short).collect();
         // Those that went are lonely too, but have no place in the graph any more.
-        let in_graph = |slot: u32| slot == self.links.entry() || self.links.parent(slot) != NONE;
+        let in_graph = |slot: u32| slot == draft.entry() || draft.parent(slot) != NONE;
         poor.extend(held.iter().filter(|&&slot| in_graph(slot) && lonely(slot)).map(|&slot| (0, slot)));
         poor.sort_unstable();
         poor.dedup();
@@ -151,11 +169,17 @@ impl Core {
     }
 
     /// Links between a row and neighbours chosen, as for a new row, from the nearest there are; in both directions.
-    fn feed(&self, (level, slot): (usize, u32), params: &Params, scratch: &mut Scratch) -> Vec<Link> {
+    fn feed(
+        &self,
+        (level, slot): (usize, u32),
+        params: &Params,
+        draft: &Draft<'_>,
+        scratch: &mut Scratch,
+    ) -> Vec<Link> {
         let mut room = std::mem::take(&mut scratch.room);
         let probe = self.vectors.probe(slot, &mut room);
-        let start = self.descend(probe, level, &mut scratch.batch);
-        self.search_level(probe, level, start, params.ef_construction, scratch);
+        let start = draft.descend(probe, level, &mut scratch.batch);
+        draft.search_level(probe, level, start, params.ef_construction, scratch);
         let found = scratch.queue.keys().iter().filter(|&&found| slot_of(found) != slot);
         let near: Vec<u64> = found.map(|&found| key(distance_of(found), slot_of(found))).collect();
         let chosen = self.select(&near, params.m, params.m, |_| false);

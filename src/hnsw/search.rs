@@ -6,8 +6,9 @@
 use super::HnswIndex;
 use super::filter::{Allowed, Filter};
 use super::filtered::SCAN_PER_CANDIDATE;
+use super::links::NONE;
 use super::queue::{Queue, distance_of, key, slot_of};
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use super::vectors::{Probe, Room};
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
@@ -136,13 +137,16 @@ impl Core {
         let mut room = std::mem::take(&mut scratch.room);
         let probes = self.vectors.query(query, &mut room);
         let ef = ef.min(rows);
-        let start = self.descend(probes.walk, 0, &mut scratch.batch);
-        let walked = match allowed {
-            None => {
-                self.search_level(probes.walk, 0, start, ef, scratch);
-                true
+        // A row that is alone has no links while it is updated.
+        let walked = self.links.entry() != NONE && {
+            let start = self.links.descend(probes.walk, 0, &mut scratch.batch);
+            match allowed {
+                None => {
+                    self.links.search_level(probes.walk, 0, start, ef, scratch);
+                    true
+                }
+                Some(allowed) => self.search_allowed(probes.walk, start, ef, allowed, scratch),
             }
-            Some(allowed) => self.search_allowed(probes.walk, start, ef, allowed, scratch),
         };
         if walked && let Some(again) = probes.again {
             let depth = self.vectors.depth(found.len());

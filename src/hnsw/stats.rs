@@ -2,7 +2,7 @@
 
 use super::HnswIndex;
 use super::links::NONE;
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 

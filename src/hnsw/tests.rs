@@ -1,5 +1,6 @@
 //! The index as a whole, against brute force and against itself.
 
+use super::traverse::Lists;
 use super::*;
 use crate::error::Error;
 use crate::monitor::{Monitor, Silent};
@@ -13,6 +14,7 @@ mod files;
 mod mapped;
 mod optimize;
 mod removal;
+mod sharing;
 
 /// `n` vectors around `centres` centres, in the order of their centres.
 pub(super) fn clustered(n: usize, dim: usize, centres: usize, seed: u64) -> Array2<f32> {

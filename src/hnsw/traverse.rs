@@ -5,7 +5,7 @@
 //! met, asks for their rows, and scores them in one kernel call. The list of the next candidate is asked for before
 //! that call, and again when a nearer one turns up, so that it is on its way when the next step wants it.
 
-use super::links::Links;
+use super::links::{Links, NONE};
 use super::queue::{Queue, distance_of, key, slot_of};
 use super::rows::Rows;
 use super::vectors::{Probe, Room, Vectors};
@@ -19,16 +19,38 @@ pub(super) struct Core {
     pub links: Links,
 }
 
-impl Core {
+/// Links that a walk reads: those of an index, or those that it will have when a change that is planned was made.
+pub(super) trait Lists: Sync {
+    /// Where walks start; [`NONE`] in an empty index.
+    fn entry(&self) -> u32;
+
+    /// Number of slots, free ones included.
+    fn slots(&self) -> usize;
+
+    fn level(&self, slot: u32) -> usize;
+
+    /// The neighbours of `slot`; where there are fewer than may be, [`NONE`] may follow.
+    fn padded(&self, level: usize, slot: u32) -> &[u32];
+
+    /// Asks for the list of `slot`, which will be read in a moment.
+    fn prefetch(&self, level: usize, slot: u32);
+
+    /// The neighbours of `slot`.
+    #[inline]
+    fn list(&self, level: usize, slot: u32) -> &[u32] {
+        let list = self.padded(level, slot);
+        &list[..list.iter().position(|&other| other == NONE).unwrap_or(list.len())]
+    }
+
     /// Walks greedily from the entry point down to, but not on, level `to`; returns the row where it ends.
-    pub fn descend(&self, probe: Probe<'_>, to: usize, batch: &mut Batch) -> u32 {
-        let entry = self.links.entry();
+    fn descend(&self, probe: Probe<'_>, to: usize, batch: &mut Batch) -> u32 {
+        let entry = self.entry();
         let mut best = key(probe.distance(entry), entry);
-        for level in (to + 1..=self.links.level(entry)).rev() {
+        for level in (to + 1..=self.level(entry)).rev() {
             loop {
                 let before = best;
                 batch.slots.clear();
-                batch.slots.extend_from_slice(self.links.list(level, slot_of(best)));
+                batch.slots.extend_from_slice(self.list(level, slot_of(best)));
                 batch.score(|slots, out| probe.score(slots, out));
                 best = batch.scored().map(|(slot, distance)| key(distance, slot)).fold(best, u64::min);
                 if best == before {
@@ -41,30 +63,32 @@ impl Core {
 
     /// Collects in `scratch.queue` the `ef` rows of `level` that are nearest to the probe, as far as links lead
     /// from `start`, and from the entry point, from which all rows can be reached.
-    pub fn search_level(&self, probe: Probe<'_>, level: usize, start: u32, ef: usize, scratch: &mut Scratch) {
+    fn search_level(&self, probe: Probe<'_>, level: usize, start: u32, ef: usize, scratch: &mut Scratch) {
         let Scratch { visited, queue, batch, .. } = scratch;
-        visited.reset(self.links.slots());
+        visited.reset(self.slots());
         queue.reset(ef);
-        for slot in [self.links.entry(), start] {
+        for slot in [self.entry(), start] {
             if visited.insert(slot) {
                 queue.insert(key(probe.distance(slot), slot));
             }
         }
         while let Some(slot) = queue.expand() {
-            batch.collect(self.links.padded(level, slot), visited);
+            batch.collect(self.padded(level, slot), visited);
             probe.prefetch(&batch.slots);
             if let Some(next) = queue.peek() {
-                self.links.prefetch(level, next);
+                self.prefetch(level, next);
             }
             batch.score(|slots, out| probe.score(slots, out));
             for (slot, distance) in batch.scored() {
                 if queue.insert(key(distance, slot)) {
-                    self.links.prefetch(level, slot);
+                    self.prefetch(level, slot);
                 }
             }
         }
     }
+}
 
+impl Core {
     /// Scores the first `depth` candidates again, and keeps these alone.
     pub fn score_again(&self, probe: Probe<'_>, depth: usize, queue: &mut Queue, batch: &mut Batch) {
         let depth = depth.min(queue.keys().len());

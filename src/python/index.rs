@@ -1,8 +1,7 @@
-//! `HNSWIndex`: the index behind a lock that is only ever waited for without the GIL.
+//! `HNSWIndex`: the index behind locks that are only ever waited for without the GIL.
 
 use crate::error::{Error, Result};
-use crate::hnsw::{Filter, Hits, HnswIndex, LoadOptions, Params, Stats};
-use crate::monitor::Monitor;
+use crate::hnsw::{Filter, Hits, HnswIndex, LoadOptions, Params, SharedIndex, Stats};
 use crate::python::array;
 use crate::python::call::{detached, monitored};
 use crate::python::error::Raise;
@@ -14,14 +13,14 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError, RwLock};
-use std::thread::ThreadId;
 
 /// Approximate nearest-neighbour index: a Hierarchical Navigable Small World graph.
 ///
 /// Malkov & Yashunin (2018), "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable
 /// Small World graphs". Building is parallel, and its graph is the same to the bit on any number of threads.
-/// Searches may run in several threads at once, and wait while another thread adds or removes.
+/// Searches may run in several threads at once, and while another thread adds, removes or updates: they see its rows come
+/// and go in batches of up to 256, and wait only while one is written. Calls that change the index wait for each other;
+/// `save`, `stats`, `graph` and pickling wait for them, to see none of them half done.
 ///
 /// Parameters
 /// ----------
@@ -62,54 +61,30 @@ use std::thread::ThreadId;
 /// (4, True, HNSWIndex(4 rows, dim=4, metric='l2', m=16, storage='f32'))
 #[pyclass(name = "HNSWIndex", module = "ruvector_gnn", frozen)]
 pub struct PyIndex {
-    index: RwLock<HnswIndex>,
-    /// The thread that changes the index: its callbacks must not wait for the lock that it holds.
-    adding: Mutex<Option<ThreadId>>,
+    index: SharedIndex,
 }
 
 impl PyIndex {
     fn new(index: HnswIndex) -> Self {
-        Self { index: RwLock::new(index), adding: Mutex::new(None) }
+        Self { index: SharedIndex::new(index) }
     }
 
-    fn adder(&self) -> std::sync::MutexGuard<'_, Option<ThreadId>> {
-        self.adding.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn refuse_own_callback(&self) -> Result<()> {
-        if *self.adder() == Some(std::thread::current().id()) {
-            return Err(Error::Config("an index can't be used by the callback of its own add".into()));
-        }
-        Ok(())
-    }
-
-    /// Reads the index with the GIL released.
+    /// Reads the index as it is at one instant, with the GIL released.
     pub(super) fn read<T: Send>(
         &self,
         py: Python<'_>,
         task: impl FnOnce(&HnswIndex) -> Result<T> + Send,
     ) -> PyResult<T> {
-        detached(py, || {
-            self.refuse_own_callback()?;
-            task(&self.index.read().unwrap_or_else(PoisonError::into_inner))
-        })
+        detached(py, || self.index.read(task))
     }
 
-    /// Changes the index with the GIL released.
-    fn write<T: Send>(
+    /// Reads the index between the calls that change it, with the GIL released.
+    pub(super) fn settled<T: Send>(
         &self,
         py: Python<'_>,
-        watch: Option<Py<PyAny>>,
-        task: impl FnOnce(&mut HnswIndex, &mut dyn Monitor) -> Result<T> + Send,
+        task: impl FnOnce(&HnswIndex) -> Result<T> + Send,
     ) -> PyResult<T> {
-        monitored(py, watch, |monitor| {
-            self.refuse_own_callback()?;
-            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-            *self.adder() = Some(std::thread::current().id());
-            let result = task(&mut index, monitor);
-            *self.adder() = None;
-            result
-        })
+        detached(py, || self.index.settled(task)?)
     }
 }
 
@@ -146,8 +121,10 @@ impl PyIndex {
     /// Add vectors of shape `(n, dim)`, or one of shape `(dim,)`, and return their row numbers, int64 `(n,)`.
     ///
     /// Rows rise and are never reused. `progress=True` shows a bar; `callback(step, metrics)` is called between batches
-    /// with the number of vectors inserted, and may raise to stop. A call that is stopped, by that or by Ctrl-C, keeps a
+    /// with the number of vectors inserted, may search the index but not change it, and may raise to stop. A call that is stopped, by that or by Ctrl-C, keeps a
     /// prefix of its vectors (whole segments of 131,072; a smaller call is taken back) and says how many rows there are.
+    ///
+    /// Searches in other threads find its vectors batch by batch; all of them when it has returned.
     ///
     /// Raises `ShapeError` for vectors of another dimension, with NaN or infinity, or zero under cosine; nothing is
     /// added then.
@@ -164,7 +141,7 @@ impl PyIndex {
         let watch =
             py.import("ruvector_gnn._progress")?.call_method1("watch", (progress, callback, "add"))?;
         let watch = (!watch.is_none()).then(|| watch.unbind());
-        let rows = self.write(py, watch, |index, monitor| index.add(view, monitor))?;
+        let rows = monitored(py, watch, |monitor| self.index.add(view, monitor))?;
         Ok((rows.start as i64..rows.end as i64).collect::<Vec<_>>().into_pyarray(py))
     }
 
@@ -189,7 +166,7 @@ impl PyIndex {
     fn remove(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<()> {
         let rows = array::int64("rows", rows)?;
         let rows = list("rows", &rows).map_err(Raise)?;
-        self.write(py, None, |index, monitor| index.remove(rows, monitor))
+        monitored(py, None, |monitor| self.index.remove(rows, monitor))
     }
 
     /// Hand out the next `count` row numbers to nothing, as if those rows had been added and removed: so rows get the
@@ -205,15 +182,16 @@ impl PyIndex {
     /// >>> index.add([[0], [3]]), len(index), index.num_rows
     /// (array([7, 8]), 2, 9)
     fn skip_rows(&self, py: Python<'_>, count: i64) -> PyResult<()> {
-        self.write(py, None, |index, _| {
+        detached(py, || {
             let refused = |_| Error::Config(format!("count must be at least 0, got {count}"));
-            index.skip_rows(usize::try_from(count).map_err(refused)?)
+            self.index.skip_rows(usize::try_from(count).map_err(refused)?)
         })
     }
 
     /// Replace the vectors of `rows` by `vectors (n, dim)`; the rows keep their numbers and are linked anew.
     ///
-    /// A call that is stopped by Ctrl-C has replaced the first of them, and says how many.
+    /// A search in another thread may miss a row while it is linked anew. A call that is stopped by Ctrl-C has replaced the
+    /// first of them, and says how many.
     ///
     /// Raises `RowError` as `remove` does, and `ShapeError` as `add` does or for another number of vectors than of rows;
     /// nothing is changed then.
@@ -230,13 +208,13 @@ impl PyIndex {
         let (rows, vectors) = (array::int64("rows", rows)?, array::float32("vectors", vectors)?);
         let rows = list("rows", &rows).map_err(Raise)?;
         let view = matrix("vectors", &vectors).map_err(Raise)?;
-        self.write(py, None, |index, monitor| index.update(rows, view, monitor))
+        monitored(py, None, |monitor| self.index.update(rows, view, monitor))
     }
 
     /// Give back the memory that removed rows left. Rows keep their numbers, and searches find the same.
     ///
     /// Rows added later would take that memory, so only an index that shrinks for good needs this. Links are held twice
-    /// meanwhile.
+    /// meanwhile, and searches wait.
     ///
     /// Examples
     /// --------
@@ -249,7 +227,7 @@ impl PyIndex {
     /// >>> before["free"], index.stats()["free"], before["bytes"] > 3 * index.stats()["bytes"]
     /// (400, 0, True)
     fn compact(&self, py: Python<'_>) -> PyResult<()> {
-        self.write(py, None, |index, _| index.compact())
+        detached(py, || self.index.compact())
     }
 
     /// Order the rows in memory as walks meet them, so that rows near each other lie near each other: searches find the
@@ -274,7 +252,7 @@ impl PyIndex {
     /// >>> bool((index.vectors(rows) == vectors).all())
     /// True
     fn optimize(&self, py: Python<'_>) -> PyResult<()> {
-        self.write(py, None, |index, _| index.optimize())
+        detached(py, || self.index.optimize())
     }
 
     /// Return the `k` rows nearest to each query as `Hits(rows, distances)`, both of shape `(queries, k)`.
@@ -416,7 +394,7 @@ impl PyIndex {
     /// >>> stats["rows"], stats["unreachable"], stats["levels"][0]["links"]
     /// (2, 0, 2)
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = self.read(py, |index| Ok(index.stats()))?;
+        let stats = self.settled(py, |index| Ok(index.stats()))?;
         to_dict(py, &stats)
     }
 
@@ -425,14 +403,14 @@ impl PyIndex {
     /// Its nodes follow `rows()` on level 0. Raises `ConfigError` for a level that the index does not have.
     #[pyo3(signature = (level = 0))]
     fn graph(&self, py: Python<'_>, level: usize) -> PyResult<PyGraph> {
-        self.read(py, |index| index.graph(level)).map(PyGraph)
+        self.settled(py, |index| index.graph(level)).map(PyGraph)
     }
 
     /// Write the index to one file, in the place of what is there: a crash leaves the old file or the new one, whole.
     ///
     /// Raises `OSError`.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        self.read(py, |index| index.save(path))
+        self.settled(py, |index| index.save(path))
     }
 
     /// Read an index from a file that `save` wrote, verifying everything in it; or, with `mmap=True`, search the file where
@@ -491,7 +469,7 @@ impl PyIndex {
     /// A number that differs between indexes of other parameters, vectors or rows.
     #[getter]
     fn fingerprint(&self, py: Python<'_>) -> PyResult<u64> {
-        self.read(py, HnswIndex::fingerprint)
+        self.settled(py, HnswIndex::fingerprint)
     }
 
     /// Values per vector.
@@ -562,7 +540,7 @@ impl PyIndex {
     }
 
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-        let state = self.read(py, |index| {
+        let state = self.settled(py, |index| {
             Ok(match index.mapped() {
                 Some((path, checksum)) => Ok((path.to_owned(), checksum)),
                 None => Err(index.to_bytes()),

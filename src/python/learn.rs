@@ -32,6 +32,17 @@ impl PyLearner {
             .read(py, |index| task(&self.learner.read().unwrap_or_else(PoisonError::into_inner), index))
     }
 
+    /// As [`read`](Self::read), between the calls that change the index.
+    fn settled<T: Send>(
+        &self,
+        py: Python<'_>,
+        task: impl FnOnce(&SearchLearner, &crate::hnsw::HnswIndex) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        self.index
+            .get()
+            .settled(py, |index| task(&self.learner.read().unwrap_or_else(PoisonError::into_inner), index))
+    }
+
     fn write<T: Send>(
         &self,
         py: Python<'_>,
@@ -64,7 +75,8 @@ impl PyLearner {
         let judges = judges.map(|marks| array::boolean("judges", marks)).transpose()?;
         let judges: Option<Vec<bool>> = judges.map(|marks| marks.as_array().iter().copied().collect());
         let judges = judges.as_deref();
-        let (snapshot, seed) = self.read(py, |learner, index| Ok((Snapshot::of(index)?, learner.seed())))?;
+        let (snapshot, seed) =
+            self.settled(py, |learner, index| Ok((Snapshot::of(index)?, learner.seed())))?;
         let learned =
             monitored(py, callback, |monitor| snapshot.learn(view, &clicks, judges, seed, monitor))?;
         self.write(py, |learner| {
@@ -145,23 +157,23 @@ impl PyLearner {
     }
 
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        self.read(py, |learner, index| learner.save(path, index))
+        self.settled(py, |learner, index| learner.save(path, index))
     }
 
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf, index: Py<PyIndex>) -> PyResult<Self> {
-        let learner = index.get().read(py, |index| SearchLearner::load(path, index))?;
+        let learner = index.get().settled(py, |index| SearchLearner::load(path, index))?;
         Ok(Self { learner: RwLock::new(learner), index })
     }
 
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = self.read(py, |learner, index| learner.to_bytes(index))?;
+        let bytes = self.settled(py, |learner, index| learner.to_bytes(index))?;
         Ok(PyBytes::new(py, &bytes))
     }
 
     #[staticmethod]
     fn from_bytes(py: Python<'_>, bytes: Vec<u8>, index: Py<PyIndex>) -> PyResult<Self> {
-        let learner = index.get().read(py, |index| SearchLearner::from_bytes(bytes, index))?;
+        let learner = index.get().settled(py, |index| SearchLearner::from_bytes(bytes, index))?;
         Ok(Self { learner: RwLock::new(learner), index })
     }
 }

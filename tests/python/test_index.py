@@ -323,11 +323,81 @@ def test_a_stopped_add_is_taken_back_and_the_callback_sees_progress():
     assert seen[-1] == (2_900, 2_900) and recall(index, queries) > 0.9
 
 
-def test_the_callback_may_not_use_the_index_that_is_being_added_to():
-    index = rg.HNSWIndex(4)
-    with pytest.raises(rg.ConfigError, match="callback"):
-        index.add(np.ones((10, 4)), callback=lambda step, metrics: len(index))
-    assert len(index) == 0
+def test_the_callback_of_a_call_may_search_the_index_but_not_change_it():
+    vectors, _ = clustered(300, 8, 3)
+    index = built(vectors[:100], metric="l2")
+    held = []
+
+    def look(step, metrics):
+        hits = index.search(index.vectors(), k=1, ef=300)
+        assert hits.rows[:, 0].tolist() == index.rows().tolist() and len(index) == 100 + step
+        held.append(len(index))
+
+    index.add(vectors[100:], callback=look)
+    assert len(held) > 10 and held[-1] == 300
+    for call in (
+        lambda: index.add(vectors), lambda: index.remove([0]), lambda: index.update([0], vectors[1]),
+        index.compact, index.stats, index.graph, lambda: pickle.dumps(index),
+    ):
+        with pytest.raises(rg.ConfigError, match="callback"):
+            index.add(vectors, callback=lambda step, metrics, call=call: call())
+        assert len(index) == 300
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_goes_on_with_the_index():
+    vectors, queries = clustered(2_000, 8, 5)
+    index = built(vectors[:1_000])
+    before = index.search(queries).rows
+    child = os.fork()
+    if child == 0:
+        same = (index.search(queries).rows == before).all()
+        index.add(vectors[1_000:])
+        index.remove([0])
+        os._exit(0 if same and len(index) == 1_999 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(index) == 1_000 and 0 in index
+
+
+@pytest.mark.parametrize("storage", ["f32", "i8"])
+def test_searches_beside_a_writer_are_right_at_every_instant(storage):
+    vectors, _ = clustered(6_000, 16, 20)
+    index = built(vectors[:1_000], metric="l2", storage=storage)
+    lasting = np.arange(500)  # rows that are never removed
+    gone = np.zeros(6_000, bool)
+    failures, searches = [], []
+
+    def look(seed):
+        rng = np.random.default_rng(seed)
+        try:
+            while not done.is_set():
+                asked, before = rng.choice(lasting, 20), gone.copy()
+                hits = index.search(vectors[asked], k=10, ef=200)
+                assert hits.rows.min() >= 0 and not before[hits.rows].any()
+                assert (hits.rows[:, 0] == asked).all()
+                truth = ((vectors[asked][:, None] - vectors[hits.rows]) ** 2).sum(-1)
+                np.testing.assert_allclose(hits.distances, truth, rtol=1e-4, atol=1e-4)
+                searches.append(seed)
+        except BaseException as failure:
+            failures.append(failure)
+
+    done = threading.Event()
+    threads = [threading.Thread(target=look, args=(seed,), daemon=True) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for start in range(1_000, 6_000, 500):  # row i holds vectors[i]
+        index.add(vectors[start : start + 500])
+        rows = np.arange(start - 400, start)
+        index.remove(rows[:399])
+        index.remove(rows[399:])
+        gone[rows] = True
+    copy = pickle.loads(pickle.dumps(index))
+    done.set()
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    assert not failures and set(searches) == {0, 1}
+    assert copy.rows().tolist() == np.flatnonzero(~gone).tolist()
 
 
 def test_threads_may_search_while_another_adds():

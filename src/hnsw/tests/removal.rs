@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::hnsw::build::Link;
+use crate::hnsw::draft::Draft;
 use crate::hnsw::queue::key;
 use std::collections::BTreeMap;
 
@@ -423,7 +424,10 @@ fn a_pair_seen_from_both_sides_is_linked_once() {
         index.core.links.set(0, 0, &list);
         let links = [(0.5, 3), (0.3, 2), (0.7, 3), (0.3, 2)];
         let links = links.map(|(distance, slot)| Link::new(0, 0, key(distance, slot)));
-        index.core.add_links(links.to_vec(), |_, _, _| {});
+        let mut draft = Draft::new(&index.core.links);
+        index.core.add_links(links.to_vec(), &mut draft);
+        let changes = draft.into_changes();
+        index.core.links.write(&changes);
         let found = index.core.links.list(0, 0);
         assert!((1..found.len()).all(|at| !found[..at].contains(&found[at])), "{found:?}");
         assert!(!list.is_empty() || found == [2, 3]);

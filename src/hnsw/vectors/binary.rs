@@ -33,6 +33,16 @@ impl Binary {
         self.bits.len()
     }
 
+    /// Rows that fit in the memory held.
+    pub fn room(&self) -> usize {
+        self.bits.room()
+    }
+
+    /// Whether the means stay as they are when there are `rows` rows.
+    pub fn keeps_means(&self, rows: usize, keeps_rows: bool) -> bool {
+        self.len() > 0 && !(keeps_rows && rows.ilog2() > self.len().ilog2())
+    }
+
     pub fn bytes(&self) -> usize {
         self.bits.bytes() + 12 * self.dim
     }
@@ -54,7 +64,7 @@ impl Binary {
             return None;
         }
         // Slots are taken beyond the last only when none is free, so all of them hold rows then.
-        let again = old.filter(|_| start > 0 && end.ilog2() > start.ilog2());
+        let again = old.filter(|_| start > 0 && !self.keeps_means(end, true));
         let before = again.map(|_| self.clone());
         match again {
             Some(old) => self.learn(end, old),

@@ -45,6 +45,16 @@ impl Codes {
         }
     }
 
+    /// Whether `new` rows from `source`, which make `rows` in all, can be coded in the memory held, and without coding
+    /// others anew.
+    pub fn fits(&self, rows: usize, new: usize, source: Source<'_>, keeps_rows: bool) -> bool {
+        match self {
+            Codes::Half(codes) => rows <= codes.room(),
+            Codes::Scalar(codes) => rows <= codes.room() && codes.holds(new, source),
+            Codes::Binary(codes) => rows <= codes.room() && codes.keeps_means(rows, keeps_rows),
+        }
+    }
+
     pub fn bytes(&self) -> usize {
         match self {
             Codes::Half(codes) => codes.bytes(),

@@ -61,6 +61,12 @@ impl Exact {
         &self.scale
     }
 
+    /// Rows that fit in the memory held.
+    pub fn room(&self) -> usize {
+        let scales = if self.metric == Metric::Cosine { self.scale.room() } else { usize::MAX };
+        scales.min(self.table.room())
+    }
+
     pub fn row(&self, slot: u32) -> &[f32] {
         &self.padded(slot)[..self.dim]
     }

@@ -33,6 +33,12 @@ impl Half {
         self.table.len()
     }
 
+    /// Rows that fit in the memory held.
+    pub fn room(&self) -> usize {
+        let terms = if self.metric == Metric::Cosine { self.terms.room() } else { usize::MAX };
+        terms.min(self.table.room())
+    }
+
     pub fn bytes(&self) -> usize {
         self.table.bytes() + self.terms.bytes()
     }

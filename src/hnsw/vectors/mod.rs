@@ -190,6 +190,33 @@ impl Vectors {
         }
     }
 
+    /// What [`take_back`](Self::take_back) needs to come back to the rows as they are.
+    pub fn as_they_are(&self) -> Stored {
+        Stored { rows: self.len(), before: None }
+    }
+
+    /// Whether rows that [`check_new`](Self::check_new) has passed can be stored at `slots`, all at once or part by part,
+    /// in the memory held, and without coding other rows anew.
+    pub fn fits(&self, slots: &[u32], vectors: ArrayView2<'_, f32>) -> bool {
+        let end = rows_with(self.len(), slots);
+        if let Rows::Exact(exact) | Rows::Both(_, exact) = &self.rows
+            && end > exact.room()
+        {
+            return false;
+        }
+        let (codes, keeps_rows) = match &self.rows {
+            Rows::Exact(_) => return true,
+            Rows::Both(codes, _) => (codes, true),
+            Rows::Codes(codes, _) => (codes, false),
+        };
+        let norms_fit = match &self.rows {
+            Rows::Codes(_, norms) if self.metric == Metric::Cosine => end <= norms.room(),
+            _ => true,
+        };
+        let unit = self.metric == Metric::Cosine;
+        norms_fit && codes.fits(end, slots.len(), &|i, row| given_into(vectors, i, unit, row), keeps_rows)
+    }
+
     /// Writes rows that [`check_new`](Self::check_new) has passed at `slots`, of which those beyond the last follow on it.
     pub fn store(&mut self, slots: &[u32], vectors: ArrayView2<'_, f32>) -> Stored {
         let rows = self.len();
@@ -206,11 +233,7 @@ impl Vectors {
             }
             Rows::Codes(codes, norms) => {
                 let unit = self.metric == Metric::Cosine;
-                let source = |i: usize, row: &mut [f32]| {
-                    row.iter_mut().zip(vectors.row(i)).for_each(|(to, &from)| *to = from);
-                    let scale = if unit { inverse_norm(row) } else { 1.0 };
-                    row.iter_mut().for_each(|value| *value *= scale);
-                };
+                let source = |i: usize, row: &mut [f32]| given_into(vectors, i, unit, row);
                 if unit {
                     norms.grow(rows_with(rows, slots), 0.0);
                     let given = slots.iter().zip(vectors.rows());
@@ -361,6 +384,13 @@ fn check(name: &str, dim: usize, metric: Metric, vectors: ArrayView2<'_, f32>) -
         }
     }
     Ok(())
+}
+
+/// Writes the `i`th of the vectors given: as it is, or of length 1.
+fn given_into(vectors: ArrayView2<'_, f32>, i: usize, unit: bool, row: &mut [f32]) {
+    row.iter_mut().zip(vectors.row(i)).for_each(|(to, &from)| *to = from);
+    let scale = if unit { inverse_norm(row) } else { 1.0 };
+    row.iter_mut().for_each(|value| *value *= scale);
 }
 
 /// How many rows there are when `rows` are joined by those at `slots`.

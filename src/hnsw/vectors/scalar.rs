@@ -64,6 +64,31 @@ impl Scalar {
         self.codes.len()
     }
 
+    /// Rows that fit in the memory held.
+    pub fn room(&self) -> usize {
+        let terms = if self.metric == Metric::Ip { usize::MAX } else { self.terms.room() };
+        terms.min(self.codes.room())
+    }
+
+    /// Whether the ranges hold `rows` rows as they are.
+    pub fn holds(&self, rows: usize, source: Source<'_>) -> bool {
+        let [least, greatest] = self.bounds(rows, source);
+        self.len() > 0 && self.covers(&least, &greatest)
+    }
+
+    /// The least and greatest value of each dimension.
+    fn bounds(&self, rows: usize, source: Source<'_>) -> [Vec<f32>; 2] {
+        let mut row = vec![0.0; self.dim];
+        let (mut least, mut greatest) = (vec![f32::INFINITY; self.dim], vec![f32::NEG_INFINITY; self.dim]);
+        for place in 0..rows {
+            source(place, &mut row);
+            for ((&value, least), greatest) in row.iter().zip(&mut least).zip(&mut greatest) {
+                (*least, *greatest) = (least.min(value), greatest.max(value));
+            }
+        }
+        [least, greatest]
+    }
+
     pub fn bytes(&self) -> usize {
         self.codes.bytes() + self.terms.bytes() + 8 * self.dim
     }
@@ -92,13 +117,7 @@ impl Scalar {
     pub fn store(&mut self, slots: &[u32], source: Source<'_>, old: Option<Source<'_>>) -> Option<Self> {
         let (start, new) = (self.len(), slots.len());
         let mut row = vec![0.0; self.dim];
-        let (mut least, mut greatest) = (vec![f32::INFINITY; self.dim], vec![f32::NEG_INFINITY; self.dim]);
-        for place in 0..new {
-            source(place, &mut row);
-            for ((&value, least), greatest) in row.iter().zip(&mut least).zip(&mut greatest) {
-                (*least, *greatest) = (least.min(value), greatest.max(value));
-            }
-        }
+        let [mut least, mut greatest] = self.bounds(new, source);
         let before = (start > 0 && new > 0 && !self.covers(&least, &greatest)).then(|| self.clone());
         if start == 0 && new > 0 {
             self.set_ranges(&least, &greatest);

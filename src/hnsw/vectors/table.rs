@@ -70,6 +70,14 @@ impl<T: Pod> Table<T> {
         }
     }
 
+    /// Rows that fit in the memory held; in a file, none.
+    pub fn room(&self) -> usize {
+        match &self.place {
+            Place::Memory(lines) => lines.room() / self.stride,
+            Place::File(_) => 0,
+        }
+    }
+
     /// All values, of which those in a file need not be verified.
     #[inline]
     pub fn values(&self) -> &[T] {

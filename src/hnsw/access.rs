@@ -1,0 +1,152 @@
+//! How a writer gets at the index that it changes: as its owner, or beside readers.
+//!
+//! Adding, removing and updating are the same steps either way: each is planned from the index as it stands, then
+//! committed. Under [`SharedIndex`](super::SharedIndex) others search during plans and wait for commits, so that a
+//! commit only moves and copies what is ready, a batch of rows at a time; whole tables are made anew in a plan, and
+//! the old ones dropped after the commit that puts them in their place.
+
+use super::HnswIndex;
+use super::build::draw_level;
+use super::journal::Journal;
+use super::links::Links;
+use super::traverse::Core;
+use super::vectors::Stored;
+use crate::error::Result;
+use crate::shared::Writer;
+use ndarray::{ArrayView2, Axis};
+use std::mem::replace;
+
+/// Rows that are stored in one commit.
+const PIECE: usize = 256;
+
+pub(super) trait Access {
+    /// Looks at the index, which only this writer changes.
+    fn plan<R>(&self, task: impl FnOnce(&HnswIndex) -> R) -> R;
+
+    /// Changes the index, alone.
+    fn commit<R>(&mut self, task: impl FnOnce(&mut HnswIndex) -> R) -> R;
+
+    /// Brings rows that lie in a file into memory, where they may be changed.
+    fn own(&mut self) -> Result<()> {
+        let owned = self.plan(|index| {
+            let mut copy = index.core.vectors.clone();
+            copy.file().is_some().then(|| copy.own().map(|()| copy)).transpose()
+        })?;
+        if let Some(owned) = owned {
+            drop(self.commit(|index| replace(&mut index.core.vectors, owned)));
+        }
+        Ok(())
+    }
+
+    /// Makes room for `rows` more rows at once.
+    fn reserve(&mut self, rows: usize) {
+        let (slots, numbers, links, vectors) = self.plan(|index| {
+            let Core { rows: held, links, vectors } = &index.core;
+            let slots = held.slots() + rows.saturating_sub(held.free());
+            let (mut links, mut vectors) = (links.clone(), vectors.clone());
+            links.reserve(slots);
+            vectors.reserve(slots);
+            (slots, held.handed_out() + rows, links, vectors)
+        });
+        drop(self.commit(|index| {
+            index.core.rows.reserve(slots, numbers);
+            (replace(&mut index.core.links, links), replace(&mut index.core.vectors, vectors))
+        }));
+    }
+
+    /// Counts how many lists hold each slot, unless that is known.
+    fn count_links(&mut self) {
+        if let Some(counts) = self.plan(|index| index.core.links.count_incoming()) {
+            self.commit(|index| index.core.links.keep_counts(counts));
+        }
+    }
+
+    /// Hands out numbers and slots for rows, which it stores with their levels; they are not held before they are linked.
+    fn take_in(&mut self, vectors: ArrayView2<'_, f32>) -> Journal {
+        let (mut journal, levels, longer) = self.plan(|index| {
+            let slots = index.core.rows.next_slots(vectors.nrows());
+            let journal = Journal::new(&index.core, slots);
+            let rows = (journal.first()..).take(vectors.nrows());
+            let levels: Vec<u8> = rows.map(|row| draw_level(&index.params, row)).collect();
+            let longer = longer(&index.core.links, journal.slots(), &levels);
+            (journal, levels, longer)
+        });
+        let are_taken = longer.is_some();
+        if let Some(longer) = longer {
+            drop(self.commit(|index| replace(&mut index.core.links, longer)));
+        }
+        let remade = self.remake(journal.slots(), vectors);
+        let are_stored = remade.is_some();
+        if let Some(stored) = remade {
+            journal.stored(stored);
+        }
+        let vectors = vectors.axis_chunks_iter(Axis(0), PIECE);
+        for ((slots, levels), vectors) in journal.slots().chunks(PIECE).zip(levels.chunks(PIECE)).zip(vectors)
+        {
+            self.commit(|index| {
+                index.core.rows.hand_out(slots);
+                if !are_taken {
+                    index.core.links.take(slots, levels);
+                }
+                if !are_stored {
+                    index.core.vectors.store(slots, vectors);
+                }
+            });
+        }
+        journal
+    }
+
+    /// Writes vectors at slots to which nothing links, up to a batch of them.
+    fn store(&mut self, slots: &[u32], vectors: ArrayView2<'_, f32>) {
+        if self.remake(slots, vectors).is_none() {
+            self.commit(|index| index.core.vectors.store(slots, vectors));
+        }
+    }
+
+    /// Stores vectors in a copy of the table, which takes its place, if they do not fit in as it is.
+    fn remake(&mut self, slots: &[u32], vectors: ArrayView2<'_, f32>) -> Option<Stored> {
+        let remade = self.plan(|index| {
+            let stands = &index.core.vectors;
+            (!stands.fits(slots, vectors)).then(|| {
+                let mut copy = stands.clone();
+                let stored = copy.store(slots, vectors);
+                (copy, stored)
+            })
+        });
+        remade.map(|(vectors, stored)| {
+            drop(self.commit(|index| replace(&mut index.core.vectors, vectors)));
+            stored
+        })
+    }
+}
+
+/// A copy in which the slots are taken, if they do not fit in the memory held.
+fn longer(links: &Links, slots: &[u32], levels: &[u8]) -> Option<Links> {
+    let end = slots.last().map_or(0, |&last| last as usize + 1);
+    let lists = levels.iter().map(|&level| usize::from(level)).sum();
+    (!links.fits(end, lists)).then(|| {
+        let mut copy = links.clone();
+        copy.take(slots, levels);
+        copy
+    })
+}
+
+impl Access for HnswIndex {
+    fn plan<R>(&self, task: impl FnOnce(&HnswIndex) -> R) -> R {
+        task(self)
+    }
+
+    fn commit<R>(&mut self, task: impl FnOnce(&mut HnswIndex) -> R) -> R {
+        task(self)
+    }
+}
+
+impl Access for Writer<'_, HnswIndex> {
+    fn plan<R>(&self, task: impl FnOnce(&HnswIndex) -> R) -> R {
+        Writer::plan(self, task)
+    }
+
+    fn commit<R>(&mut self, task: impl FnOnce(&mut HnswIndex) -> R) -> R {
+        Writer::commit(self, task)
+    }
+}
