@@ -64,12 +64,12 @@ impl HnswIndex {
     }
 
     /// Reads what [`save`](Self::save) wrote. A file that is damaged, cut short, of another kind or of a later
-    /// version is refused with [`Error::Format`](crate::Error::Format).
+    /// version is refused with [`Error::Format`].
     ///
     /// With `mmap` the vectors stay in the file: what is damaged in them is found when it is first touched, and every
     /// search or other reading of vectors from then on is refused with `Format`. The first change brings them into memory;
     /// the file is never written. It may be replaced meanwhile, as `save` does, and must not be changed in place: see
-    /// [`Mapped`](crate::storage::Mapped). Without the feature `mmap` this is [`Error::Config`](crate::Error::Config).
+    /// [`Mapped`](crate::storage::Mapped). Without the feature `mmap` this is [`Error::Config`].
     ///
     /// ```
     /// use ndarray::array;
@@ -108,7 +108,7 @@ impl HnswIndex {
     }
 
     /// Maps again the file that [`mapped`](Self::mapped) told of, or refuses another that stands in its place with
-    /// [`Error::Format`](crate::Error::Format).
+    /// [`Error::Format`].
     pub fn remap(path: impl AsRef<Path>, checksum: u32) -> Result<Self> {
         let reader = Reader::map(path, KIND, VERSION)?;
         if reader.checksum() != checksum {
@@ -117,14 +117,14 @@ impl HnswIndex {
         Self::read(&reader, false)
     }
 
-    /// Verifies what was not touched yet of a mapped file; [`Error::Format`](crate::Error::Format) if it is damaged. An
+    /// Verifies what was not touched yet of a mapped file; [`Error::Format`] if it is damaged. An
     /// index in memory was verified when it was loaded.
     pub fn verify(&self) -> Result<()> {
         self.core.vectors.verify()
     }
 
     /// A number that differs, but for a chance of 2^-64, between indexes of other parameters, vectors or rows. Of a mapped
-    /// index all vectors are read, and what is damaged is refused with [`Error::Format`](crate::Error::Format).
+    /// index all vectors are read, and what is damaged is refused with [`Error::Format`].
     pub fn fingerprint(&self) -> Result<u64> {
         self.verify()?;
         let config = self.config().to_string();

@@ -123,12 +123,16 @@ class Modelled:
         np.testing.assert_array_equal(after.rows, before.rows)
         np.testing.assert_array_equal(after.distances, before.distances)
 
+    def optimize(self, rng: np.random.Generator, count: int) -> None:
+        self.index.optimize()
+        assert self.index.stats()["free"] == 0
+
     def reopen(self, rng: np.random.Generator, count: int) -> None:
-        """Goes on with a copy that went through a file or a pickle."""
+        """Goes on with a copy that went through a file, which may be mapped, or a pickle."""
         before = self.index
         if rng.random() < 0.5:
             before.save(self.path)
-            self.index = rg.HNSWIndex.load(self.path)
+            self.index = rg.HNSWIndex.load(self.path, mmap=bool(rng.integers(2)))
         else:
             self.index = pickle.loads(pickle.dumps(before))
         assert self.index.fingerprint == before.fingerprint
@@ -232,6 +236,7 @@ CHANGES: tuple[Callable[[Modelled, np.random.Generator, int], None], ...] = (
     Modelled.remove,
     Modelled.refuse,
     Modelled.compact,
+    Modelled.optimize,
     Modelled.reopen,
     Modelled.skip,
 )

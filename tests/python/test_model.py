@@ -75,7 +75,7 @@ def run(modelled: Modelled, operations: int, seed: int) -> None:
         rng = np.random.default_rng((seed, number))
         season = number // 60 % 4
         chance = ((0.5, 0.1, 0.1), (0.2, 0.2, 0.2), (0.05, 0.1, 0.5), (0.2, 0.2, 0.3))[season]
-        weights = [*chance, 0.02, 0.02, 0.03, 0.01]
+        weights = [*chance, 0.02, 0.02, 0.02, 0.03, 0.01]
         questions = 1 - sum(weights)
         weights += [questions / len(QUESTIONS)] * len(QUESTIONS)
         operation = [*CHANGES, *QUESTIONS][rng.choice(len(weights), p=weights)]
