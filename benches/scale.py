@@ -47,7 +47,7 @@ def exact(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     found = []
     for part in np.array_split(queries, max(1, len(queries) * len(vectors) // 25_000_000)):
         distances = norms - 2 * (part @ vectors.T)
-        found.append(np.argpartition(distances, K, axis=1)[:, :K])
+        found.append(np.argpartition(distances, K, axis=1)[:, :K].copy())
     return np.concatenate(found)
 
 

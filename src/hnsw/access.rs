@@ -29,8 +29,12 @@ pub(super) trait Access {
     /// Brings rows that lie in a file into memory, where they may be changed.
     fn own(&mut self) -> Result<()> {
         let owned = self.plan(|index| {
-            let mut copy = index.core.vectors.clone();
-            copy.file().is_some().then(|| copy.own().map(|()| copy)).transpose()
+            let stands = &index.core.vectors;
+            let copied = || {
+                let mut copy = stands.clone();
+                copy.own().map(|()| copy)
+            };
+            stands.file().is_some().then(copied).transpose()
         })?;
         if let Some(owned) = owned {
             drop(self.commit(|index| replace(&mut index.core.vectors, owned)));
