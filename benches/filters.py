@@ -21,14 +21,37 @@ from pathlib import Path
 import numpy as np
 from peers_search import Faiss, K, Ours, clock, clustered, recall, retrieval
 
-EFS = (10, 20, 40, 64, 100, 160, 250, 400, 640, 1000, 1600, 2500)
+EFS = (
+    10,
+    12,
+    14,
+    17,
+    20,
+    24,
+    28,
+    34,
+    40,
+    48,
+    56,
+    68,
+    80,
+    100,
+    120,
+    160,
+    200,
+    250,
+    320,
+    400,
+    640,
+    1000,
+    1600,
+    2500,
+)
 TARGET = 0.95
 SHARES = (0.001, 0.01, 0.1, 0.5)
 
 
-def masks(
-    vectors: np.ndarray, queries: np.ndarray, share: float
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def masks(vectors: np.ndarray, queries: np.ndarray, share: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By kind of filter the allowed rows as marks, and the queries."""
     rng = np.random.default_rng(5)
     along = rng.standard_normal(vectors.shape[1], dtype=np.float32)

@@ -1,22 +1,35 @@
-//! Walking among allowed rows only (after ACORN-1, Patel et al. 2024).
+//! Walking where only some rows may be returned.
 //!
-//! A step looks at the neighbours of a row; through those that are not allowed it looks at theirs, until a list's worth
-//! of allowed rows is collected. Only these are scored, so a walk costs about as much as one without a filter whose
-//! index holds the allowed rows alone. Where hardly a row is allowed two links around, the rows between are scored
-//! too, to find the way; when that has cost a good part of what a scan of the allowed rows would, the walk gives up.
+//! Where a good share of the rows around the query is allowed, a walk scores all rows that it meets and keeps the allowed
+//! ones; it goes on until no row on its frontier is nearer than the last of these. Elsewhere it goes among allowed rows only
+//! (after ACORN-1, Patel et al. 2024): a step looks at the neighbours of a row, and through those that are not allowed at
+//! theirs, until a list's worth of allowed rows is collected. Only these are scored, so a walk costs about as much as one
+//! without a filter whose index holds the allowed rows alone. Where hardly a row is allowed two links around, the rows between
+//! are scored too, to find the way.
 //!
 //! A query that lies apart from the allowed rows has its answers scattered along their border, so it gets more candidates.
+//! Wherever a scan of the allowed rows is expected to cost no more, or a walk has lost a good part of that cost on other rows,
+//! it gives way to the scan.
 
 use super::filter::Allowed;
 use super::links::{Links, NONE};
 use super::queue::{key, slot_of};
 use super::traverse::{Core, Lists};
 use super::vectors::Probe;
-use super::visited::Scratch;
+use super::visited::{Batch, Scratch, Visited};
 use std::cmp::Reverse;
 
-/// A scan of so many allowed rows costs no more than a walk does for each of its `ef` candidates.
-pub(super) const SCAN_PER_CANDIDATE: usize = 256;
+/// A walk among allowed rows costs as much, for each of its candidates, as scanning so many allowed rows.
+const SCANNED_PER_CANDIDATE: f32 = 256.0;
+
+/// As many cost as much as each candidate, allowed or not, of a walk among all rows.
+const SCANNED_PER_ROW: f32 = 128.0;
+
+/// The share of allowed rows around a query from which on a walk goes among all rows.
+const DENSE: f32 = 0.25;
+
+/// How many times the candidates a query gets at most that lies apart.
+const APART: f32 = 4.0;
 
 /// Allowed rows that a step collects before it leaves further lists alone.
 const ENOUGH: usize = 32;
@@ -24,12 +37,14 @@ const ENOUGH: usize = 32;
 /// Fewer found in a step are too few to find the way by.
 const SPARSE: usize = 3;
 
-/// A query lies apart if the share of allowed rows around it is less than one part in so many of their share of all; and so
-/// many times the candidates it gets.
-const APART: usize = 4;
-
 /// Reading a list costs as much as scoring so many rows.
 const LIST: usize = 4;
+
+/// The number of allowed rows up to which a scan of them costs no more than a walk for `ef` candidates where they are such a
+/// share of all.
+pub(super) fn scan_limit(ef: usize, share: f32) -> f32 {
+    ef as f32 * if share < DENSE { SCANNED_PER_CANDIDATE } else { SCANNED_PER_ROW / share }
+}
 
 impl Core {
     /// As [`search_level`](Lists::search_level) on level 0, of the allowed rows; `false` if a scan is the better way.
@@ -41,17 +56,26 @@ impl Core {
         allowed: &Allowed<'_>,
         scratch: &mut Scratch,
     ) -> bool {
-        let (mut around, mut inside) = (0, 0);
-        for slot in neighbours(&self.links, start).chain([start]) {
-            around += 1;
-            inside += usize::from(allowed.marks[slot as usize]);
-        }
-        if inside * APART * self.rows.len() >= around * allowed.slots.len() {
-            return self.walk_allowed(probe, start, ef, allowed, scratch);
-        }
-        let ef = ef * APART;
-        allowed.slots.len() > SCAN_PER_CANDIDATE.saturating_mul(ef)
-            && self.walk_allowed(probe, start, ef, allowed, scratch)
+        let overall = self.share(allowed);
+        let share = self.share_around(start, allowed);
+        let ef = (ef as f32 * (overall / share).clamp(1.0, APART)) as usize;
+        allowed.slots.len() as f32 > scan_limit(ef, share)
+            && self.walk_allowed(probe, start, ef, allowed, share >= DENSE, scratch)
+    }
+
+    /// The share of allowed rows among all.
+    pub fn share(&self, allowed: &Allowed<'_>) -> f32 {
+        allowed.slots.len() as f32 / self.rows.len() as f32
+    }
+
+    /// The share of allowed rows among the neighbours of a row, and theirs.
+    fn share_around(&self, slot: u32, allowed: &Allowed<'_>) -> f32 {
+        let near = neighbours(&self.links, slot);
+        let around = near.clone().chain(near.flat_map(|slot| neighbours(&self.links, slot))).chain([slot]);
+        let (all, inside) = around.fold((0u32, 0u32), |(all, inside), slot| {
+            (all + 1, inside + u32::from(allowed.marks[slot as usize]))
+        });
+        inside as f32 / all as f32
     }
 
     fn walk_allowed(
@@ -60,6 +84,7 @@ impl Core {
         start: u32,
         ef: usize,
         allowed: &Allowed<'_>,
+        is_dense: bool,
         scratch: &mut Scratch,
     ) -> bool {
         let Scratch { visited, queue, batch, frontier, bridges, .. } = scratch;
@@ -68,7 +93,7 @@ impl Core {
         frontier.clear();
         batch.slots.clear();
         batch.slots.extend([self.links.entry(), start].into_iter().filter(|&slot| visited.insert(slot)));
-        let mut lost = allowed.slots.len() / 4;
+        let mut left = allowed.slots.len() / 4;
         loop {
             batch.score(|slots, out| probe.score(slots, out));
             for (slot, distance) in batch.scored() {
@@ -83,41 +108,60 @@ impl Core {
             let Some(Reverse(next)) = frontier.pop().filter(|&Reverse(next)| next < queue.bound()) else {
                 return true;
             };
-            bridges.clear();
-            batch.slots.clear();
-            for slot in neighbours(&self.links, slot_of(next)) {
-                if !allowed.marks[slot as usize] {
-                    if !visited.contains(slot) {
-                        self.links.prefetch(0, slot);
-                        bridges.push(slot);
-                    }
-                } else if visited.insert(slot) {
-                    batch.slots.push(slot);
+            let lost = if is_dense {
+                batch.collect(self.links.padded(0, slot_of(next)), visited);
+                if let Some(&Reverse(then)) = frontier.peek() {
+                    self.links.prefetch(0, slot_of(then));
                 }
+                batch.slots.iter().filter(|&&slot| !allowed.marks[slot as usize]).count()
+            } else {
+                self.collect_allowed(slot_of(next), allowed, visited, batch, bridges)
+            };
+            if lost > left {
+                return false;
             }
-            let mut read = 0;
-            while read < bridges.len() && batch.slots.len() < ENOUGH {
-                visited.insert(bridges[read]);
-                let found = neighbours(&self.links, bridges[read]);
-                batch
-                    .slots
-                    .extend(found.filter(|&slot| allowed.marks[slot as usize] && visited.insert(slot)));
-                read += 1;
-            }
-            if batch.slots.len() < SPARSE {
-                batch.slots.extend_from_slice(&bridges[..read]);
-                let cost = read * (LIST + 1);
-                if cost > lost {
-                    return false;
-                }
-                lost -= cost;
-            }
+            left -= lost;
             probe.prefetch(&batch.slots);
         }
+    }
+
+    /// Collects allowed rows within two links of a row, and returns the cost of what it had to take besides.
+    fn collect_allowed(
+        &self,
+        slot: u32,
+        allowed: &Allowed<'_>,
+        visited: &mut Visited,
+        batch: &mut Batch,
+        bridges: &mut Vec<u32>,
+    ) -> usize {
+        bridges.clear();
+        batch.slots.clear();
+        for slot in neighbours(&self.links, slot) {
+            if !allowed.marks[slot as usize] {
+                if !visited.contains(slot) {
+                    self.links.prefetch(0, slot);
+                    bridges.push(slot);
+                }
+            } else if visited.insert(slot) {
+                batch.slots.push(slot);
+            }
+        }
+        let mut read = 0;
+        while read < bridges.len() && batch.slots.len() < ENOUGH {
+            visited.insert(bridges[read]);
+            let found = neighbours(&self.links, bridges[read]);
+            batch.slots.extend(found.filter(|&slot| allowed.marks[slot as usize] && visited.insert(slot)));
+            read += 1;
+        }
+        if batch.slots.len() >= SPARSE {
+            return 0;
+        }
+        batch.slots.extend_from_slice(&bridges[..read]);
+        read * (LIST + 1)
     }
 }
 
 /// The neighbours of a row on level 0.
-fn neighbours(links: &Links, slot: u32) -> impl Iterator<Item = u32> {
+fn neighbours(links: &Links, slot: u32) -> impl Iterator<Item = u32> + Clone {
     links.padded(0, slot).iter().copied().take_while(|&slot| slot != NONE)
 }

@@ -1,11 +1,11 @@
 //! The nearest rows of a query: approximately, by walking the graph; exactly, by a scan; or among some rows.
 //!
-//! A filter that lets few rows through is a scan of those rows; else the walk goes among the allowed rows (`filtered`).
-//! Whatever a walk may miss when links run out, a scan completes.
+//! A filter that lets few rows through is a scan of those rows; else a walk looks for allowed rows (`filtered`). Queries whose
+//! walks gave up, or found fewer rows than there are, are scanned together in the end.
 
 use super::HnswIndex;
 use super::filter::{Allowed, Filter};
-use super::filtered::SCAN_PER_CANDIDATE;
+use super::filtered::scan_limit;
 use super::links::NONE;
 use super::queue::{Queue, distance_of, key, slot_of};
 use super::traverse::{Core, Lists};
@@ -13,7 +13,7 @@ use super::vectors::{Probe, Room};
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
 use crate::threads;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
 
 /// Rows that a scan scores at a time: they stay in the cache while several queries are compared with them.
 pub(super) const TILE: usize = 256;
@@ -55,9 +55,9 @@ impl HnswIndex {
         let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
         let ef = ef.max(k);
         if let Some(allowed) = &allowed
-            && allowed.slots.len() <= SCAN_PER_CANDIDATE.saturating_mul(ef)
+            && allowed.slots.len() as f32 <= scan_limit(ef, self.core.share(allowed))
         {
-            return self.scan_all(queries, k, &allowed.slots);
+            return self.hits(self.scan_all(queries, k, &allowed.slots)?, k);
         }
         let mut found = room(queries.nrows(), k)?;
         let queries = queries.as_standard_layout();
@@ -72,6 +72,14 @@ impl HnswIndex {
                 }
             });
         });
+        let left: Vec<usize> = (0..queries.nrows()).filter(|query| found[query * k] == NO_KEY).collect();
+        if !left.is_empty() {
+            let slots = allowed.map_or_else(|| self.core.rows.by_slot().collect(), |allowed| allowed.slots);
+            let scanned = self.scan_all(queries.select(Axis(0), &left).view(), k, &slots)?;
+            for (query, scanned) in left.into_iter().zip(scanned.chunks(k)) {
+                found[query * k..][..k].copy_from_slice(scanned);
+            }
+        }
         self.hits(found, k)
     }
 
@@ -86,11 +94,11 @@ impl HnswIndex {
         self.core.vectors.check("queries", queries)?;
         let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
         let slots = allowed.map_or_else(|| self.core.rows.by_slot().collect(), |allowed| allowed.slots);
-        self.scan_all(queries, k, &slots)
+        self.hits(self.scan_all(queries, k, &slots)?, k)
     }
 
-    /// The `k` nearest of `slots` for each query.
-    fn scan_all(&self, queries: ArrayView2<'_, f32>, k: usize, slots: &[u32]) -> Result<Hits> {
+    /// The keys of the `k` nearest of `slots` for each query.
+    fn scan_all(&self, queries: ArrayView2<'_, f32>, k: usize, slots: &[u32]) -> Result<Vec<u64>> {
         let mut found = room(queries.nrows(), k)?;
         let queries = queries.as_standard_layout();
         threads::for_each_chunk(&mut found, SHARED * k, |task, found| {
@@ -103,7 +111,7 @@ impl HnswIndex {
                 .collect();
             self.core.scan(&probes, slots, k, found);
         });
-        self.hits(found, k)
+        Ok(found)
     }
 
     fn hits(&self, found: Vec<u64>, k: usize) -> Result<Hits> {
@@ -120,7 +128,7 @@ impl HnswIndex {
 }
 
 impl Core {
-    /// Searches for one query; `found` has room for `k` keys.
+    /// Searches for one query; `found` has room for `k` keys, and stays as it is if the walk did not find them.
     fn search_one(
         &self,
         query: &[f32],
@@ -155,9 +163,6 @@ impl Core {
         let (keys, wanted) = (scratch.queue.keys(), found.len().min(candidates));
         if walked && keys.len() >= wanted {
             found[..wanted].copy_from_slice(&keys[..wanted]);
-        } else {
-            let all: Vec<u32> = allowed.map_or_else(|| self.rows.by_slot().collect(), |a| a.slots.clone());
-            self.scan(&[probes.last()], &all, found.len(), found);
         }
         scratch.room = room;
     }

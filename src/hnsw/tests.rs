@@ -159,8 +159,18 @@ fn walks_among_allowed_rows_keep_recall_beside_and_against_the_query() {
     sums.sort_by(f32::total_cmp);
     let queries = clustered(400, 8, 200, 10);
     let (beside, against): (Vec<_>, Vec<_>) = (0..400).partition(|&q| along(queries.row(q)) >= sums[9_000]);
-    for (asked, rows, ef) in [(&beside, 12_000, 40), (&against, 12_000, 10), (&against, 19_000, 18)] {
-        let mask = marks(sums[20_000 - rows]);
+    let mut rng = stream(0, "a fifth", 0);
+    let fifth: Vec<bool> = (0..20_000).map(|_| rng.uniform() < 0.2).collect();
+    let far = |rows: usize| marks(sums[20_000 - rows]);
+    let walks = [
+        (&beside, fifth, 13),
+        (&beside, far(12_000), 40),
+        (&against, far(12_000), 10),
+        (&against, far(19_000), 18),
+        (&against, vec![true; 20_000], 20),
+    ];
+    for (asked, mask, ef) in walks {
+        let rows = mask.iter().filter(|&&is_allowed| is_allowed).count();
         let queries = queries.select(Axis(0), asked);
         let filter = Some(Filter::Mask(&mask));
         let hits = index.search(queries.view(), 10, Some(ef), filter).unwrap();
