@@ -211,7 +211,7 @@ impl Core {
                 batch.iter().copied().filter(|&other| other != slot && self.links.level(other) >= level);
             peers.slots.extend(others);
             peers.score(|slots, out| probe.score(slots, out));
-            peers.scored().for_each(|(slot, distance)| _ = queue.insert(key(distance, slot)));
+            queue.insert_all(peers.keys());
             let chosen = self.select(queue.keys(), m, m, |_| false);
             choice.neighbours[level] = chosen;
             choice.nearest.clear();

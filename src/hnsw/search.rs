@@ -7,7 +7,7 @@ use super::HnswIndex;
 use super::filter::{Allowed, Filter};
 use super::filtered::scan_limit;
 use super::links::NONE;
-use super::queue::{Queue, distance_of, key, slot_of};
+use super::queue::{Queue, distance_of, slot_of};
 use super::traverse::{Core, Lists};
 use super::vectors::{Probe, Room};
 use super::visited::{Batch, Scratch};
@@ -177,7 +177,7 @@ impl Core {
             batch.slots.extend_from_slice(tile);
             for (probe, queue) in probes.iter().zip(&mut queues) {
                 batch.score(|slots, out| probe.score(slots, out));
-                batch.scored().for_each(|(slot, distance)| _ = queue.insert(key(distance, slot)));
+                queue.insert_all(batch.keys());
             }
         }
         for (queue, found) in queues.iter().zip(found.chunks_mut(k)) {

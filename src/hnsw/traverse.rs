@@ -3,7 +3,7 @@
 //!
 //! A step takes the nearest candidate not yet expanded, collects those of its neighbours that the search has not
 //! met, asks for their rows, and scores them in one kernel call. The list of the next candidate is asked for before
-//! that call, and again when a nearer one turns up, so that it is on its way when the next step wants it.
+//! that call, and after it if a nearer one turned up, so that it is on its way when the next step wants it.
 
 use super::links::{Links, NONE};
 use super::queue::{Queue, distance_of, key, slot_of};
@@ -52,7 +52,7 @@ pub(super) trait Lists: Sync {
                 batch.slots.clear();
                 batch.slots.extend_from_slice(self.list(level, slot_of(best)));
                 batch.score(|slots, out| probe.score(slots, out));
-                best = batch.scored().map(|(slot, distance)| key(distance, slot)).fold(best, u64::min);
+                best = batch.keys().fold(best, u64::min);
                 if best == before {
                     break;
                 }
@@ -79,10 +79,10 @@ pub(super) trait Lists: Sync {
                 self.prefetch(level, next);
             }
             batch.score(|slots, out| probe.score(slots, out));
-            for (slot, distance) in batch.scored() {
-                if queue.insert(key(distance, slot)) {
-                    self.prefetch(level, slot);
-                }
+            if queue.insert_all(batch.keys())
+                && let Some(next) = queue.peek()
+            {
+                self.prefetch(level, next);
             }
         }
     }
@@ -96,7 +96,7 @@ impl Core {
         batch.slots.extend(queue.keys().iter().take(depth).map(|&key| slot_of(key)));
         batch.score(|slots, out| probe.score(slots, out));
         queue.reset(depth);
-        batch.scored().for_each(|(slot, distance)| _ = queue.insert(key(distance, slot)));
+        queue.insert_all(batch.keys());
     }
 
     /// Chooses, from candidates in order of distance, the neighbours of a row: a candidate is left out if it is

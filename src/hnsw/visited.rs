@@ -2,7 +2,7 @@
 //! allocates nothing but its result.
 
 use super::links::NONE;
-use super::queue::Queue;
+use super::queue::{Queue, key};
 use super::vectors::Room;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -92,9 +92,15 @@ impl Batch {
         score(&self.slots, &mut self.distances);
     }
 
+    /// The keys of the slots.
+    #[inline]
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = u64> {
+        self.scored().map(|(slot, distance)| key(distance, slot))
+    }
+
     /// Slots with their distances.
     #[inline]
-    pub fn scored(&self) -> impl Iterator<Item = (u32, f32)> {
+    pub fn scored(&self) -> impl ExactSizeIterator<Item = (u32, f32)> {
         self.slots.iter().copied().zip(self.distances.iter().copied())
     }
 }

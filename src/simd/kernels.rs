@@ -276,6 +276,7 @@ macro_rules! kernel_set {
                 half_dot_rows,
                 half_squared_l2_rows,
                 hamming_rows,
+                insert_keys,
             };
 
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -313,6 +314,8 @@ macro_rules! kernel_set {
                 => super::super::codes::half_rows::<L, true> $(, $features)?);
             kernel_set!(@wrap hamming_rows(query: &[u64], table: &[u64], rows: &[u32], out: &mut [f32])
                 => super::super::codes::hamming_rows $(, $features)?);
+            kernel_set!(@wrap insert_keys(keys: &mut [u64], new: &[u64], least: &mut usize)
+                => super::super::keys::insert_keys $(, $features)?);
             kernel_set!(@wrap gather_max(table: &[f32], rows: Rows<'_>, out: &mut [f32])
                 => super::super::extremes::gather_max::<L> $(, $features)?);
             kernel_set!(@wrap gather_where_equal(

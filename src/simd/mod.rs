@@ -10,6 +10,7 @@ mod extremes;
 mod factored;
 mod heads;
 mod kernels;
+mod keys;
 mod lanes;
 mod words;
 
@@ -166,6 +167,9 @@ pub struct Kernels {
     pub half_squared_l2_rows: HalfKernel,
     /// How many bits of `table[rows_j]` differ from the query's.
     pub hamming_rows: BitsKernel,
+    /// Inserts `new` keys into rising ones, whose last fall off the end; `least` becomes the least place that one of
+    /// them took, counted from 0, if that is less. `keys` begins with a zero that stays, and has whole blocks of 8 behind it.
+    pub insert_keys: fn(keys: &mut [u64], new: &[u64], least: &mut usize),
 }
 
 /// The kernels in use in this process.

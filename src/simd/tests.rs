@@ -141,6 +141,32 @@ proptest! {
     }
 
     #[test]
+    fn keys_are_inserted_in_order(
+        blocks in 0usize..9, held in 0usize..72, distinct in prop::collection::hash_set(1..u64::MAX, 0..120),
+    ) {
+        let mut drawn: Vec<u64> = distinct.into_iter().collect();
+        let mut keys = drawn.split_off(drawn.len().saturating_sub(held.min(8 * blocks)));
+        keys.sort_unstable();
+        for set in sets() {
+            let mut got = vec![0];
+            got.extend(&keys);
+            got.resize(1 + 8 * blocks, u64::MAX);
+            let (mut want, mut wanted_least, mut least) = (keys.clone(), usize::MAX, usize::MAX);
+            for &key in &drawn {
+                let place = want.partition_point(|&other| other < key);
+                want.insert(place, key);
+                want.truncate(8 * blocks);
+                wanted_least = wanted_least.min(place);
+            }
+            (set.insert_keys)(&mut got, &drawn, &mut least);
+            prop_assert_eq!(got[0], 0);
+            prop_assert_eq!(&got[1..=want.len()], &want[..], "{:?}", set.isa);
+            prop_assert!(got[1 + want.len()..].iter().all(|&key| key == u64::MAX));
+            prop_assert_eq!(least, wanted_least, "{:?}", set.isa);
+        }
+    }
+
+    #[test]
     fn gathers_match_float64(
         dim in 0usize..300, rows in prop::collection::vec(0u32..7, 0..20), seed in any::<u64>(),
     ) {
