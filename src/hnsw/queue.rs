@@ -40,7 +40,7 @@ const BLOCK: usize = 8;
 /// The nearest candidates seen, at most `capacity` of them.
 #[derive(Debug)]
 pub(super) struct Queue {
-    /// A zero, the keys in order, then anything that is no less; whole blocks.
+    /// A zero, the keys in order, then keys that are no less; as many whole blocks behind the zero as were needed yet.
     keys: Vec<u64>,
     len: usize,
     capacity: usize,
@@ -60,16 +60,14 @@ impl Default for Queue {
 impl Queue {
     /// Empties the queue.
     pub fn reset(&mut self, capacity: usize) {
-        self.keys.clear();
-        self.keys.resize(1 + capacity.next_multiple_of(BLOCK), u64::MAX);
-        self.keys[0] = 0;
+        self.keys.truncate(1);
         (self.len, self.capacity, self.cursor) = (0, capacity, 0);
     }
 
     /// Keys at or beyond it are not wanted.
     #[inline]
     pub fn bound(&self) -> u64 {
-        self.keys[self.capacity]
+        self.keys.get(self.capacity).copied().unwrap_or(u64::MAX)
     }
 
     /// Inserts those of the keys that are among the nearest; `true` if one is now the next to expand.
@@ -83,9 +81,13 @@ impl Queue {
             self.new[wanted] = key;
             wanted += usize::from(key < bound);
         }
-        let mut least = usize::MAX;
-        (self.kernels.insert_keys)(&mut self.keys, &self.new[..wanted], &mut least);
         self.len = self.capacity.min(self.len + wanted);
+        let end = self.len.next_multiple_of(BLOCK);
+        if self.keys.len() <= end {
+            self.keys.resize(1 + end, u64::MAX);
+        }
+        let mut least = usize::MAX;
+        (self.kernels.insert_keys)(&mut self.keys[..=end], &self.new[..wanted], &mut least);
         let next = least <= self.cursor;
         self.cursor = self.cursor.min(least);
         next

@@ -142,7 +142,7 @@ proptest! {
 
     #[test]
     fn keys_are_inserted_in_order(
-        blocks in 0usize..9, held in 0usize..72, distinct in prop::collection::hash_set(1..u64::MAX, 0..120),
+        blocks in prop_oneof![0usize..9, 127usize..131], held in 0usize..1100, distinct in prop::collection::hash_set(1..u64::MAX, 0..1200),
     ) {
         let mut drawn: Vec<u64> = distinct.into_iter().collect();
         let mut keys = drawn.split_off(drawn.len().saturating_sub(held.min(8 * blocks)));
