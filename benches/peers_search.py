@@ -2,15 +2,15 @@
 
     pip install '.[bench]' && python benches/peers_search.py [--data DIR] [--only clustered] [--repeats 7]
 
-All libraries get the same vectors, M=16 and ef_construction=200, and search on one thread, all queries in
-one call. Ours comes with exact and with i8 storage, which scores its last candidates again with the exact
-vectors; faiss comes with exact and with 8-bit storage. A sweep of ef measures recall@10 against exact search;
-queries per second at recall 0.95 and 0.99 are interpolated between the two settings on either side (log
-speed, linear recall). Repeats are interleaved between the libraries, so that a busy machine slows all alike,
-and count processor time, which on one thread is what a quiet machine takes; each figure is the median. Build
-times are wall-clock on two threads; a build shorter than a second is repeated until each library has built
-for two seconds. A latency is the wall-clock time of a call with one query, at the smallest ef of the sweep
-that reaches recall 0.95.
+All libraries get the same vectors, M=16 and ef_construction=200 (of ours, `--ef-construction`), and search
+on one thread, all queries in one call. Ours comes with exact and with i8 storage, which scores its last
+candidates again with the exact vectors; faiss comes with exact and with 8-bit storage. A sweep of ef
+measures recall@10 against exact search; queries per second at recall 0.95 and 0.99 are interpolated between
+the two settings on either side (log speed, linear recall). Repeats are interleaved between the libraries,
+so that a busy machine slows all alike, and count processor time, which on one thread is what a quiet
+machine takes; each figure is the median. Build times are wall-clock on two threads; a build shorter than a
+second is repeated until each library has built for two seconds. A latency is the wall-clock time of a call
+with one query, at the smallest ef of the sweep that reaches recall 0.95.
 
 Data: clustered 128-d vectors under l2, made here: 100,000 in 1,000 clusters; 200,000 of low intrinsic
 dimension, in 1,000 clusters within 16 of the dimensions; and 200,000 of high, in 20 clusters that fill all
@@ -64,6 +64,7 @@ def retrieval(path: Path) -> tuple[np.ndarray, np.ndarray]:
 class Ours:
     name = "ruvector_gnn"
     storage = "f32"
+    ef_construction = EF_CONSTRUCTION
 
     def __init__(self, vectors: np.ndarray, metric: str) -> None:
         import ruvector_gnn as rg
@@ -71,7 +72,7 @@ class Ours:
         self.rg = rg
         rg.set_num_threads(2)
         self.index = rg.HNSWIndex(
-            vectors.shape[1], metric=metric, m=M, ef_construction=EF_CONSTRUCTION, storage=self.storage
+            vectors.shape[1], metric=metric, m=M, ef_construction=self.ef_construction, storage=self.storage
         )
         self.index.add(vectors)
         rg.set_num_threads(1)
@@ -248,7 +249,11 @@ def main() -> None:
     )
     parser.add_argument("--library", action="append", default=[], help="only this library (may be repeated)")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--ef-construction", type=int, default=EF_CONSTRUCTION, help="ours; peers build with 200"
+    )
     options = parser.parse_args()
+    Ours.ef_construction = options.ef_construction
     sets: dict[str, Callable[[], tuple[np.ndarray, np.ndarray, str]]] = {
         "clustered": lambda: (*clustered(100_000, 128, 1000, 0), "l2"),
         "low": lambda: (*embedded(200_000, 128, 16, 1000), "l2"),
