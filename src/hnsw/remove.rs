@@ -3,6 +3,7 @@
 use super::HnswIndex;
 use super::access::Access;
 use super::build::batch_len;
+use super::draft::Changes;
 use super::links::Links;
 use super::rows::MAX_ROWS;
 use crate::error::{Error, Result};
@@ -129,11 +130,7 @@ pub(super) fn remove(index: &mut impl Access, rows: &[i64], monitor: &mut dyn Mo
     }
     let mut done = 0;
     while done < slots.len() {
-        index.count_links();
-        let (batch, changes) = index.plan(|index| {
-            let batch = &slots[done..][..batch_len(index.len()).min(slots.len() - done)];
-            (batch, index.plan_unlink(batch))
-        });
+        let (batch, changes) = next_batch(index, &slots[done..]);
         index.commit(|index| {
             index.core.links.write(&changes);
             index.core.links.vacate(batch);
@@ -169,11 +166,7 @@ pub(super) fn update(
     index.own()?;
     let mut done = 0;
     while done < slots.len() {
-        index.count_links();
-        let (batch, changes) = index.plan(|index| {
-            let batch = &slots[done..][..batch_len(index.len()).min(slots.len() - done)];
-            (batch, index.plan_unlink(batch))
-        });
+        let (batch, changes) = next_batch(index, &slots[done..]);
         index.commit(|index| index.core.links.write(&changes));
         index.store(batch, vectors.slice_axis(Axis(0), Slice::from(done..done + batch.len())));
         let changes = index.plan(|index| index.plan_insert(batch));
@@ -184,6 +177,15 @@ pub(super) fn update(
         monitor.step(done, slots.len(), &[]).map_err(|stop| stopped(stop, report))?;
     }
     Ok(())
+}
+
+/// The first of the slots, as many as go out of the graph together, and what takes them out.
+fn next_batch<'a>(index: &mut impl Access, slots: &'a [u32]) -> (&'a [u32], Changes) {
+    index.count_links();
+    index.plan(|index| {
+        let batch = &slots[..batch_len(index.len()).min(slots.len())];
+        (batch, index.plan_unlink(batch))
+    })
 }
 
 /// An interruption tells what was done.
