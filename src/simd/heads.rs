@@ -179,36 +179,110 @@ unsafe fn folded_dots<L: Lanes, const WIDTH: usize>(
     heads: usize,
     out: &mut [f32],
 ) {
-    let columns = query.len();
-    // Registers that are summed before the fold, and what they span.
-    let depth = columns / heads / WIDTH;
-    let span = L::N * depth;
-    let ahead = rows_ahead(columns);
-    let (mut j, mut at) = (0, 0);
-    for out in out.chunks_mut(L::N) {
-        // SAFETY: `j` and `at` run over whole rows, which lie within the table, `span` columns at a time.
+    let dots = FoldedDots { query, table, rows, depth: query.len() / heads / WIDTH };
+    // SAFETY: the caller's contract; a row makes `heads * WIDTH / N` registers.
+    unsafe {
+        match (heads * WIDTH / L::N, dots.depth) {
+            (1, 1) => dots.whole_rows::<L, WIDTH, 1, 1>(out),
+            (2, 1) if WIDTH >= 2 => dots.whole_rows::<L, WIDTH, 2, 1>(out),
+            (4, 1) if WIDTH >= 4 => dots.whole_rows::<L, WIDTH, 4, 1>(out),
+            (8, 1) if WIDTH >= 8 => dots.whole_rows::<L, WIDTH, 8, 1>(out),
+            (1, _) => dots.whole_rows::<L, WIDTH, 1, 0>(out),
+            (2, _) if WIDTH >= 2 => dots.whole_rows::<L, WIDTH, 2, 0>(out),
+            (4, _) if WIDTH >= 4 => dots.whole_rows::<L, WIDTH, 4, 0>(out),
+            _ => dots.any_rows::<L, WIDTH>(out),
+        }
+    }
+}
+
+struct FoldedDots<'a> {
+    query: &'a [f32],
+    table: &'a [f32],
+    rows: Rows<'a>,
+    /// Registers that are summed before the fold.
+    depth: usize,
+}
+
+impl FoldedDots<'_> {
+    /// The products of columns `at .. at + depth * N` of row `j`.
+    ///
+    /// # Safety
+    /// The processor has the instruction set of `L`; row `j` lies within the table and has these columns.
+    #[inline(always)]
+    unsafe fn part<L: Lanes>(&self, j: usize, at: usize, depth: usize) -> L {
+        // SAFETY: the caller's contract.
         unsafe {
-            let mut parts = [L::splat(0.0); MOST_LANES];
-            for (number, part) in parts.iter_mut().take(WIDTH).enumerate() {
-                if number * L::N < out.len() * WIDTH {
-                    if at == 0
-                        && let Some(row) = rows.ahead(j + ahead)
-                    {
-                        prefetch_row::<L>(table, row, columns);
-                    }
-                    let row = *rows.now.get_unchecked(j) as usize;
-                    let (a, b) = (query.as_ptr().add(at), table.as_ptr().add(row * columns + at));
-                    for register in 0..depth {
-                        let at = register * L::N;
-                        *part = part.add_product(L::load(a.add(at)), L::load(b.add(at)));
-                    }
-                    at += span;
-                    if at == columns {
-                        (j, at) = (j + 1, 0);
+            let row = *self.rows.now.get_unchecked(j) as usize * self.query.len();
+            let (a, b) = (self.query.as_ptr().add(at), self.table.as_ptr().add(row + at));
+            let mut sum = L::splat(0.0);
+            for register in 0..depth {
+                let at = register * L::N;
+                sum = sum.add_product(L::load(a.add(at)), L::load(b.add(at)));
+            }
+            sum
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<L: Lanes>(&self, j: usize) {
+        let columns = self.query.len();
+        if let Some(row) = self.rows.ahead(j + rows_ahead(columns)) {
+            prefetch_row::<L>(self.table, row, columns);
+        }
+    }
+
+    /// Rows of `PARTS` parts, which divide `WIDTH`, of `DEPTH` registers, or of `depth` if that is 0: no choice is left to
+    /// the loop. The last fold may see its last row again.
+    ///
+    /// # Safety
+    /// As [`folded_dots`].
+    #[inline(always)]
+    unsafe fn whole_rows<L: Lanes, const WIDTH: usize, const PARTS: usize, const DEPTH: usize>(
+        &self,
+        out: &mut [f32],
+    ) {
+        let depth = if DEPTH == 0 { self.depth } else { DEPTH };
+        let (step, last) = (WIDTH / PARTS, self.rows.now.len().saturating_sub(1));
+        for (first, out) in (0..).step_by(step).zip(out.chunks_mut(L::N)) {
+            // SAFETY: there is an `out` only where there is a row, and rows lie within the table.
+            unsafe {
+                let mut parts = [L::splat(0.0); MOST_LANES];
+                for (row, parts) in parts[..WIDTH].chunks_exact_mut(PARTS).enumerate() {
+                    self.prefetch::<L>(first + row);
+                    for (part, products) in parts.iter_mut().enumerate() {
+                        *products = self.part::<L>((first + row).min(last), part * L::N * depth, depth);
                     }
                 }
+                store_all(fold::<L, WIDTH>(parts), out);
             }
-            store_all(fold::<L, WIDTH>(parts), out);
+        }
+    }
+
+    /// Rows of any number of registers.
+    ///
+    /// # Safety
+    /// As [`folded_dots`].
+    #[inline(always)]
+    unsafe fn any_rows<L: Lanes, const WIDTH: usize>(&self, out: &mut [f32]) {
+        let (mut j, mut at) = (0, 0);
+        for out in out.chunks_mut(L::N) {
+            // SAFETY: `j` and `at` run over whole rows, which lie within the table.
+            unsafe {
+                let mut parts = [L::splat(0.0); MOST_LANES];
+                for (number, part) in parts.iter_mut().take(WIDTH).enumerate() {
+                    if number * L::N < out.len() * WIDTH {
+                        if at == 0 {
+                            self.prefetch::<L>(j);
+                        }
+                        *part = self.part::<L>(j, at, self.depth);
+                        at += L::N * self.depth;
+                        if at == self.query.len() {
+                            (j, at) = (j + 1, 0);
+                        }
+                    }
+                }
+                store_all(fold::<L, WIDTH>(parts), out);
+            }
         }
     }
 }

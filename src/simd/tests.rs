@@ -265,9 +265,13 @@ fn this_machine_runs_its_best_set() {
     assert!(check_environment().is_ok());
 }
 
-/// A table of rows, rows drawn from it with repeats, and weights for every drawn row and head.
+/// A table of rows, rows drawn from it with repeats, and weights for every drawn row and head; half of the rows are such
+/// as fill registers.
 fn gathered() -> impl Strategy<Value = (usize, usize, Vec<f32>, Vec<u32>, Vec<f32>)> {
-    (1usize..9, 1usize..37, 1usize..9, 0usize..12).prop_flat_map(|(heads, width, rows, picked)| {
+    let whole = prop::sample::select(vec![2usize, 4, 8, 16, 32, 64]);
+    let heads_whole = prop::sample::select(vec![1usize, 2, 3, 4, 8, 12, 16]);
+    let shapes = prop_oneof![(1usize..9, 1usize..37), (heads_whole, whole)];
+    (shapes, 1usize..9, 0usize..12).prop_flat_map(|((heads, width), rows, picked)| {
         let unit = || -2.0f32..2.0;
         (
             Just(heads),

@@ -64,9 +64,12 @@ impl<T: Real> Tensor<T> {
             let order = Some(&back.order[..]);
             let mut ds = Buffer::default();
             if wanted[0] || wanted[1] {
-                ds = split.dots(&graph, &grad, &v);
-                split.score_gradients(&graph, &alpha, &mut ds);
-                super::unary::in_place(&mut ds, |ds| ds * scale);
+                ds = split.weights(&graph, |row, edges, ds| {
+                    let alpha = &alpha[edges.start * heads..edges.end * heads];
+                    T::head_dots(split.row(&grad, row), &v, Rows::of(graph.indices(), edges), heads, ds);
+                    loops::softmax_adjoint(ds, alpha, heads);
+                    ds.iter_mut().for_each(|ds| *ds *= scale);
+                });
             }
             [
                 wanted[0].then(|| split.sums(&graph, None, &ds, &k)),

@@ -15,13 +15,16 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::loops;
 use crate::real::Real;
-use crate::simd::{HeadPlan, Rows};
+use crate::simd::{HeadPlan, Rows, prefetch};
 use crate::threads;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows per task.
 pub(super) const BAND: usize = 64;
+
+/// Edges whose values are asked for ahead of their turn.
+const AHEAD: usize = 32;
 
 /// How a row of `columns` values is divided.
 #[derive(Clone, Copy)]
@@ -133,13 +136,31 @@ impl Heads {
     }
 }
 
-/// The rows of `values` that `order` names, `width` values each. They are fetched together: many loads are under way at
-/// once, where those between a node's arithmetic would wait.
+/// The rows of `values` that `order` names, `width` values each. They are fetched together, ahead of use: many loads are
+/// under way at once, where those between a node's arithmetic would wait.
 pub(super) fn arrange<T: Real>(order: &[u32], values: &[T], width: usize, out: &mut Vec<T>) {
-    out.clear();
-    out.reserve(order.len() * width);
-    for &edge in order {
-        out.extend_from_slice(&values[edge as usize * width..][..width]);
+    out.resize(order.len() * width, T::ZERO);
+    match width {
+        1 => arrange_fixed::<T, 1>(order, values, out),
+        2 => arrange_fixed::<T, 2>(order, values, out),
+        4 => arrange_fixed::<T, 4>(order, values, out),
+        8 => arrange_fixed::<T, 8>(order, values, out),
+        _ => {
+            for (out, &edge) in out.chunks_exact_mut(width).zip(order) {
+                out.copy_from_slice(&values[edge as usize * width..][..width]);
+            }
+        }
+    }
+}
+
+/// As [`arrange`]: a few values are copied in registers, where a call would take longer than the copy.
+fn arrange_fixed<T: Real, const WIDTH: usize>(order: &[u32], values: &[T], out: &mut [T]) {
+    let (rows, out) = (values.as_chunks::<WIDTH>().0, out.as_chunks_mut::<WIDTH>().0);
+    for (at, (out, &edge)) in out.iter_mut().zip(order).enumerate() {
+        if let Some(&later) = order.get(at + AHEAD) {
+            prefetch(values, later as usize * WIDTH);
+        }
+        *out = rows[edge as usize];
     }
 }
 
