@@ -19,10 +19,7 @@ use super::vectors::Probe;
 use super::visited::{Batch, Scratch, Visited};
 use std::cmp::Reverse;
 
-/// A walk among allowed rows costs as much, for each of its candidates, as scanning so many allowed rows.
-const SCANNED_PER_CANDIDATE: f32 = 256.0;
-
-/// As many cost as much as each candidate, allowed or not, of a walk among all rows.
+/// A scan scores so many rows in the time that a walk among all rows takes for each.
 const SCANNED_PER_ROW: f32 = 128.0;
 
 /// The share of allowed rows around a query from which on a walk goes among all rows.
@@ -40,13 +37,20 @@ const SPARSE: usize = 3;
 /// Reading a list costs as much as scoring so many rows.
 const LIST: usize = 4;
 
-/// The number of allowed rows up to which a scan of them costs no more than a walk for `ef` candidates where they are such a
-/// share of all.
-pub(super) fn scan_limit(ef: usize, share: f32) -> f32 {
-    ef as f32 * if share < DENSE { SCANNED_PER_CANDIDATE } else { SCANNED_PER_ROW / share }
+/// How many allowed rows a scan scores in the time that a walk among allowed rows takes for each of its candidates: its 2 to
+/// 4 us are spent on links more than on vectors, so that many short rows are scored meanwhile, or few long ones.
+fn scanned_per_candidate(dim: usize) -> f32 {
+    64.0 + 50_000.0 / (dim as f32 + 64.0)
 }
 
 impl Core {
+    /// The number of allowed rows up to which a scan of them costs no more than a walk for `ef` candidates where they are
+    /// such a share of all.
+    pub fn scan_limit(&self, ef: usize, share: f32) -> f32 {
+        let dense = SCANNED_PER_ROW / share;
+        ef as f32 * if share < DENSE { scanned_per_candidate(self.vectors.dim()) } else { dense }
+    }
+
     /// As [`search_level`](Lists::search_level) on level 0, of the allowed rows; `false` if a scan is the better way.
     pub fn search_allowed(
         &self,
@@ -59,7 +63,7 @@ impl Core {
         let overall = self.share(allowed);
         let share = self.share_around(start, allowed);
         let ef = (ef as f32 * (overall / share).clamp(1.0, APART)) as usize;
-        allowed.slots.len() as f32 > scan_limit(ef, share)
+        allowed.slots.len() as f32 > self.scan_limit(ef, share)
             && self.walk_allowed(probe, start, ef, allowed, share >= DENSE, scratch)
     }
 
@@ -70,11 +74,17 @@ impl Core {
 
     /// The share of allowed rows among the neighbours of a row, and theirs.
     fn share_around(&self, slot: u32, allowed: &Allowed<'_>) -> f32 {
-        let near = neighbours(&self.links, slot);
-        let around = near.clone().chain(near.flat_map(|slot| neighbours(&self.links, slot))).chain([slot]);
-        let (all, inside) = around.fold((0u32, 0u32), |(all, inside), slot| {
-            (all + 1, inside + u32::from(allowed.marks[slot as usize]))
-        });
+        neighbours(&self.links, slot).for_each(|near| self.links.prefetch(0, near));
+        let (mut all, mut inside) = (0u32, 0u32);
+        let mut look = |slot: u32| {
+            all += 1;
+            inside += u32::from(allowed.marks[slot as usize]);
+        };
+        look(slot);
+        for near in neighbours(&self.links, slot) {
+            look(near);
+            neighbours(&self.links, near).for_each(&mut look);
+        }
         inside as f32 / all as f32
     }
 

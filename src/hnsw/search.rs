@@ -5,7 +5,6 @@
 
 use super::HnswIndex;
 use super::filter::{Allowed, Filter};
-use super::filtered::scan_limit;
 use super::links::NONE;
 use super::queue::{Queue, distance_of, slot_of};
 use super::traverse::{Core, Lists};
@@ -55,7 +54,7 @@ impl HnswIndex {
         let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
         let ef = ef.max(k);
         if let Some(allowed) = &allowed
-            && allowed.slots.len() as f32 <= scan_limit(ef, self.core.share(allowed))
+            && allowed.slots.len() as f32 <= self.core.scan_limit(ef, self.core.share(allowed))
         {
             return self.hits(self.scan_all(queries, k, &allowed.slots)?, k);
         }
