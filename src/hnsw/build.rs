@@ -36,14 +36,10 @@ use std::ops::Range;
 pub(super) const SEGMENT: usize = 1 << 17;
 
 /// A batch is at most this share of the index, ...
-const SHARE: usize = 24;
+const SHARE: usize = 12;
 
 /// ... and at most this many rows: all pairs within a batch are compared, and its rows should stay in the cache.
 const BATCH: usize = 256;
-
-/// A list that is chosen anew is not filled up: one place in so many stays free, so that the next links find room. Choosing at
-/// every link was a quarter of a build; two free places of 32 save most of it, and more would cost searches time.
-const ROOM: usize = 16;
 
 /// No level above this one; 2^32 rows at `m = 2` are not expected to reach it.
 pub(super) const TOP_LEVEL: usize = 40;
@@ -311,7 +307,6 @@ impl Core {
         new.extend(batch.scored().map(|(slot, distance)| key(distance, slot)));
         new.sort_unstable();
         let child = |slot| level == 0 && draft.parent(slot) == target;
-        let full = width - width / ROOM;
-        self.select(&new, width, full, child).into_iter().map(slot_of).collect()
+        self.select(&new, width, width, child).into_iter().map(slot_of).collect()
     }
 }

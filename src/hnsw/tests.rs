@@ -250,7 +250,7 @@ fn an_interrupted_add_is_taken_back() {
     let vectors = clustered(900, 8, 5, 10);
     for metric in Metric::ALL {
         let mut index = built(&part(&vectors, 0..50).to_owned(), params(metric));
-        for steps in [1, 7, 40] {
+        for steps in [1, 7, 30] {
             let before = index.to_bytes();
             let stopped = index.add(part(&vectors, 50..900), &mut Stop(steps)).unwrap_err();
             assert!(

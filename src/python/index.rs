@@ -235,9 +235,9 @@ impl PyIndex {
     /// same, and are faster where rows are short. Rows keep their numbers; among equal distances their order may change.
     ///
     /// Worth its moment once an index is built. Rows added later follow at the end. Memory that removed rows left is given
-    /// back, links are held twice, searches wait and Ctrl-C takes effect afterwards, as in `compact`. Rows are ordered by a breadth-first walk along the links
-    /// (Cuthill & McKee 1969; for this use Coleman et al. 2022, "Graph reordering for cache-efficient near neighbor
-    /// search").
+    /// back, links are held twice, searches wait and Ctrl-C takes effect afterwards, as in `compact`. Rows are ordered by a
+    /// breadth-first walk along the links (Cuthill & McKee 1969; for this use Coleman et al. 2022, "Graph reordering for
+    /// cache-efficient near neighbor search").
     ///
     /// Examples
     /// --------
