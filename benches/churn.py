@@ -40,8 +40,8 @@ def figures(index: rg.HNSWIndex, queries: Vectors) -> dict[str, float]:
     }
 
 
-def churn(rows: int, dim: int, rounds: int, share: float) -> dict[str, dict[str, float]]:
-    rng = np.random.default_rng(0)
+def churn(rows: int, dim: int, rounds: int, share: float, seed: int) -> dict[str, dict[str, float]]:
+    rng = np.random.default_rng(seed)
     each = int(rows * share)
     vectors = rng.standard_normal((rows + rounds * each, dim), dtype=np.float32)
     index = rg.HNSWIndex(dim, metric="l2")
@@ -83,10 +83,11 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--share", type=float, default=0.2)
+    parser.add_argument("--seed", type=int, default=0, help="of the vectors that are replaced")
     parser.add_argument("--speed-rows", type=int, default=100_000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    quality = churn(options.rows, options.dim, options.rounds, options.share)
+    quality = churn(options.rows, options.dim, options.rounds, options.share, options.seed)
     speeds = speed(options.speed_rows, options.dim)
     if options.json:
         print(json.dumps({**quality, "rows a second": speeds}))

@@ -37,8 +37,8 @@ const SPARSE: usize = 3;
 /// Reading a list costs as much as scoring so many rows.
 const LIST: usize = 4;
 
-/// How many allowed rows a scan scores in the time that a walk among allowed rows takes for each of its candidates: its 2 to
-/// 4 us are spent on links more than on vectors, so that many short rows are scored meanwhile, or few long ones.
+/// How many allowed rows a scan scores in the time that a walk among allowed rows takes for each of its candidates. That
+/// is spent on links more than on vectors, so that many short rows are scored meanwhile, or few long ones.
 fn scanned_per_candidate(dim: usize) -> f32 {
     64.0 + 50_000.0 / (dim as f32 + 64.0)
 }

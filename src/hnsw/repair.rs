@@ -24,9 +24,9 @@ use super::vectors::Room;
 use super::visited::{Batch, Scratch};
 use crate::threads;
 
-/// In quarters of `m`, the links from and to a row below which it is linked anew. With two, an index whose rows were replaced
-/// again and again finds as much as a fresh one, but about one row in ten thousand not itself; with three it finds a little
-/// more, and such rows are rare. Removals take twice as long where vectors have no structure.
+/// In quarters of `m`, the links from and to a row below which it is linked anew. With fewer, more rows no longer find
+/// themselves in an index whose rows were replaced again and again; with more, removals take longer, which they do with three
+/// already where vectors have no structure (`benches/churn.py`).
 const FEW: usize = 3;
 
 impl HnswIndex {

@@ -214,8 +214,8 @@ impl PyIndex {
     /// Give back the memory that removed rows left. Rows keep their numbers, and searches find the same.
     ///
     /// Rows added later would take that memory, so only an index that shrinks for good needs this. Links are held twice
-    /// meanwhile, and searches wait; it moves memory and computes nothing, so that it ends in a moment (0.1 s for 200,000
-    /// rows of 128 values), and Ctrl-C takes effect after it.
+    /// meanwhile, and searches wait; it moves memory and computes nothing, so that it ends in a moment, and Ctrl-C takes
+    /// effect after it.
     ///
     /// Examples
     /// --------

@@ -237,11 +237,11 @@ mod tests {
     #[test]
     fn gradients_to_rows_and_weights() {
         let graph = Graph::from_edges(&[0, 0, 0, 2, 2], &[1, 3, 3, 0, 1], 3, 4, None).unwrap();
-        for heads in [1, 2, 3, 6] {
-            let inputs = [random(&[4, 6], 0), random(&[5, heads], 1)];
+        for heads in [1, 2, 3, 4, 6, 8] {
+            let inputs = [random(&[4, 24], 0), random(&[5, heads], 1)];
             gradcheck(&inputs, |x| x[0].aggregate_heads(&graph, &x[1])).unwrap();
         }
-        assert!(random(&[4, 6], 0).aggregate_heads(&graph, &random(&[5, 4], 1)).is_err());
-        assert!(random(&[4, 6], 0).aggregate_heads(&graph, &random(&[4, 2], 1)).is_err());
+        assert!(random(&[4, 24], 0).aggregate_heads(&graph, &random(&[5, 5], 1)).is_err());
+        assert!(random(&[4, 24], 0).aggregate_heads(&graph, &random(&[4, 2], 1)).is_err());
     }
 }
