@@ -433,3 +433,24 @@ fn a_pair_seen_from_both_sides_is_linked_once() {
         assert!(!list.is_empty() || found == [2, 3]);
     }
 }
+
+/// Independent normal values.
+fn normal(rows: usize, dim: usize, seed: u64) -> Array2<f32> {
+    let mut rng = stream(seed, "test", 1);
+    Array2::from_shape_fn((rows, dim), |_| rng.normal() as f32)
+}
+
+#[test]
+fn a_loaded_index_goes_on_as_the_one_that_was_saved() {
+    let vectors = normal(700, 12, 36);
+    let mut index = built(&part(&vectors, 0..400).to_owned(), Params { m: 6, ..Params::default() });
+    index.remove(&(100..180).collect::<Vec<_>>(), &mut Silent).unwrap();
+    index.compact().unwrap();
+    let mut loaded = HnswIndex::from_bytes(index.to_bytes()).unwrap();
+    for index in [&mut index, &mut loaded] {
+        index.add(part(&vectors, 400..600), &mut Silent).unwrap();
+        index.update(&(10..60).collect::<Vec<_>>(), part(&vectors, 600..650), &mut Silent).unwrap();
+        index.add(part(&vectors, 650..700), &mut Silent).unwrap();
+    }
+    assert!(loaded.to_bytes() == index.to_bytes());
+}
