@@ -11,7 +11,8 @@ alone is its `embedding_bag`, the fastest sum that it has. malloc is told to kee
 PyG faster than it is out of the box. A peer that is not installed (DGL has to be by hand, for its releases
 name the versions of torch that they fit) is left out and named.
 
-The last table samples mini-batches of 1,024 seeds with fanouts 10 and 5, two SAGE layers: seeds per second.
+One table has full attention within a graph, beside PyTorch's encoder layer in evaluation and in training. The
+last samples mini-batches of 1,024 seeds with fanouts 10 and 5, two SAGE layers: seeds per second.
 """
 
 from __future__ import annotations
@@ -316,6 +317,30 @@ def layers(kind: str, s: Setting, rounds: int, only: str) -> None:
         report(f"{task}, training step", medians(steps, max(3, rounds // 3)))
 
 
+def transformers(rounds: int) -> None:
+    """Full attention within one graph of so many nodes."""
+    print("\n| full attention, 8 heads of 16 | ours | " + " | ".join(PEERS) + " |")
+    print("|---" * (len(PEERS) + 2) + "|")
+    dim = INS
+    for nodes in (300, 3_000, 10_000):
+        x = np.random.default_rng(0).standard_normal((nodes, dim), dtype=np.float32)
+        graph = rg.Graph.from_adjacency([[]] * nodes)
+        ours = rg.nn.GraphTransformerLayer(dim, HEADS, pe_dim=0, seed=0)
+        made: dict[str, tuple[Any, tuple[Any, ...]]] = {"ours": (ours, (rg.tensor(x), graph))}
+        if torch is not None:
+            peer = torch.nn.TransformerEncoderLayer(dim, HEADS, 2 * dim, dropout=0.0, batch_first=True)
+            made["torch"] = with_weights(peer, ours.state_dict()), (torch.from_numpy(x)[None],)
+        for layer, _ in made.values():
+            layer.eval()
+        works = {name: partial(forward, layer, *inputs) for name, (layer, inputs) in made.items()}
+        agree(f"{nodes} nodes", works)
+        report(f"{nodes:,} nodes, forward", medians(works, rounds))
+        for layer, _ in made.values():
+            layer.train()
+        steps = {name: trainer(layer, *inputs) for name, (layer, inputs) in made.items()}
+        report(f"{nodes:,} nodes, training step", medians(steps, rounds))
+
+
 def batches(s: Setting, rounds: int) -> None:
     """Sampling, inference and training on mini-batches, seeds per second."""
     rng = np.random.default_rng(2)
@@ -388,6 +413,8 @@ def main() -> None:
         if module is not None:
             print(f"{module.__name__} {module.__version__}", end="  ")
     print()
+    if not options.only or options.only in "full attention":
+        transformers(options.rounds)
     first = random_graph(options.nodes)
     layers("random", first, options.rounds, options.only)
     if not options.only:

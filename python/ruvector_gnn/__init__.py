@@ -31,6 +31,7 @@ from ruvector_gnn.db import SearchResult, VectorDB
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
 from ruvector_gnn.hits import Hits, RangeHits
 from ruvector_gnn.learn import Ranking, SearchLearner
+from ruvector_gnn.partition import Partition
 
 __all__ = [
     "Block",
@@ -40,6 +41,7 @@ __all__ = [
     "HNSWIndex",
     "Hits",
     "NotFoundError",
+    "Partition",
     "RangeHits",
     "Ranking",
     "RowError",

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from typing_extensions import Self, disjoint_base
 
 from ruvector_gnn.hits import Hits, RangeHits
+from ruvector_gnn.partition import Partition
 
 __version__: str
 
@@ -182,6 +183,8 @@ class Graph:
     def to_networkx(self) -> Any: ...
     def laplacian(self, normalized: bool = True) -> Any: ...
     def laplacian_eigenvalues(self, k: int, normalized: bool = True) -> NDArray[np.float64]: ...
+    def laplacian_positional_encoding(self, k: int) -> NDArray[np.float32]: ...
+    def partition(self, k: int, method: Literal["metis"] = "metis", seed: int = 0) -> Partition: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @final
@@ -340,7 +343,7 @@ def gat(
     parameters: Sequence[Tensor],
     bias: Tensor | None,
     edge_attr: _Array | None,
-    settings: tuple[bool, float, bool, tuple[float, int] | None],
+    settings: tuple[bool, float, bool, tuple[float, int] | None, tuple[Tensor, Sequence[int], int] | None],
     attention: bool,
 ) -> tuple[Tensor, tuple[NDArray[np.int64], Tensor] | None]: ...
 def gatv2(
@@ -349,7 +352,7 @@ def gatv2(
     parameters: Sequence[Tensor],
     bias: Tensor | None,
     edge_attr: _Array | None,
-    settings: tuple[bool, float, bool, tuple[float, int] | None],
+    settings: tuple[bool, float, bool, tuple[float, int] | None, tuple[Tensor, Sequence[int], int] | None],
     attention: bool,
 ) -> tuple[Tensor, tuple[NDArray[np.int64], Tensor] | None]: ...
 def dense_attention(
@@ -364,8 +367,49 @@ def ruvector(
     heads: int,
     eps: float,
     dropout: tuple[float, int] | None,
+    gates: Tensor | None = None,
 ) -> Tensor: ...
 def ruvector_from_json(text: str) -> tuple[list[tuple[str, Tensor]], int, float, float]: ...
+def take_heads(parameter: Tensor, axis: int, groups: int, total: int, heads: Sequence[int]) -> Tensor: ...
+def graph_transformer(
+    x: _Array,
+    graph: Graph,
+    self_attn: tuple[Sequence[Tensor], int],
+    rest: tuple[Sequence[Tensor], str, tuple[float, float]],
+    batch: ArrayLike | None,
+    encoding: tuple[Tensor, Tensor | None, _Array] | None,
+    dropout: tuple[float, int] | None,
+) -> Tensor: ...
+def sparse_attention(
+    x: _Array,
+    graph: Graph,
+    tokens: Tensor,
+    attentions: Sequence[tuple[Sequence[Tensor], int]],
+    rest: tuple[Sequence[Tensor], str, tuple[float, float]],
+    batch: ArrayLike | None,
+    dropout: tuple[float, int] | None,
+) -> Tensor: ...
+def poincare_map(kind: str, x: _Array, curvature: float) -> Tensor: ...
+def mobius_add(x: _Array, y: _Array, curvature: float) -> Tensor: ...
+def poincare_distance(x: _Array, y: _Array, curvature: float) -> Tensor: ...
+def poincare_midpoint(points: _Array, graph: Graph, curvature: float) -> Tensor: ...
+def poincare(
+    x: _Array,
+    graph: Graph,
+    weight: Tensor,
+    bias: Tensor | None,
+    curvature: float,
+    takes_points: bool,
+    activation: str | None,
+) -> Tensor: ...
+def rk4(x: _Array, time: float, steps: int, field: Callable[[Tensor], _Array]) -> Tensor: ...
+def egnn(
+    x: _Array, graph: Graph, pos: _Array, edge_attr: _Array | None, parameters: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]: ...
+def mixture_of_experts(
+    x: _Array, graph: Graph, gate: Tensor, experts: Sequence[tuple[Tensor, Tensor | None]], top_k: int
+) -> tuple[Tensor, Tensor]: ...
+def load_balance(gates: _Array) -> Tensor: ...
 def cross_entropy(
     scores: _Array, targets: ArrayLike | Sequence[Sequence[int]], reduction: str = "mean"
 ) -> Tensor: ...
@@ -397,9 +441,7 @@ def adjacency_reconstruction(
 def sparse_adjacency(
     embeddings: _Array, edges: ArrayLike, num_negatives: int, seed: int, reduction: str = "mean"
 ) -> Tensor: ...
-def negative_edges(
-    edges: ArrayLike, num_nodes: int, num_negatives: int, seed: int
-) -> NDArray[np.int64]: ...
+def negative_edges(edges: ArrayLike, num_nodes: int, num_negatives: int, seed: int) -> NDArray[np.int64]: ...
 def differentiable_search(
     queries: _Array, candidates: _Array, k: int, temperature: float
 ) -> tuple[NDArray[np.int64], Tensor]: ...

@@ -14,10 +14,23 @@ from scipy.sparse.csgraph import connected_components
 from ruvector_gnn._core import Graph, HNSWIndex
 from ruvector_gnn.errors import ConfigError, ShapeError
 
-__all__ = ["from_networkx", "knn", "laplacian", "laplacian_eigenvalues", "to_networkx"]
+__all__ = [
+    "from_networkx",
+    "knn",
+    "laplacian",
+    "laplacian_eigenvalues",
+    "laplacian_positional_encoding",
+    "to_networkx",
+]
 
 DENSE = 512
 """Connected parts of at most so many nodes are solved densely."""
+
+RESTARTS = 200
+"""Restarts of the Lanczos method, after which it goes on with the inverse of the matrix."""
+
+SHIFT = -1e-2
+"""What is subtracted from the diagonal for that: a Laplacian itself has no inverse."""
 
 
 def knn(vectors: ArrayLike, k: int, metric: Literal["cosine", "l2", "ip"] = "cosine") -> Graph:
@@ -105,32 +118,55 @@ def laplacian(graph: Graph, normalized: bool = True) -> Any:
 
 def laplacian_eigenvalues(graph: Graph, k: int, normalized: bool = True) -> NDArray[np.float64]:
     """See `Graph.laplacian_eigenvalues`."""
+    matrix, parts = connected_parts(graph, k, normalized, "laplacian_eigenvalues")
+    if len(parts) >= k:
+        return np.zeros(k)  # one for each part
+    # A part of one node has the eigenvalue 0, whatever its loops weigh.
+    found = [np.zeros(0)]
+    found += [np.zeros(1) if len(nodes) == 1 else lowest(matrix[nodes][:, nodes], k)[0] for nodes in parts]
+    return np.sort(np.concatenate(found))[:k]
+
+
+def laplacian_positional_encoding(graph: Graph, k: int) -> NDArray[np.float32]:
+    """See `Graph.laplacian_positional_encoding`."""
+    matrix, parts = connected_parts(graph, k, True, "laplacian_positional_encoding")
+    encoding = np.zeros((graph.num_nodes, k), dtype=np.float32)
+    for nodes in parts:
+        if len(nodes) > 1:
+            vectors = lowest(matrix[nodes][:, nodes], k + 1)[1][:, 1:]
+            largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
+            encoding[nodes, : vectors.shape[1]] = vectors * np.where(largest < 0, -1, 1)
+    return encoding
+
+
+def connected_parts(graph: Graph, k: int, normalized: bool, what: str) -> tuple[Any, list[NDArray[np.int64]]]:
+    """The Laplacian, and the nodes of each connected part."""
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}")
     weights = graph.weights
     if weights is not None and (weights < 0).any():
-        raise ConfigError(f"laplacian_eigenvalues: weights must not be negative, got {weights.min()}")
+        raise ConfigError(f"{what}: weights must not be negative, got {weights.min()}")
     matrix = laplacian(graph, normalized)
-    count, parts = connected_components(matrix, directed=False)
-    if count >= k:
-        return np.zeros(k)  # one for each part
-    order = np.argsort(parts, kind="stable")
-    sizes = np.bincount(parts, minlength=count)
-    ends = np.cumsum(sizes)
-    # A part of one node has the eigenvalue 0, whatever its loops weigh.
-    found = [np.zeros(int((sizes == 1).sum()))]
-    for part in np.flatnonzero(sizes > 1):
-        nodes = order[ends[part] - sizes[part] : ends[part]]
-        found.append(lowest(matrix[nodes][:, nodes], k))
-    return np.sort(np.concatenate(found))[:k]
+    count, numbers = connected_components(matrix, directed=False)
+    ends = np.cumsum(np.bincount(numbers, minlength=count))
+    return matrix, np.split(np.argsort(numbers, kind="stable"), ends[:-1]) if count else []
 
 
-def lowest(matrix: Any, k: int) -> NDArray[np.float64]:
-    """The lowest `k` eigenvalues of a connected graph's Laplacian; rounding does not make them negative."""
+def lowest(matrix: Any, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lowest `k` eigenvalues of a connected graph's Laplacian, rising, and their vectors as columns.
+
+    Rounding does not make values negative.
+    """
     nodes = matrix.shape[0]
     if nodes <= DENSE or k >= nodes - 1:
-        values = scipy.linalg.eigvalsh(matrix.toarray(), subset_by_index=(0, min(k, nodes) - 1))
+        values, vectors = scipy.linalg.eigh(matrix.toarray(), subset_by_index=(0, min(k, nodes) - 1))
     else:
         start = np.random.default_rng(0).standard_normal(nodes)
-        values = scipy.sparse.linalg.eigsh(matrix, k, which="SA", v0=start, return_eigenvectors=False)
-    return np.maximum(np.asarray(values, dtype=np.float64), 0.0)
+        try:
+            values, vectors = scipy.sparse.linalg.eigsh(matrix, k, which="SA", v0=start, maxiter=RESTARTS)
+        except scipy.sparse.linalg.ArpackNoConvergence:
+            # Values close to each other, as in chains and grids, whose matrices have sparse factors.
+            values, vectors = scipy.sparse.linalg.eigsh(matrix.tocsc(), k, sigma=SHIFT, which="LM", v0=start)
+        order = np.argsort(values)
+        values, vectors = values[order], vectors[:, order]
+    return np.maximum(np.asarray(values, dtype=np.float64), 0.0), np.asarray(vectors, dtype=np.float64)

@@ -11,8 +11,8 @@ mod shape;
 mod tape;
 mod tensor;
 
-pub(crate) use ops::exponentials;
-pub use ops::{Index, Reduce, Sequences, segment_reduce};
+pub use ops::{Index, Reduce, Segments, Sequences, segment_reduce};
+pub(crate) use ops::{border, exponentials};
 pub use shape::Shape;
 pub use tape::{NoGrad, gradients, is_recording, no_grad, set_recording};
 pub(crate) use tape::{record as custom, tracked};

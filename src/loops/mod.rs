@@ -74,11 +74,11 @@ pub use factored::*;
 pub use softmax::*;
 pub use units::*;
 
-use crate::real::Real;
+use crate::real::{Real, larger};
 
 /// A sum in eight lanes.
 #[inline(always)]
-fn sum<T: Real>(values: &[T]) -> T {
+pub fn sum<T: Real>(values: &[T]) -> T {
     let (eights, rest) = values.as_chunks::<8>();
     let mut lanes = [T::ZERO; 8];
     for eight in eights {
@@ -91,6 +91,19 @@ fn sum<T: Real>(values: &[T]) -> T {
     }
     let [a, b, c, d, e, f, g, h] = lanes;
     ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+/// The largest of `values` and `first`, in sixteen lanes.
+#[inline(always)]
+pub fn largest_of<T: Real>(values: &[T], first: T) -> T {
+    let (registers, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [first; LANES];
+    for register in registers {
+        for lane in 0..LANES {
+            lanes[lane] = larger(lanes[lane], register[lane]);
+        }
+    }
+    lanes.iter().chain(rest).fold(first, |max, &value| larger(max, value))
 }
 
 /// Work that [`run`] compiles for each set; its `run` is `#[inline(always)]`.

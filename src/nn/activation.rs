@@ -20,6 +20,8 @@ pub enum Activation {
     Gelu,
     /// `1 / (1 + e^-x)`.
     Sigmoid,
+    /// `x sigmoid(x)`.
+    Silu,
     /// The hyperbolic tangent.
     Tanh,
 }
@@ -33,6 +35,7 @@ impl Activation {
             Self::Elu => x.elu(T::ONE),
             Self::Gelu => x.gelu(),
             Self::Sigmoid => x.sigmoid(),
+            Self::Silu => x.silu(),
             Self::Tanh => x.tanh(),
         }
     }
@@ -47,9 +50,10 @@ impl FromStr for Activation {
             "elu" => Self::Elu,
             "gelu" => Self::Gelu,
             "sigmoid" => Self::Sigmoid,
+            "silu" => Self::Silu,
             "tanh" => Self::Tanh,
             _ => {
-                let names = "relu, leaky_relu, elu, gelu, sigmoid or tanh";
+                let names = "relu, leaky_relu, elu, gelu, sigmoid, silu or tanh";
                 return Err(Error::Config(format!("activation must be {names}, got {name:?}")));
             }
         })

@@ -2,9 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use super::head_gates::{gated_map, take_heads};
 use super::init::{self, Init};
 use super::{Linear, Module, visit_inside};
-use crate::autograd::Tensor;
+use crate::autograd::{Segments, Tensor};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::real::Real;
@@ -12,14 +13,16 @@ use crate::real::Real;
 /// Each node attends over its neighbours, in several heads.
 #[derive(Clone, Debug)]
 pub struct MultiheadAttention<T: Real> {
-    /// Maps to queries, keys and values, one under the other: `(3 dim, dim)`.
+    /// Maps to queries, keys and values, one under the other: `(3 dim, dim)`, or fewer rows where heads were taken out.
     pub in_proj_weight: Tensor<T>,
-    /// `(3 dim)`.
+    /// One value per row of `in_proj_weight`.
     pub in_proj_bias: Tensor<T>,
     /// The map of the joined heads.
     pub out_proj: Linear<T>,
     /// Number of heads.
     pub heads: usize,
+    /// `(heads)`: a factor for each head's result (Michel et al. 2019).
+    pub head_gates: Option<Tensor<T>>,
 }
 
 impl<T: Real> MultiheadAttention<T> {
@@ -34,14 +37,49 @@ impl<T: Real> MultiheadAttention<T> {
             in_proj_bias: init::constant(0.0, &[3 * dim])?,
             out_proj: Linear { bias: Some(init::constant(0.0, &[dim])?), ..out },
             heads,
+            head_gates: None,
+        })
+    }
+
+    /// The layer with some of its heads, rising, which are all that it then computes. Taking out heads whose gate is 0
+    /// changes no output.
+    pub fn select_heads(&self, heads: &[u32]) -> Result<Self> {
+        let taken =
+            |parameter: &Tensor<T>, axis, groups| take_heads(parameter, axis, groups, self.heads, heads);
+        Ok(Self {
+            in_proj_weight: taken(&self.in_proj_weight, 0, 3)?,
+            in_proj_bias: taken(&self.in_proj_bias, 0, 3)?,
+            out_proj: Linear {
+                weight: taken(&self.out_proj.weight, 1, 1)?,
+                bias: self.out_proj.bias.clone(),
+            },
+            heads: heads.len(),
+            head_gates: self.head_gates.as_ref().map(|gates| taken(gates, 0, 1)).transpose()?,
         })
     }
 
     /// `x (N, dim) -> (N, dim)`; a node without neighbours gives the bias of the last map.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
         graph.require_square("MultiheadAttention")?;
-        let [query, key, value] = [0, 1, 2].map(|part| self.project(part, x));
-        self.out_proj.forward(&query?.neighbor_attention(&key?, &value?, graph, self.heads)?)
+        self.forward_between(x, x, graph)
+    }
+
+    /// As [`forward`](Self::forward), with rows of their own for the nodes that attend, `x (num_nodes, dim)`, and for their
+    /// neighbours, `sources (num_sources, dim)`.
+    pub fn forward_between(&self, x: &Tensor<T>, sources: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
+        let [query, key, value] = [(0, x), (1, sources), (2, sources)].map(|(part, x)| self.project(part, x));
+        self.join(&query?.neighbor_attention(&key?, &value?, graph, self.heads)?)
+    }
+
+    /// Each row of `x (rows, dim)` attends over all rows of `sources (key rows, dim)` of the same segment.
+    pub fn forward_within(
+        &self,
+        x: &Tensor<T>,
+        sources: &Tensor<T>,
+        segments: &Segments,
+    ) -> Result<Tensor<T>> {
+        let [query, key, value] = [(0, x), (1, sources), (2, sources)].map(|(part, x)| self.project(part, x));
+        self.join(&query?.segment_attention(&key?, &value?, segments, self.heads)?)
     }
 
     /// Every row of `query (B, L, dim)` attends over all rows of `key` and `value (B, S, dim)` of the same batch:
@@ -66,17 +104,27 @@ impl<T: Real> MultiheadAttention<T> {
             )));
         }
         let heads = |part: usize, x: &Tensor<T>| self.project(part, x)?.split_heads(self.heads);
-        let scale = T::of(((dim / self.heads) as f64).sqrt().recip());
+        let scale = T::of(((self.inner() / self.heads) as f64).sqrt().recip());
         let scores = heads(0, query)?.affine(scale, T::ZERO)?.matmul(&heads(1, key)?.swap_axes(1, 2)?)?;
         let weights = scores.softmax(-1)?;
         let joined = weights.matmul(&heads(2, value)?)?.join_heads(self.heads)?;
-        Ok((self.out_proj.forward(&joined)?, weights))
+        Ok((self.join(&joined)?, weights))
+    }
+
+    /// The width of all heads together.
+    fn inner(&self) -> usize {
+        self.in_proj_weight.dims()[0] / 3
+    }
+
+    /// The last map, over the heads side by side.
+    fn join(&self, heads: &Tensor<T>) -> Result<Tensor<T>> {
+        let weight = gated_map(&self.out_proj.weight, self.head_gates.as_ref(), self.heads)?;
+        heads.linear(&weight, self.out_proj.bias.as_ref())
     }
 
     /// The queries (part 0), keys (1) or values (2) of the rows of `x`.
     fn project(&self, part: usize, x: &Tensor<T>) -> Result<Tensor<T>> {
-        let dim = self.in_proj_weight.shape().columns();
-        let range = part * dim..(part + 1) * dim;
+        let range = part * self.inner()..(part + 1) * self.inner();
         x.linear(&self.in_proj_weight.slice(0, range.clone())?, Some(&self.in_proj_bias.slice(0, range)?))
     }
 }
@@ -86,6 +134,9 @@ impl<T: Real> Module<T> for MultiheadAttention<T> {
         visit("in_proj_weight", &self.in_proj_weight);
         visit("in_proj_bias", &self.in_proj_bias);
         visit_inside("out_proj", &self.out_proj, visit);
+        if let Some(gates) = &self.head_gates {
+            visit("head_gates", gates);
+        }
     }
 }
 
@@ -102,6 +153,36 @@ mod tests {
         let inputs = [random(&[3, 4], 0), layer.in_proj_weight.clone(), layer.in_proj_bias.clone()];
         gradcheck(&inputs, |x| layer.forward(&x[0], &graph)).unwrap();
         assert!(MultiheadAttention::<f64>::new(4, 3, 1).is_err());
+    }
+
+    #[test]
+    fn taking_out_heads_of_gate_zero_changes_nothing() {
+        let graph = Graph::from_edges(&[0, 0, 1, 2], &[1, 2, 1, 0], 3, 3, None).unwrap();
+        let gates = Tensor::parameter(vec![0.5, 0.0, -2.0], &[3]).unwrap();
+        let layer =
+            MultiheadAttention { head_gates: Some(gates), ..MultiheadAttention::new(6, 3, 1).unwrap() };
+        let pruned = layer.select_heads(&[0, 2]).unwrap();
+        assert_eq!(
+            pruned.named_parameters().iter().map(|(_, p)| p.count()).collect::<Vec<_>>(),
+            [72, 12, 24, 6, 2]
+        );
+        let x = random(&[3, 6], 0);
+        let batch = x.reshape(&[1, 3, 6]).unwrap();
+        let segments = Segments::new(vec![0, 1, 3], vec![0, 1, 3]).unwrap();
+        let both = |layer: &MultiheadAttention<f64>| {
+            let within = layer.forward_within(&x, &x, &segments).unwrap().to_vec();
+            [layer.forward(&x, &graph).unwrap().to_vec(), within].concat()
+        };
+        assert!(both(&layer).iter().zip(both(&pruned)).all(|(a, b)| (a - b).abs() < 1e-14));
+        let dense =
+            |layer: &MultiheadAttention<f64>| layer.attend(&batch, &batch, &batch).unwrap().0.to_vec();
+        assert!(dense(&layer).iter().zip(dense(&pruned)).all(|(a, b)| (a - b).abs() < 1e-14));
+        let weights = [
+            pruned.in_proj_weight.clone(),
+            pruned.out_proj.weight.clone(),
+            pruned.head_gates.clone().unwrap(),
+        ];
+        gradcheck(&weights, |_| pruned.forward(&x, &graph)).unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::HeadGates;
 use crate::autograd::{Reduce, Tensor, segment_reduce};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, LoopedEdges};
@@ -78,14 +79,17 @@ pub(super) fn sources_and_targets<T: Real>(
     Ok((rows.clone(), targets))
 }
 
-/// Heads side by side, or their mean, plus the bias.
+/// Heads side by side, or their mean, times their gates, plus the bias.
 pub(super) fn join_heads<T: Real>(
     out: Tensor<T>,
     heads: usize,
     concat: bool,
+    gates: Option<&HeadGates<T>>,
     bias: Option<&Tensor<T>>,
 ) -> Result<Tensor<T>> {
-    let out = if concat || heads == 1 {
+    let out = if let Some(gates) = gates {
+        gates.join(&out, concat)?
+    } else if concat || heads == 1 {
         out
     } else {
         let (rows, columns) = (out.dims()[0], out.dims()[1] / heads);

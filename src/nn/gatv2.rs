@@ -7,8 +7,9 @@
 #![forbid(unsafe_code)]
 
 use super::attention_edges::{AttentionEdges, join_heads, sources_and_targets};
+use super::head_gates::take_heads;
 use super::init::{self, Init};
-use super::{Linear, Module, visit_inside};
+use super::{HeadGates, Linear, Module, visit_inside};
 use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::graph::Graph;
@@ -33,6 +34,8 @@ pub struct GatV2Layer<T: Real> {
     pub slope: f64,
     /// Whether self loops are replaced by one per node.
     pub add_self_loops: bool,
+    /// A factor for each head's result (Michel et al. 2019).
+    pub head_gates: Option<HeadGates<T>>,
 }
 
 impl<T: Real> GatV2Layer<T> {
@@ -56,6 +59,27 @@ impl<T: Real> GatV2Layer<T> {
             concat_heads: true,
             slope: 0.2,
             add_self_loops: true,
+            head_gates: None,
+        })
+    }
+
+    /// The layer with some of the heads that it has, by their places, rising: all that it then computes. The result keeps
+    /// its width, and is what gates of 0 for the others would give.
+    pub fn select_heads(&self, heads: &[u32]) -> Result<Self> {
+        let taken = |parameter: &Tensor<T>, axis| take_heads(parameter, axis, 1, self.heads(), heads);
+        let map = |map: &Linear<T>| -> Result<Linear<T>> {
+            let bias = map.bias.as_ref().map(|bias| taken(bias, 0)).transpose()?;
+            Ok(Linear { weight: taken(&map.weight, 0)?, bias })
+        };
+        let all = HeadGates::new(self.heads())?;
+        let gates = self.head_gates.as_ref().unwrap_or(&all);
+        Ok(Self {
+            lin_l: map(&self.lin_l)?,
+            lin_r: map(&self.lin_r)?,
+            att: taken(&self.att, 1)?,
+            lin_edge: self.lin_edge.as_ref().map(map).transpose()?,
+            head_gates: Some(gates.select(heads)?),
+            ..self.clone()
         })
     }
 
@@ -72,7 +96,8 @@ impl<T: Real> GatV2Layer<T> {
         }
         let Prepared { edges, left, right, edge } = self.prepare(x, graph, edge_attr)?;
         let (terms, bias) = ([&left, &right], self.bias.as_ref());
-        let inside = bias.filter(|_| self.concat_heads);
+        let plain = self.concat_heads && self.head_gates.is_none();
+        let inside = bias.filter(|_| plain);
         let out = left.dynamic_attention(
             terms,
             edge.as_ref(),
@@ -81,7 +106,7 @@ impl<T: Real> GatV2Layer<T> {
             T::of(self.slope),
             inside,
         )?;
-        if self.concat_heads { Ok(out) } else { join_heads(out, self.heads(), false, bias) }
+        if plain { Ok(out) } else { self.join(out) }
     }
 
     /// As [`GatLayer::forward_with_attention`](super::GatLayer::forward_with_attention).
@@ -101,8 +126,12 @@ impl<T: Real> GatV2Layer<T> {
             None => alpha.clone(),
         };
         let out = left.aggregate_heads(&edges.graph, &kept)?;
-        let out = join_heads(out, self.heads(), self.concat_heads, self.bias.as_ref())?;
-        Ok((out, edges.graph, alpha))
+        Ok((self.join(out)?, edges.graph, alpha))
+    }
+
+    /// From all heads' results, without the bias.
+    fn join(&self, out: Tensor<T>) -> Result<Tensor<T>> {
+        join_heads(out, self.heads(), self.concat_heads, self.head_gates.as_ref(), self.bias.as_ref())
     }
 
     fn heads(&self) -> usize {
@@ -141,6 +170,9 @@ impl<T: Real> Module<T> for GatV2Layer<T> {
         if let Some(map) = &self.lin_edge {
             visit_inside("lin_edge", map, visit);
         }
+        if let Some(gates) = &self.head_gates {
+            visit("head_gates", &gates.values);
+        }
     }
 }
 
@@ -176,11 +208,45 @@ mod tests {
                         concat_heads,
                         slope: 0.2,
                         add_self_loops: true,
+                        head_gates: None,
                     };
                     layer.forward(&x[0], &graph, x.get(8), dropout)
                 })
                 .unwrap();
             }
+        }
+    }
+
+    #[test]
+    fn taking_out_heads_of_gate_zero_changes_nothing() {
+        let graph = Graph::from_edges(&[0, 1, 1, 3, 3], &[1, 0, 2, 3, 0], 4, 4, None).unwrap();
+        let (x, features) = (random(&[4, 5], 0), random(&[5, 2], 1));
+        for concat_heads in [true, false] {
+            let plain = GatV2Layer { concat_heads, ..GatV2Layer::<f64>::new(5, 3, 4, Some(2), 1).unwrap() };
+            let bias = Some(random(&[if concat_heads { 12 } else { 3 }], 2));
+            let layer = GatV2Layer { head_gates: Some(HeadGates::new(4).unwrap()), bias, ..plain };
+            let run = |layer: &GatV2Layer<f64>, dropout| {
+                layer.forward(&x, &graph, Some(&features), dropout).unwrap().to_vec()
+            };
+            let open = run(&layer, None);
+            let ungated = GatV2Layer { head_gates: None, ..layer.clone() };
+            assert!(open.iter().zip(run(&ungated, None)).all(|(a, b)| (a - b).abs() < 1e-14));
+            layer
+                .head_gates
+                .as_ref()
+                .unwrap()
+                .values
+                .update(|gates| gates.copy_from_slice(&[0.0, 2.0, 0.0, -1.0]))
+                .unwrap();
+            let fewer = layer.select_heads(&[1, 2, 3]).unwrap();
+            let pruned = fewer.select_heads(&[0, 2]).unwrap();
+            let gates = pruned.head_gates.as_ref().unwrap();
+            assert_eq!((&gates.kept[..], gates.total, pruned.heads()), (&[1, 3][..], 4, 2));
+            for dropout in [None, Some((1e-9, 3))] {
+                let (all, some) = (run(&layer, dropout), run(&pruned, dropout));
+                assert!(all.len() == some.len() && all.iter().zip(&some).all(|(a, b)| (a - b).abs() < 1e-8));
+            }
+            gradcheck(&pruned.parameters(), |_| pruned.forward(&x, &graph, Some(&features), None)).unwrap();
         }
     }
 }

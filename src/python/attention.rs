@@ -3,16 +3,25 @@
 use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::nn::{GatLayer, GatV2Layer};
+use crate::nn::{GatLayer, GatV2Layer, HeadGates, take_heads as taken};
 use crate::python::call::detached;
+use crate::python::error::Raise;
 use crate::python::graph::{PyGraph, edge_index};
 use crate::python::nn::{Handle, linear_of, wrong_count};
 use crate::python::tensor::{PyTensor, input_of, tensor_of};
 use numpy::PyArray2;
 use pyo3::prelude::*;
 
-/// What both layers are set to: joined heads, slope, self loops, and the rate and seed of dropout.
-type Settings = (bool, f64, bool, Option<(f64, u64)>);
+/// What both layers are set to: joined heads, slope, self loops, the rate and seed of dropout, and gates.
+type Settings<'py> = (bool, f64, bool, Option<(f64, u64)>, Option<Gates<'py>>);
+
+/// The gates of the heads that are there, which heads these are, and how many there were at first.
+type Gates<'py> = (Handle<'py>, Vec<u32>, usize);
+
+fn gates_of(gates: Option<Gates<'_>>) -> PyResult<Option<HeadGates<f32>>> {
+    let Some((values, kept, total)) = gates else { return Ok(None) };
+    Ok(Some(HeadGates::from_parts(values.0.clone(), kept, total).map_err(Raise)?))
+}
 
 /// The result and, if it was asked for, the edges that were attended over and their weights.
 type Attended<'py> = (PyTensor, Option<(Bound<'py, PyArray2<i64>>, PyTensor)>);
@@ -40,10 +49,10 @@ fn gat<'py>(
     parameters: Vec<Handle<'py>>,
     bias: Option<Handle<'py>>,
     edge_attr: Option<&Bound<'py, PyAny>>,
-    settings: Settings,
+    settings: Settings<'py>,
     attention: bool,
 ) -> PyResult<Attended<'py>> {
-    let (concat_heads, slope, add_self_loops, dropout) = settings;
+    let (concat_heads, slope, add_self_loops, dropout, gates) = settings;
     let (py, x) = (x.py(), input_of("x", x)?);
     let features = edge_attr.map(|edge_attr| tensor_of("edge_attr", edge_attr, true)).transpose()?;
     if !matches!(parameters.len(), 3 | 5) {
@@ -59,6 +68,7 @@ fn gat<'py>(
         concat_heads,
         slope,
         add_self_loops,
+        head_gates: gates_of(gates)?,
     };
     let (graph, features) = (&graph.0, features.as_ref());
     attend(
@@ -78,10 +88,10 @@ fn gatv2<'py>(
     parameters: Vec<Handle<'py>>,
     bias: Option<Handle<'py>>,
     edge_attr: Option<&Bound<'py, PyAny>>,
-    settings: Settings,
+    settings: Settings<'py>,
     attention: bool,
 ) -> PyResult<Attended<'py>> {
-    let (concat_heads, slope, add_self_loops, dropout) = settings;
+    let (concat_heads, slope, add_self_loops, dropout, gates) = settings;
     let (py, x) = (x.py(), input_of("x", x)?);
     let features = edge_attr.map(|edge_attr| tensor_of("edge_attr", edge_attr, true)).transpose()?;
     if !matches!(parameters.len(), 5 | 6) {
@@ -96,6 +106,7 @@ fn gatv2<'py>(
         concat_heads,
         slope,
         add_self_loops,
+        head_gates: gates_of(gates)?,
     };
     let (graph, features) = (&graph.0, features.as_ref());
     attend(
@@ -106,8 +117,21 @@ fn gatv2<'py>(
     )
 }
 
+/// The parameter of a layer with fewer heads.
+#[pyfunction]
+fn take_heads(
+    parameter: &PyTensor,
+    axis: usize,
+    groups: usize,
+    total: usize,
+    heads: Vec<u32>,
+) -> PyResult<PyTensor> {
+    Ok(PyTensor(taken(&parameter.0, axis, groups, total, &heads).map_err(Raise)?))
+}
+
 /// Registers the functions.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(take_heads, module)?)?;
     module.add_function(wrap_pyfunction!(gat, module)?)?;
     module.add_function(wrap_pyfunction!(gatv2, module)?)
 }

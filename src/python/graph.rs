@@ -539,6 +539,47 @@ impl PyGraph {
         in_python(slf.py(), "laplacian_eigenvalues")?.call1((slf, k, normalized))
     }
 
+    /// Positional encodings of the nodes, `(N, k)` float32: the eigenvectors of the `k` lowest eigenvalues of the normalized
+    /// Laplacian after the first (Dwivedi & Bresson 2021).
+    ///
+    /// Connected parts are solved apart, so that the encodings of a graph do not depend on what it is batched with; columns
+    /// that a small part lacks are 0. Vectors have norm 1 in each part and a sign by convention (the entry of the largest
+    /// size is positive). Where eigenvalues coincide, as in symmetric graphs, the vectors are any basis of their space.
+    /// Weights must not be negative (`ConfigError`).
+    ///
+    /// >>> import ruvector_gnn as rg
+    /// >>> rg.Graph.from_adjacency([[1], [0], []]).laplacian_positional_encoding(2).round(3)
+    /// array([[ 0.707,  0.   ],
+    ///        [-0.707,  0.   ],
+    ///        [ 0.   ,  0.   ]], dtype=float32)
+    fn laplacian_positional_encoding<'py>(slf: &Bound<'py, Self>, k: i64) -> PyResult<Bound<'py, PyAny>> {
+        in_python(slf.py(), "laplacian_positional_encoding")?.call1((slf, k))
+    }
+
+    /// The nodes in `k` parts of about equal size with few edges between them (METIS, Karypis & Kumar 1998).
+    ///
+    /// Edges count in both directions, by their weights where there are any; self loops do not count. The same seed gives
+    /// the same parts. With `k` near the number of nodes, some may be empty. Needs the package `pymetis`, which `pip install "ruvector_gnn[partition]"` brings (`ImportError`
+    /// without it). Raises `ConfigError` for `k` outside `1..=N`, another method, or negative weights.
+    ///
+    /// Returns:
+    ///     A `Partition`: `assignment`, `sizes`, `edge_cut`, and per part its nodes, halo and block.
+    ///
+    /// >>> import ruvector_gnn as rg
+    /// >>> ring = rg.Graph.from_adjacency([[1, 5], [0, 2], [1, 3], [2, 4], [3, 5], [4, 0]])
+    /// >>> halves = ring.partition(2)
+    /// >>> halves.sizes.tolist(), halves.edge_cut
+    /// ([3, 3], 4)
+    #[pyo3(signature = (k, method = "metis", seed = 0))]
+    fn partition<'py>(
+        slf: &Bound<'py, Self>,
+        k: i64,
+        method: &str,
+        seed: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("ruvector_gnn.partition")?.getattr("partition")?.call1((slf, k, method, seed))
+    }
+
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let (graph, name) = (&slf.get().0, slf.get_type().name()?);
         let sources = match graph.num_sources() {

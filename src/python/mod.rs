@@ -15,6 +15,7 @@ mod losses;
 mod nn;
 mod ops;
 mod optim;
+mod research;
 mod search;
 mod subscript;
 mod tensor;
@@ -55,6 +56,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     nn::register(module)?;
     losses::register(module)?;
     optim::register(module)?;
+    research::register(module)?;
     search::register(module)?;
     attention::register(module)?;
     training::register(module)?;

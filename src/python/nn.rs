@@ -177,10 +177,18 @@ fn lstm(
     Ok((PyTensor(run.states), PyTensor(run.h), PyTensor(run.c)))
 }
 
-fn attention_of(parameters: [Handle<'_>; 4], heads: usize) -> MultiheadAttention<f32> {
-    let [in_proj_weight, in_proj_bias, weight, bias] = parameters.each_ref().map(|handle| handle.0.clone());
-    let out_proj = Linear { weight, bias: Some(bias) };
-    MultiheadAttention { in_proj_weight, in_proj_bias, out_proj, heads }
+/// From the parameters in the order of `named_parameters`, the gates last where there are any.
+pub(super) fn attention_of(parameters: &[Handle<'_>], heads: usize) -> PyResult<MultiheadAttention<f32>> {
+    let [in_proj_weight, in_proj_bias, weight, bias, gates @ ..] = parameters else {
+        return Err(wrong_count(parameters, 4));
+    };
+    Ok(MultiheadAttention {
+        in_proj_weight: in_proj_weight.0.clone(),
+        in_proj_bias: in_proj_bias.0.clone(),
+        out_proj: linear_of(weight, Some(bias)),
+        heads,
+        head_gates: gates.first().map(|gates| gates.0.clone()),
+    })
 }
 
 /// As `sage` over a block, with the features of all nodes: an array is read where it is needed, in place if it holds
@@ -214,10 +222,10 @@ fn multihead_attention(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     graph: &PyGraph,
-    parameters: [Handle<'_>; 4],
+    parameters: Vec<Handle<'_>>,
     heads: usize,
 ) -> PyResult<PyTensor> {
-    let (x, layer) = (input_of("x", x)?, attention_of(parameters, heads));
+    let (x, layer) = (input_of("x", x)?, attention_of(&parameters, heads)?);
     detached(py, || layer.forward(&x, &graph.0)).map(PyTensor)
 }
 
@@ -228,12 +236,12 @@ fn dense_attention(
     query: &Bound<'_, PyAny>,
     key: &Bound<'_, PyAny>,
     value: &Bound<'_, PyAny>,
-    parameters: [Handle<'_>; 4],
+    parameters: Vec<Handle<'_>>,
     heads: usize,
 ) -> PyResult<(PyTensor, PyTensor)> {
     let query = input_of("query", query)?;
     let (key, value) = (input_of("key", key)?, input_of("value", value)?);
-    let layer = attention_of(parameters, heads);
+    let layer = attention_of(&parameters, heads)?;
     let (out, weights) = detached(py, || layer.attend(&query, &key, &value))?;
     Ok((PyTensor(out), PyTensor(weights)))
 }
@@ -251,7 +259,7 @@ fn attention_pool(
 }
 
 /// Maps from weight and bias in turn.
-fn maps<const N: usize>(parameters: &[Handle<'_>]) -> PyResult<[Linear<f32>; N]> {
+pub(super) fn maps<const N: usize>(parameters: &[Handle<'_>]) -> PyResult<[Linear<f32>; N]> {
     if parameters.len() != 2 * N {
         return Err(wrong_count(parameters, 2 * N));
     }
@@ -274,25 +282,26 @@ fn gru(
     detached(py, || cell.forward(&x, &h)).map(PyTensor)
 }
 
-/// Parameters in the order of `named_parameters`.
+/// Parameters in the order of `named_parameters`, without the gates.
 #[pyfunction]
-#[pyo3(signature = (x, graph, parameters, heads, eps, dropout))]
+#[pyo3(signature = (x, graph, parameters, heads, eps, dropout, gates = None))]
 fn ruvector(
-    py: Python<'_>,
     x: &Bound<'_, PyAny>,
     graph: &PyGraph,
     parameters: Vec<Handle<'_>>,
     heads: usize,
     eps: f64,
     dropout: Option<(f64, u64)>,
+    gates: Option<Handle<'_>>,
 ) -> PyResult<PyTensor> {
-    let x = input_of("x", x)?;
+    let (py, x) = (x.py(), input_of("x", x)?);
+    let head_gates = gates.map(|gates| gates.0.clone());
     let [w_msg, w_agg, q, k, v, out, w_z, u_z, w_r, u_r, w_h, u_h, last] = maps(&parameters)?;
     let Some(norm_bias) = last.bias else { unreachable!("maps gives biases") };
     let layer = RuvectorLayer {
         w_msg,
         w_agg,
-        attention: NeighborAttention { q, k, v, out, heads },
+        attention: NeighborAttention { q, k, v, out, heads, head_gates },
         w_update: gru_of([w_z, u_z, w_r, u_r, w_h, u_h]),
         norm: LayerNorm { weight: last.weight, bias: norm_bias, eps },
     };

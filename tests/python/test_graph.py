@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 
 import networkx
 import numpy as np
@@ -340,3 +341,51 @@ def test_derived_graphs_match_the_dense_formulas(graph: rg.Graph) -> None:
     roots = 1 / np.sqrt(np.maximum(dense.sum(1), 1e-30))
     plain = graph.gcn_normalize(add_self_loops=False).to_scipy().toarray()
     np.testing.assert_allclose(plain, roots[:, None] * dense * roots * (dense.sum(1) > 0), rtol=1e-5)
+
+
+def test_parts_are_even_few_edges_are_cut_and_blocks_suffice() -> None:
+    rng = np.random.default_rng(0)
+    # Four clusters, and one edge in ten between any two nodes.
+    near = rng.integers(0, 100, (2, 4000)) + 100 * rng.integers(0, 4, 4000)
+    index = np.concatenate([near, rng.integers(0, 400, (2, 400))], axis=1)
+    x, layer = rng.normal(size=(400, 5)), rg.nn.SAGELayer(5, 3, seed=0)
+    for weights in (None, rng.uniform(0.5, 2, index.shape[1])):
+        graph = rg.Graph.from_edge_index(index, 400, weights)
+        parts = graph.partition(4)
+        assert parts.sizes.sum() == 400
+        assert parts.sizes.max() <= 110
+        assert parts.edge_cut == (parts.assignment[index[0]] != parts.assignment[index[1]]).sum() < 500
+        np.testing.assert_array_equal(graph.partition(4).assignment, parts.assignment)
+        whole = layer(x, graph).numpy()
+        for part in range(4):
+            block, own = parts.block(part), parts.nodes(part)
+            np.testing.assert_array_equal(block.target_nodes, own)
+            np.testing.assert_array_equal(np.sort(block.source_nodes), np.union1d(own, parts.halo(part)))
+            np.testing.assert_allclose(layer(x[block.source_nodes], block), whole[own], atol=1e-5)
+            assert not np.isin(parts.halo(part, 2), own).any()
+    # A heavy edge is not cut.
+    path = rg.Graph.from_edge_index([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]], 6, [1, 1, 100, 1, 1])
+    halves = path.partition(2).assignment
+    assert halves[2] == halves[3]
+
+
+def test_parts_of_small_graphs_and_wrong_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = rg.Graph.from_adjacency([[1], [0], []])
+    assert graph.partition(1).sizes.tolist() == [3]
+    assert sorted(graph.partition(3).assignment.tolist()) == [0, 1, 2]
+    assert rg.Graph.from_adjacency([[]] * 6).partition(2).sizes.sum() == 6
+    assert rg.Graph.from_adjacency([]).partition(1).sizes.tolist() == [0]
+    for k in (0, 4):
+        with pytest.raises(rg.ConfigError, match="k must"):
+            graph.partition(k)
+    with pytest.raises(rg.ConfigError, match="method"):
+        graph.partition(2, "spectral")  # type: ignore[arg-type] # the wrong value is the test
+    with pytest.raises(rg.ConfigError, match="part must"):
+        graph.partition(2).nodes(2)
+    with pytest.raises(rg.ConfigError, match="negative"):
+        rg.Graph.from_edge_index([[0, 1], [1, 2]], 3, [1.0, -1.0]).partition(2)
+    with pytest.raises(rg.ShapeError, match="partition"):
+        rg.Graph.from_csr([0, 1], [1], num_sources=2).partition(2)
+    monkeypatch.setitem(sys.modules, "pymetis", None)
+    with pytest.raises(ImportError, match="pip install"):
+        graph.partition(2)

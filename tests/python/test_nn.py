@@ -175,11 +175,7 @@ def test_every_layer(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_bits_do_not_depend_on_the_number_of_threads(name: str) -> None:
-    def seeded(seed: int) -> nn.Module:
-        rg.manual_seed(9)
-        return LAYERS[name][1](seed)
-
-    assert_same_bits_on_any_threads(seeded)
+    assert_same_bits_on_any_threads(LAYERS[name][1])
 
 
 def test_seeds() -> None:

@@ -4,6 +4,8 @@ from ruvector_gnn.nn.attention import MultiheadAttention
 from ruvector_gnn.nn.autoencoder import GraphAutoencoder, InnerProductDecoder
 from ruvector_gnn.nn.container import ModuleList, Sequential
 from ruvector_gnn.nn.dense import Activation, Dropout, LayerNorm, Linear, ReLU
+from ruvector_gnn.nn.egnn import EGNNLayer
+from ruvector_gnn.nn.experts import MixtureOfExpertsLayer, load_balance_loss
 from ruvector_gnn.nn.gat import GATLayer, GATv2Layer
 from ruvector_gnn.nn.gcn import GCNLayer
 from ruvector_gnn.nn.gin import GINLayer
@@ -12,11 +14,21 @@ from ruvector_gnn.nn.graphsage import GraphSAGE
 from ruvector_gnn.nn.infomax import DeepGraphInfomax
 from ruvector_gnn.nn.message_passing import MessagePassing
 from ruvector_gnn.nn.module import Module, Parameter, evaluation
+from ruvector_gnn.nn.ode import NeuralODELayer
+from ruvector_gnn.nn.poincare import (
+    PoincareLayer,
+    mobius_add,
+    poincare_distance,
+    poincare_exp,
+    poincare_log,
+    poincare_midpoint,
+)
 from ruvector_gnn.nn.readout import AttentionPool, global_max_pool, global_mean_pool, global_sum_pool
 from ruvector_gnn.nn.recurrent import LSTM, GRUCell
 from ruvector_gnn.nn.ruvector import RuvectorLayer
 from ruvector_gnn.nn.sage import SAGELayer
 from ruvector_gnn.nn.stack import GNN
+from ruvector_gnn.nn.transformer import GraphTransformerLayer, SparseAttentionLayer
 
 __all__ = [
     "GNN",
@@ -25,6 +37,7 @@ __all__ = [
     "AttentionPool",
     "DeepGraphInfomax",
     "Dropout",
+    "EGNNLayer",
     "GATLayer",
     "GATv2Layer",
     "GCNLayer",
@@ -33,20 +46,31 @@ __all__ = [
     "GraphAutoencoder",
     "GraphConv",
     "GraphSAGE",
+    "GraphTransformerLayer",
     "InnerProductDecoder",
     "LayerNorm",
     "Linear",
     "MessagePassing",
+    "MixtureOfExpertsLayer",
     "Module",
     "ModuleList",
     "MultiheadAttention",
+    "NeuralODELayer",
     "Parameter",
+    "PoincareLayer",
     "ReLU",
     "RuvectorLayer",
     "SAGELayer",
     "Sequential",
+    "SparseAttentionLayer",
     "evaluation",
     "global_max_pool",
     "global_mean_pool",
     "global_sum_pool",
+    "load_balance_loss",
+    "mobius_add",
+    "poincare_distance",
+    "poincare_exp",
+    "poincare_log",
+    "poincare_midpoint",
 ]

@@ -1,4 +1,4 @@
-"""Attention over neighbours, or over whole sequences."""
+"""Attention over neighbours, over whole sequences, or within segments."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ruvector_gnn import _core
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.dense import Linear
+from ruvector_gnn.nn.head_gates import HeadGated, Part
 from ruvector_gnn.nn.init import draw_seed, drawn, filled, require_positive
-from ruvector_gnn.nn.module import Module
 
 if TYPE_CHECKING:
     from ruvector_gnn.nn.init import Input
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["MultiheadAttention"]
 
 
-class MultiheadAttention(Module):
+class MultiheadAttention(HeadGated):
     """Multi-head attention (Vaswani et al. 2017), with the parameters of `torch.nn.MultiheadAttention`.
 
     Per head `softmax(Q K^T / sqrt(dim / heads)) V` of the mapped inputs, then a last map. `heads` must divide
@@ -33,7 +33,7 @@ class MultiheadAttention(Module):
 
     With `need_weights=True` the last two also give the weights per head, `(B, heads, L, S)`, or
     `(heads, L, S)` without a batch, as a NumPy array: tensors have at most 3 dimensions, so no gradient flows
-    through them.
+    through them. `head_gates=True` gives each head a learned factor; see `prune_heads`.
 
     >>> import ruvector_gnn as rg
     >>> layer = MultiheadAttention(4, 2, seed=0)
@@ -45,18 +45,28 @@ class MultiheadAttention(Module):
     ((3, 4), (2, 3, 3))
     """
 
-    def __init__(self, dim: int, heads: int, *, seed: int | None = None) -> None:
+    def __init__(self, dim: int, heads: int, *, head_gates: bool = False, seed: int | None = None) -> None:
         """See the class."""
         super().__init__()
         require_positive(dim=dim, heads=heads)
         if dim % heads:
             raise ConfigError(f"heads must divide dim {dim}, got {heads}")
         seed = draw_seed(seed)
-        self.heads = heads
         self.in_proj_weight = drawn("glorot_uniform", (3 * dim, dim), dim, 3 * dim, seed)
         self.in_proj_bias = filled(0.0, 3 * dim)
         self.out_proj = Linear(dim, dim, seed=seed + 1)
         self.out_proj.bias = filled(0.0, dim)
+        self._begin_heads(heads, head_gates)
+
+    def _parts(self) -> list[Part]:
+        return [(self, "in_proj_weight", 0, 3), (self, "in_proj_bias", 0, 3), (self.out_proj, "weight", 1, 1)]
+
+    def _for_core(self) -> tuple[list[Tensor], int]:
+        """Parameters and heads, as the core takes them."""
+        bias = self.out_proj.bias
+        assert bias is not None
+        gates = [] if self.head_gates is None else [self.head_gates]
+        return [self.in_proj_weight, self.in_proj_bias, self.out_proj.weight, bias, *gates], self.num_heads
 
     def forward(
         self,
@@ -68,31 +78,29 @@ class MultiheadAttention(Module):
         need_weights: bool = False,
     ) -> Tensor | tuple[Tensor, NDArray[np.float32]]:
         """Attend; see the class."""
-        bias = self.out_proj.bias
-        assert bias is not None
-        parameters = [self.in_proj_weight, self.in_proj_bias, self.out_proj.weight, bias]
+        parameters, heads = self._for_core()
         if isinstance(key, Graph):
             key, graph = None, key
         if graph is not None:
             if key is not None or value is not None or need_weights:
                 raise ConfigError("over a graph, neither key, value nor need_weights can be given")
-            return _core.multihead_attention(query, graph, parameters, self.heads)
+            return _core.multihead_attention(query, graph, parameters, heads)
         q = _sequences(query)
         k = q if key is None else _sequences(key)
         v = k if value is None else _sequences(value)
         single = q.ndim == 2
         if single:
             q, k, v = (x.reshape(1, *x.shape) for x in (q, k, v))
-        y, weights = _core.dense_attention(q, k, v, parameters, self.heads)
+        y, weights = _core.dense_attention(q, k, v, parameters, heads)
         y = y.reshape(*y.shape[1:]) if single else y
         if not need_weights:
             return y
         per_head = weights.numpy()
-        return y, per_head if single else per_head.reshape(-1, self.heads, *per_head.shape[1:])
+        return y, per_head if single else per_head.reshape(-1, heads, *per_head.shape[1:])
 
     def extra_repr(self) -> str:
         """Describe the settings."""
-        return f"{self.out_proj.weight.shape[0]}, heads={self.heads}"
+        return f"{self.out_proj.weight.shape[0]}, heads={self.num_heads}"
 
 
 def _sequences(x: Input) -> Tensor:

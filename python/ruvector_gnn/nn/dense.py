@@ -116,7 +116,7 @@ class Dropout(Module):
 
 
 class Activation(Module):
-    """A function of one value by name: relu, leaky_relu, elu, gelu, sigmoid or tanh.
+    """A function of one value by name: relu, leaky_relu, elu, gelu, sigmoid, silu or tanh.
 
     >>> Activation("relu")([-1.0, 2.0]).numpy()
     array([0., 2.], dtype=float32)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from ruvector_gnn import _core
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.nn.dense import Linear
+from ruvector_gnn.nn.head_gates import HeadGated, Part
 from ruvector_gnn.nn.init import draw_seed, drawn, filled, require_positive, require_rate
-from ruvector_gnn.nn.module import Module, Parameter
+from ruvector_gnn.nn.module import Parameter
 
 if TYPE_CHECKING:
     from ruvector_gnn.nn.init import Input
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["GATLayer", "GATv2Layer"]
 
 
-class _EdgeAttention(Module):
+class _EdgeAttention(HeadGated):
     """What both layers share: their settings, and how weights come back."""
 
     def __init__(
@@ -35,20 +36,23 @@ class _EdgeAttention(Module):
         edge_dim: int | None,
         add_self_loops: bool,
         bias: bool,
+        head_gates: bool,
     ) -> None:
         super().__init__()
         require_positive(in_dim=in_dim, out_dim=out_dim, num_heads=num_heads)
         if edge_dim is not None:
             require_positive(edge_dim=edge_dim)
         require_rate(dropout)
-        self.num_heads, self.concat_heads, self.edge_dim = num_heads, concat_heads, edge_dim
+        self._begin_heads(num_heads, head_gates)
+        self.concat_heads, self.edge_dim = concat_heads, edge_dim
         self.leaky_relu_slope, self.dropout, self.add_self_loops = leaky_relu_slope, dropout, add_self_loops
         width = num_heads * out_dim if concat_heads else out_dim
         self.bias: Parameter | None = filled(0.0, width) if bias else None
 
-    def _settings(self) -> tuple[bool, float, bool, tuple[float, int] | None]:
+    def _settings(self) -> Any:
         drop = (self.dropout, _core.next_seed()) if self.training and self.dropout > 0 else None
-        return self.concat_heads, self.leaky_relu_slope, self.add_self_loops, drop
+        gates = None if self.head_gates is None else (self.head_gates, self.kept_heads, self.first_heads)
+        return self.concat_heads, self.leaky_relu_slope, self.add_self_loops, drop, gates
 
     def _attend(self, x: Input, graph: Graph, edge_attr: Input | None, attention: bool) -> Any:
         raise NotImplementedError
@@ -93,6 +97,7 @@ class GATLayer(_EdgeAttention):
     `add_self_loops` drops all self loops and adds one per node, whose features are the mean of its other
     edges'. In training, `dropout` drops attention weights. Weights of the graph's edges are not looked at.
     A layer without `edge_dim` refuses `edge_attr`, and one with it wants it (`ConfigError`).
+    `head_gates=True` gives each head a learned factor; see `prune_heads`.
 
     Keys: `lin.weight (heads * out, in)`, `att_src`, `att_dst (1, heads, out)`, `bias`, and with edge
     features `lin_edge.weight (heads * out, edge_dim)`, `att_edge (1, heads, out)`.
@@ -117,6 +122,7 @@ class GATLayer(_EdgeAttention):
         add_self_loops: bool = True,
         bias: bool = True,
         *,
+        head_gates: bool = False,
         seed: int | None = None,
     ) -> None:
         """See the class."""
@@ -130,6 +136,7 @@ class GATLayer(_EdgeAttention):
             edge_dim,
             add_self_loops,
             bias,
+            head_gates,
         )
         seed = draw_seed(seed)
         self.lin = Linear(in_dim, num_heads * out_dim, bias=False, init="glorot", seed=seed)
@@ -139,6 +146,12 @@ class GATLayer(_EdgeAttention):
         if edge_dim is not None:
             self.lin_edge = Linear(edge_dim, num_heads * out_dim, bias=False, init="glorot", seed=seed + 3)
             self.att_edge = drawn("glorot_uniform", shape, num_heads, out_dim, seed + 4)
+
+    def _parts(self) -> list[Part]:
+        edge: list[Part] = []
+        if self.edge_dim is not None:
+            edge = [(self.lin_edge, "weight", 0, 1), (self, "att_edge", 1, 1)]
+        return [(self.lin, "weight", 0, 1), (self, "att_src", 1, 1), (self, "att_dst", 1, 1), *edge]
 
     def _attend(self, x: Input, graph: Graph, edge_attr: Input | None, attention: bool) -> Any:
         parameters = [self.lin.weight, self.att_src, self.att_dst]
@@ -176,6 +189,7 @@ class GATv2Layer(_EdgeAttention):
         add_self_loops: bool = True,
         bias: bool = True,
         *,
+        head_gates: bool = False,
         seed: int | None = None,
     ) -> None:
         """See the class."""
@@ -189,6 +203,7 @@ class GATv2Layer(_EdgeAttention):
             edge_dim,
             add_self_loops,
             bias,
+            head_gates,
         )
         seed, columns = draw_seed(seed), num_heads * out_dim
         self.att = drawn("glorot_uniform", (1, num_heads, out_dim), num_heads, out_dim, seed)
@@ -198,6 +213,13 @@ class GATv2Layer(_EdgeAttention):
             lin.bias = drawn("fan_in", (columns,), in_dim, columns, seed + 2 + 2 * number)
         if edge_dim is not None:
             self.lin_edge = Linear(edge_dim, columns, bias=False, init="glorot", seed=seed + 5)
+
+    def _parts(self) -> list[Part]:
+        maps = [self.lin_l, self.lin_r]
+        parts: list[Part] = [(map, name, 0, 1) for map in maps for name in ("weight", "bias")]
+        if self.edge_dim is not None:
+            parts.append((self.lin_edge, "weight", 0, 1))
+        return [(self, "att", 1, 1), *parts]
 
     def _attend(self, x: Input, graph: Graph, edge_attr: Input | None, attention: bool) -> Any:
         left, right = self.lin_l.bias, self.lin_r.bias

@@ -59,17 +59,19 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Register parameters and sub-modules; everything else is a plain attribute."""
-        registered = isinstance(value, Parameter | Module)
         if "_parameters" not in self.__dict__:
-            if registered:
+            if isinstance(value, Parameter | Module):
                 raise ConfigError(f"call super().__init__() before assigning {name!r}")
-        else:
-            self._parameters.pop(name, None)
-            self._modules.pop(name, None)
+            return object.__setattr__(self, name, value)
+        # What takes the place of its own kind keeps its place in the order.
         if isinstance(value, Parameter):
             self._parameters[name] = value
-        elif isinstance(value, Module):
+        else:
+            self._parameters.pop(name, None)
+        if isinstance(value, Module):
             self._modules[name] = value
+        else:
+            self._modules.pop(name, None)
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:

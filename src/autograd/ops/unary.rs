@@ -1,4 +1,4 @@
-//! Functions of one value: `neg exp log sqrt abs pow relu leaky_relu elu gelu sigmoid tanh softplus clip`.
+//! Functions of one value: `neg exp log sqrt abs pow relu leaky_relu elu gelu sigmoid silu tanh asinh softplus clip`.
 //!
 //! Each saves the one buffer, input or output, that its slope is cheapest from.
 
@@ -154,9 +154,29 @@ impl<T: Real> Tensor<T> {
         self.by_output("sigmoid", sigmoid, |y| y * (T::ONE - y))
     }
 
+    /// `x sigmoid(x)` (Elfwing et al. 2018), slope `s + x s (1 - s)` with `s = sigmoid(x)`.
+    pub fn silu(&self) -> Result<Self> {
+        let slope = |x: T| {
+            let s = sigmoid(x);
+            s + x * s * (T::ONE - s)
+        };
+        self.by_input("silu", |x| x * sigmoid(x), slope)
+    }
+
     /// The hyperbolic tangent, slope `1 - y^2`.
     pub fn tanh(&self) -> Result<Self> {
         self.by_output("tanh", T::tanh, |y| T::ONE - y * y)
+    }
+
+    /// The inverse hyperbolic sine, slope `1 / sqrt(1 + x^2)`; small values keep their digits.
+    pub fn asinh(&self) -> Result<Self> {
+        let root = |x: T| (T::ONE + x * x).sqrt();
+        let f = move |x: T| {
+            let size = x.abs();
+            let y = (size + size * size / (T::ONE + root(size))).ln_1p();
+            if x < T::ZERO { -y } else { y }
+        };
+        self.by_input("asinh", f, move |x| T::ONE / root(x))
     }
 
     /// `ln(1 + e^x)`, without overflow; slope `sigmoid(x)`.
@@ -199,7 +219,7 @@ mod tests {
 
     #[test]
     fn gradients() {
-        let functions: [Function; 12] = [
+        let functions: [Function; 14] = [
             |x| x.neg(),
             |x| x.affine(2.0, 3.0),
             |x| x.exp(),
@@ -211,6 +231,8 @@ mod tests {
             |x| x.elu(0.7),
             |x| x.gelu(),
             |x| x.sigmoid(),
+            |x| x.silu(),
+            |x| x.asinh(),
             |x| x.tanh()?.clip(-0.5, 0.5),
         ];
         for function in functions {
@@ -227,7 +249,7 @@ mod tests {
     #[test]
     fn extremes_stay_finite_and_nan_is_not_hidden() {
         let x = Tensor::new(vec![-1e4f32, -100.0, 0.0, 100.0, 1e4], &[5]).unwrap();
-        for y in [x.sigmoid(), x.tanh(), x.softplus(), x.gelu(), x.elu(1.0)] {
+        for y in [x.sigmoid(), x.silu(), x.tanh(), x.softplus(), x.gelu(), x.elu(1.0)] {
             assert!(y.unwrap().values().iter().all(|value| value.is_finite()));
         }
         assert_eq!(x.softplus().unwrap().to_vec()[4], 1e4);
@@ -243,6 +265,9 @@ mod tests {
             assert!(got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{got:?} {expected:?}");
         };
         close(x.gelu(), [-0.158_655_253_9, 0.0, 1.954_499_736_1]);
+        close(x.silu(), [-0.268_941_421_4, 0.0, 1.761_594_155_9]);
+        close(x.asinh(), [-0.881_373_587_0, 0.0, 1.443_635_475_2]);
+        assert_eq!(Tensor::scalar(1e-6f32).asinh().unwrap().item().unwrap(), 1e-6);
         close(x.softplus(), [0.313_261_687_5, std::f64::consts::LN_2, 2.126_928_011_0]);
         close(x.elu(1.0), [-0.632_120_558_8, 0.0, 2.0]);
     }

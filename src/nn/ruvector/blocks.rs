@@ -74,9 +74,11 @@ fn product<T: Real>(a: &[T], b: &[T], inner: usize) -> Buffer<T> {
 struct Folded<T: Real> {
     dim: usize,
     heads: usize,
+    /// The width of all heads together: `dim`, unless heads were taken out.
+    inner: usize,
     /// Message to the queries of all heads, scaled.
     queries: Map<T>,
-    /// Weights of all heads, `dim` rows. A bias of keys shifts all scores alike; one of values is in `mix`.
+    /// Weights of all heads, `inner` rows. A bias of keys shifts all scores alike; one of values is in `mix`.
     keys: Buffer<T>,
     values: Buffer<T>,
     /// The heads' values and the mean, side by side, to the unit's input.
@@ -90,28 +92,30 @@ struct Folded<T: Real> {
 }
 
 impl<T: Real> Folded<T> {
-    fn of(layer: &RuvectorLayer<T>) -> Self {
+    fn of(layer: &RuvectorLayer<T>) -> Result<Self> {
         let (attention, unit) = (&layer.attention, &layer.w_update);
-        let (heads, dim) = (attention.heads, layer.w_agg.weight.dims()[0]);
+        let (heads, dim, inner) =
+            (attention.heads, layer.w_agg.weight.dims()[0], attention.q.weight.dims()[0]);
         let [mut queries, keys, values, out] =
-            [&attention.q, &attention.k, &attention.v, &attention.out].map(Map::of);
-        let scale = T::of(((dim / heads) as f64).sqrt().recip());
+            [&attention.q, &attention.k, &attention.v, &attention.gated_out()?].map(Map::of);
+        let scale = T::of(((inner / heads) as f64).sqrt().recip());
         queries.weight.iter_mut().chain(queries.bias.iter_mut()).for_each(|value| *value *= scale);
         let aggregate = Map::of(&layer.w_agg);
         // W_agg O and W_agg, side by side; W_agg (O b_v + b_out) + b_agg.
         let outward = product(&aggregate.weight, &out.weight, dim);
-        let rows = outward.chunks_exact(dim).zip(aggregate.weight.chunks_exact(dim));
+        let rows = outward.chunks_exact(inner).zip(aggregate.weight.chunks_exact(dim));
         let mix: Vec<T> = rows.flat_map(|(of_values, of_mean)| [of_values, of_mean].concat()).collect();
-        let mut mix_bias = product(&outward, &values.bias, dim);
+        let mut mix_bias = product(&outward, &values.bias, inner);
         let from_out = product(&aggregate.weight, &out.bias, dim);
         for ((sum, &a), &b) in mix_bias.iter_mut().zip(&from_out[..]).zip(&aggregate.bias[..]) {
             *sum += a + b;
         }
         let gates_of_state = Map::stack(&[&unit.u_z, &unit.u_r]);
         let candidate_of_state = Map::of(&unit.u_h);
-        Self {
+        Ok(Self {
             dim,
             heads,
+            inner,
             queries,
             keys: keys.weight,
             values: values.weight,
@@ -121,28 +125,28 @@ impl<T: Real> Folded<T> {
             candidate: Map::of(&unit.w_h).with_bias_of(&candidate_of_state),
             candidate_of_state,
             norm: (layer.norm.weight.to_vec(), layer.norm.bias.to_vec(), T::of(layer.norm.eps)),
-        }
+        })
     }
 
     /// `K_h^T q` of the heads side by side, for rows of queries.
     fn asked(&self, queries: &[T], rows: usize) -> Buffer<T> {
-        let (dim, width) = (self.dim, self.dim / self.heads);
+        let (dim, width) = (self.dim, self.inner / self.heads);
         let mut out = Buffer::stale(rows * self.heads * dim);
         for (head, keys) in self.keys.chunks_exact(width * dim).enumerate() {
-            let queries = MatRef::new(queries, rows, dim).columns_of(head * width, width);
+            let queries = MatRef::new(queries, rows, self.inner).columns_of(head * width, width);
             let keys = MatRef::new(keys, width, dim);
             matmul_into_columns(queries, keys, &mut out, self.heads * dim, head * dim);
         }
         out
     }
 
-    /// `V_h c_h` of the heads side by side, as the first half of the rows of `out`.
+    /// `V_h c_h` of the heads side by side, as the first part of the rows of `out`.
     fn valued(&self, mixed: &[T], rows: usize, out: &mut [T]) {
-        let (dim, width) = (self.dim, self.dim / self.heads);
+        let (dim, width) = (self.dim, self.inner / self.heads);
         for (head, values) in self.values.chunks_exact(width * dim).enumerate() {
             let mixed = MatRef::new(mixed, rows, self.heads * dim).columns_of(head * dim, dim);
             let values = MatRef::new(values, width, dim).t();
-            matmul_into_columns(mixed, values, out, 2 * dim, head * width);
+            matmul_into_columns(mixed, values, out, self.inner + dim, head * width);
         }
     }
 
@@ -172,16 +176,17 @@ impl<T: Real> Folded<T> {
 
     /// The result for the nodes from `first` on, as many as `out` has rows.
     fn block(&self, m: &[T], graph: &Graph, weights: Option<&[T]>, first: usize, out: &mut [T]) {
-        let (dim, heads, rows) = (self.dim, self.heads, out.len() / self.dim);
+        let (dim, heads, inner, rows) = (self.dim, self.heads, self.inner, out.len() / self.dim);
         let state = &m[first * dim..][..out.len()];
-        let mut queries = Buffer::stale(rows * dim);
+        let mut queries = Buffer::stale(rows * inner);
         self.queries.apply(state, rows, &mut queries, false);
         let asked = self.asked(&queries, rows);
-        let (mut mixed, mut joined) = (Buffer::stale(rows * heads * dim), Buffer::stale(rows * 2 * dim));
+        let (mut mixed, mut joined) =
+            (Buffer::stale(rows * heads * dim), Buffer::stale(rows * (inner + dim)));
         let mut alpha = Vec::new();
         let each = asked.chunks_exact(heads * dim).zip(mixed.chunks_exact_mut(heads * dim));
-        for (row, ((asked, mixed), joined)) in each.zip(joined.chunks_exact_mut(2 * dim)).enumerate() {
-            let (edges, mean) = (graph.edges(first + row), &mut joined[dim..]);
+        for (row, ((asked, mixed), joined)) in each.zip(joined.chunks_exact_mut(inner + dim)).enumerate() {
+            let (edges, mean) = (graph.edges(first + row), &mut joined[inner..]);
             if edges.is_empty() {
                 mixed.fill(T::ZERO);
                 mean.fill(T::ZERO);
@@ -191,7 +196,7 @@ impl<T: Real> Folded<T> {
             self.gather(m, asked, Rows::of(graph.indices(), edges), weights, &mut alpha, (mixed, mean));
         }
         self.valued(&mixed, rows, &mut joined);
-        let mut input = queries;
+        let mut input = if inner == dim { queries } else { Buffer::stale(rows * dim) };
         self.mix.apply(&joined, rows, &mut input, false);
         let mut gates = Buffer::stale(rows * 2 * dim);
         self.gates.apply(&input, rows, &mut gates, false);
@@ -229,7 +234,7 @@ pub(super) fn forward<T: Real>(
     messages: &Tensor<T>,
     graph: &Graph,
 ) -> Result<Tensor<T>> {
-    let folded = Folded::of(layer);
+    let folded = Folded::of(layer)?;
     let normalized = graph.weights().map(|_| graph.row_normalize()).transpose()?;
     let weights = normalized.as_ref().and_then(Graph::weights).map(T::weights);
     let m = messages.values();

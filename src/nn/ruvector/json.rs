@@ -30,6 +30,7 @@ impl<T: Real> RuvectorLayer<T> {
                 v: attention.at("v_linear")?.linear()?,
                 out: attention.at("out_linear")?.linear()?,
                 heads: attention.at("num_heads")?.number()? as usize,
+                head_gates: None,
             },
             w_update: GruCell {
                 w_z: gate("w_z")?,

@@ -9,6 +9,7 @@
 mod blocks;
 mod json;
 
+use super::head_gates::{gated_map, take_heads};
 use super::{GruCell, LayerNorm, Linear, Module, visit_inside};
 use crate::autograd::{Reduce, Tensor, tracked};
 use crate::error::{Error, Result};
@@ -28,6 +29,8 @@ pub struct NeighborAttention<T: Real> {
     pub out: Linear<T>,
     /// Number of heads.
     pub heads: usize,
+    /// `(heads)`: a factor for each head's result (Michel et al. 2019).
+    pub head_gates: Option<Tensor<T>>,
 }
 
 impl<T: Real> NeighborAttention<T> {
@@ -37,7 +40,31 @@ impl<T: Real> NeighborAttention<T> {
             return Err(Error::Config(format!("num_heads must divide the dimension {dim}, got {heads}")));
         }
         let map = |number: u64| Linear::normal(dim, dim, seed.wrapping_add(number));
-        Ok(Self { q: map(0)?, k: map(1)?, v: map(2)?, out: map(3)?, heads })
+        Ok(Self { q: map(0)?, k: map(1)?, v: map(2)?, out: map(3)?, heads, head_gates: None })
+    }
+
+    /// With some of its heads, rising, which are all that it then computes. Taking out heads whose gate is 0 changes no
+    /// output.
+    pub fn select_heads(&self, heads: &[u32]) -> Result<Self> {
+        let taken = |parameter: &Tensor<T>, axis| take_heads(parameter, axis, 1, self.heads, heads);
+        let map = |map: &Linear<T>| -> Result<Linear<T>> {
+            let bias = map.bias.as_ref().map(|bias| taken(bias, 0)).transpose()?;
+            Ok(Linear { weight: taken(&map.weight, 0)?, bias })
+        };
+        Ok(Self {
+            q: map(&self.q)?,
+            k: map(&self.k)?,
+            v: map(&self.v)?,
+            out: Linear { weight: taken(&self.out.weight, 1)?, bias: self.out.bias.clone() },
+            heads: heads.len(),
+            head_gates: self.head_gates.as_ref().map(|gates| taken(gates, 0)).transpose()?,
+        })
+    }
+
+    /// The map of the joined heads, each head's columns times its gate.
+    fn gated_out(&self) -> Result<Linear<T>> {
+        let weight = gated_map(&self.out.weight, self.head_gates.as_ref(), self.heads)?;
+        Ok(Linear { weight, bias: self.out.bias.clone() })
     }
 
     /// Each row of `x (N, dim)` attends over its neighbours' rows.
@@ -45,7 +72,7 @@ impl<T: Real> NeighborAttention<T> {
         // A bias of the keys adds the same to all of a node's scores: the softmax does not see it.
         let keys = x.linear(&self.k.weight, None)?;
         let heads = self.q.forward(x)?.neighbor_attention(&keys, &self.v.forward(x)?, graph, self.heads)?;
-        self.out.forward(&heads)
+        self.gated_out()?.forward(&heads)
     }
 }
 
@@ -53,6 +80,9 @@ impl<T: Real> Module<T> for NeighborAttention<T> {
     fn visit(&self, visit: &mut dyn FnMut(&str, &Tensor<T>)) {
         for (name, map) in [("q", &self.q), ("k", &self.k), ("v", &self.v), ("out", &self.out)] {
             visit_inside(name, map, visit);
+        }
+        if let Some(gates) = &self.head_gates {
+            visit("head_gates", gates);
         }
     }
 }
@@ -146,6 +176,10 @@ mod tests {
         assert_eq!((named.len(), inputs.len()), (26, 25));
         inputs.push(random(&[4, 3], 0));
         gradcheck(&inputs, |x| layer.forward(&x[25], &graph, Some((0.2, 7)))).unwrap();
+        let gates = Tensor::parameter(vec![0.5, -2.0], &[2]).unwrap();
+        let mut gated = layer.clone();
+        gated.attention.head_gates = Some(gates.clone());
+        gradcheck(&[gates], |_| gated.forward(&inputs[25], &graph, None)).unwrap();
     }
 
     #[test]
@@ -165,6 +199,22 @@ mod tests {
                 let got = layer.forward(&x, &graph, None).unwrap().to_vec();
                 assert!(got.iter().zip(&recorded).all(|(a, b)| (a - b).abs() < 1e-12), "{heads} heads");
             }
+        }
+    }
+
+    #[test]
+    fn taking_out_heads_of_gate_zero_changes_nothing() {
+        let graph = Graph::from_edges(&[0, 1, 1, 3], &[1, 0, 2, 3], 4, 4, None).unwrap();
+        let mut layer = RuvectorLayer::<f64>::new(3, 6, 3, 5).unwrap();
+        layer.attention.head_gates = Some(Tensor::parameter(vec![0.5, 0.0, -2.0], &[3]).unwrap());
+        let pruned =
+            RuvectorLayer { attention: layer.attention.select_heads(&[0, 2]).unwrap(), ..layer.clone() };
+        let x = random(&[4, 3], 0);
+        let run = |layer: &RuvectorLayer<f64>| layer.forward(&x, &graph, None).unwrap().to_vec();
+        let recorded = [run(&layer), run(&pruned)];
+        let _guard = crate::autograd::no_grad();
+        for other in [run(&layer), run(&pruned), recorded[1].clone()] {
+            assert!(recorded[0].iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-12));
         }
     }
 

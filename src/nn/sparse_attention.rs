@@ -1,0 +1,123 @@
+//! Attention over neighbours and a few global tokens (Beltagy et al. 2020; Zaheer et al. 2020; Shirzad et al. 2023): what
+//! is far away is reached in two steps, at the price of `N` times the tokens rather than `N^2`.
+//!
+//! Each graph has the learned tokens `t`. They look at all of its nodes, `t' = t + gather(t, x, x)`; then every node attends
+//! over its neighbours, itself and `t'` in one softmax, `a = attention(x, [x; t'])`; and
+//! `u = norm1(x + dropout(a))`, `out = norm2(u + dropout(W_2 dropout(act(W_1 u))))`.
+
+#![forbid(unsafe_code)]
+
+use super::init::{self, Init};
+use super::membership::Membership;
+use super::transformer::require_rows;
+use super::{FeedForward, Module, MultiheadAttention, visit_inside};
+use crate::autograd::Tensor;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::real::Real;
+
+/// Attention over neighbours and global tokens.
+#[derive(Clone, Debug)]
+pub struct SparseAttentionLayer<T: Real> {
+    /// `(tokens, dim)`, the same for all graphs.
+    pub tokens: Tensor<T>,
+    /// The tokens' attention over all nodes.
+    pub gather: MultiheadAttention<T>,
+    /// The nodes' attention over neighbours and tokens.
+    pub self_attn: MultiheadAttention<T>,
+    /// The rest.
+    pub feed_forward: FeedForward<T>,
+}
+
+impl<T: Real> SparseAttentionLayer<T> {
+    /// Tokens with normal values of standard deviation `sqrt(2 / (tokens + dim))`.
+    pub fn new(dim: usize, heads: usize, tokens: usize, inner: usize, seed: u64) -> Result<Self> {
+        if tokens == 0 {
+            return Err(Error::Config("num_global must be at least 1, got 0".into()));
+        }
+        Ok(Self {
+            tokens: init::draw(Init::GlorotNormal, &[tokens, dim], (tokens, dim), seed.wrapping_add(8))?,
+            gather: MultiheadAttention::new(dim, heads, seed.wrapping_add(6))?,
+            self_attn: MultiheadAttention::new(dim, heads, seed)?,
+            feed_forward: FeedForward::new(dim, inner, seed.wrapping_add(2))?,
+        })
+    }
+
+    /// `x (N, dim) -> (N, dim)`; `batch` holds the number of each node's graph; `dropout` is a rate and a seed.
+    pub fn forward(
+        &self,
+        x: &Tensor<T>,
+        graph: &Graph,
+        batch: Option<&[u32]>,
+        dropout: Option<(f64, u64)>,
+    ) -> Result<Tensor<T>> {
+        const LAYER: &str = "SparseAttentionLayer";
+        require_rows(LAYER, x, graph)?;
+        let nodes = Membership::new(LAYER, batch, graph.num_nodes())?;
+        let count = self.tokens.dims()[0];
+        let each: Vec<u32> = (0..nodes.graphs()).flat_map(|_| 0..count as u32).collect();
+        let tokens = self.tokens.index_select(&each)?;
+        let seen = self.gather.forward_within(&tokens, &nodes.arrange(x)?, &nodes.gathering(count)?)?;
+        let sources = Tensor::concat(&[x.clone(), tokens.add(&seen)?], 0)?;
+        let attended = self.self_attn.forward_between(x, &sources, &with_tokens(graph, &nodes, count)?)?;
+        self.feed_forward.forward(x, &attended, dropout)
+    }
+}
+
+impl<T: Real> Module<T> for SparseAttentionLayer<T> {
+    fn visit(&self, visit: &mut dyn FnMut(&str, &Tensor<T>)) {
+        visit("tokens", &self.tokens);
+        visit_inside("gather", &self.gather, visit);
+        visit_inside("self_attn", &self.self_attn, visit);
+        self.feed_forward.visit(visit);
+    }
+}
+
+/// Each node's neighbours, itself once, and the tokens of its graph, which follow the nodes as sources.
+fn with_tokens(graph: &Graph, members: &Membership, tokens: usize) -> Result<Graph> {
+    let (looped, numbers, nodes) = (graph.replace_self_loops()?, members.numbers(), graph.num_nodes());
+    let sources = nodes + members.graphs() * tokens;
+    let mut indices = Vec::with_capacity(looped.num_edges() + nodes * tokens);
+    let mut indptr = Vec::with_capacity(nodes + 1);
+    indptr.push(0);
+    for (node, &number) in numbers.iter().enumerate() {
+        let first = (nodes + number as usize * tokens) as u32;
+        indices.extend_from_slice(looped.neighbors(node));
+        indices.extend(first..first + tokens as u32);
+        indptr.push(indices.len());
+    }
+    Graph::from_csr(indptr, indices, sources, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::gradcheck::{gradcheck, random};
+
+    fn graph() -> Graph {
+        Graph::from_edges(&[0, 1, 2, 2], &[2, 3, 0, 2], 5, 5, None).unwrap()
+    }
+
+    #[test]
+    fn gradients_of_input_and_weights() {
+        let layer = SparseAttentionLayer::<f64>::new(4, 2, 2, 6, 1).unwrap();
+        let mut inputs = vec![random(&[5, 4], 0)];
+        inputs.extend(layer.parameters());
+        let batch = [1, 0, 1, 0, 1];
+        gradcheck(&inputs, |x| layer.forward(&x[0], &graph(), Some(&batch), Some((0.2, 3)))).unwrap();
+    }
+
+    #[test]
+    fn far_nodes_are_seen_through_the_tokens_of_the_same_graph_only() {
+        let layer = SparseAttentionLayer::<f64>::new(4, 2, 2, 6, 1).unwrap();
+        let (x, batch) = (random(&[5, 4], 0), [1, 0, 1, 0, 1]);
+        let run = |x: &Tensor<f64>| layer.forward(x, &graph(), Some(&batch), None).unwrap().to_vec();
+        let before = run(&x);
+        // Node 4 is nobody's neighbour.
+        x.update(|values| values[16] += 1.0).unwrap();
+        let after = run(&x);
+        let moved = |node: usize| before[node * 4..][..4] != after[node * 4..][..4];
+        assert_eq!([0, 1, 2, 3, 4].map(moved), [true, false, true, false, true]);
+        assert!(SparseAttentionLayer::<f64>::new(4, 2, 0, 6, 1).is_err());
+    }
+}
