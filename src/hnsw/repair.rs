@@ -19,7 +19,7 @@ use super::draft::{Changes, Draft};
 use super::links::NONE;
 use super::params::Params;
 use super::queue::{distance_of, key, slot_of};
-use super::traverse::{Core, Lists};
+use super::traverse::{Core, Lists, shadows};
 use super::vectors::Room;
 use super::visited::{Batch, Scratch};
 use crate::threads;
@@ -127,7 +127,11 @@ impl Core {
         let (mut new, mut left) = (Vec::new(), Vec::new());
         let places = list.len() - chosen.len();
         for key in candidates {
-            let near = |&other: &u32| self.vectors.pair(slot_of(key), other) <= distance_of(key);
+            let near = |&other: &u32| {
+                shadows(self.vectors.pair(slot_of(key), other), distance_of(key), || {
+                    self.vectors.pair(slot, other)
+                })
+            };
             if new.len() == places {
                 break;
             } else if chosen.iter().any(near) {

@@ -131,6 +131,21 @@ fn duplicates_do_not_hide_the_rest() {
 }
 
 #[test]
+fn walks_leave_many_copies_of_one_vector() {
+    let others = clustered(1_000, 16, 10, 7);
+    for metric in [Metric::L2, Metric::Cosine] {
+        let copies = Array2::from_elem((5_000, 16), 0.1f32);
+        let mut index = built(&copies, params(metric));
+        index.add(others.view(), &mut Silent).unwrap();
+        index.add(copies.view(), &mut Silent).unwrap();
+        index.remove(&(0..1_000).collect::<Vec<_>>(), &mut Silent).unwrap();
+        let hits = index.search(others.view(), 1, Some(64), None).unwrap();
+        let lost = hits.rows.iter().zip(5_000..).filter(|&(&hit, row)| hit != row).count();
+        assert!(lost <= 2, "{metric:?}: {lost} of 1000 do not find themselves");
+    }
+}
+
+#[test]
 fn filters_keep_recall_at_every_selectivity() {
     let vectors = shuffled(&clustered(5_000, 16, 50, 7));
     let queries = clustered(100, 16, 50, 8);

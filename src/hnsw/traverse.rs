@@ -100,7 +100,7 @@ impl Core {
     }
 
     /// Chooses, from candidates in order of distance, the neighbours of a row: a candidate is left out if it is
-    /// no farther from a chosen one than from the row (algorithm 4), since it can be reached through that one.
+    /// nearer to a chosen one than to the row (algorithm 4), since it can be reached through that one ([`shadows`]).
     /// Candidates that `must` stay are chosen whatever they are near to. What was left out fills the list up to
     /// `fill` links.
     pub fn select(
@@ -120,7 +120,8 @@ impl Core {
                 chosen.push(key);
             } else if chosen.len() + owed < limit {
                 let probe = self.vectors.probe(slot, &mut room);
-                let near = |&other: &u64| probe.distance(slot_of(other)) <= distance;
+                let near =
+                    |&other: &u64| shadows(probe.distance(slot_of(other)), distance, || distance_of(other));
                 if chosen.iter().any(near) { left.push(key) } else { chosen.push(key) }
             }
         }
@@ -128,4 +129,13 @@ impl Core {
         chosen.extend(left.into_iter().take(room));
         chosen
     }
+}
+
+/// Whether a candidate for a list can be left out for a neighbour of the row that is `between` from it: it is nearer to
+/// that one than to the row, which is `distance` from it and `beside` from the neighbour, or all three are equally far.
+///
+/// Of copies of the row one is enough, and it must not stand for all other rows, which are as far from it as from the row:
+/// copies whose lists hold nothing else would keep every walk that enters among them.
+pub(super) fn shadows(between: f32, distance: f32, beside: impl FnOnce() -> f32) -> bool {
+    between < distance || between == distance && beside() == distance
 }
