@@ -191,7 +191,8 @@ fn layers(c: &mut Criterion) {
             second.forward(&first.forward(x, graph).unwrap().relu().unwrap(), graph).unwrap()
         });
         let gat = GatLayer::<f32>::new(INS, 8, 8, None, 4).unwrap();
-        let floor = Floor { products: &[wide], gathers: &[OUTS, 8] };
+        // The features and, by two attention vectors a head, their scores; gathers of weights and features.
+        let floor = Floor { products: &[wide, (OUTS, 16)], gathers: &[OUTS, 8] };
         layer(c, &format!("{kind}/gat"), graph, floor, gat.parameters(), || {
             gat.forward(x, graph, None, None).unwrap()
         });

@@ -132,11 +132,16 @@ fn with_spare(len: usize, old: usize) -> usize {
     if old == 0 { len } else { len.max(old + (old / 8).max(4)) }
 }
 
-/// As [`Lines::grow`], of a plain vector.
-pub fn lengthen<T: Copy>(values: &mut Vec<T>, len: usize, value: T) {
+/// Makes room for `len` values, and some more if that is less than an eighth of those held.
+pub fn make_room<T>(values: &mut Vec<T>, len: usize) {
     if len > values.capacity() {
         values.reserve_exact(with_spare(len, values.len()) - values.len());
     }
+}
+
+/// As [`Lines::grow`], of a plain vector.
+pub fn lengthen<T: Copy>(values: &mut Vec<T>, len: usize, value: T) {
+    make_room(values, len);
     values.resize(len.max(values.len()), value);
 }
 

@@ -58,13 +58,6 @@ pub(super) trait Access {
         }));
     }
 
-    /// Counts how many lists hold each slot, unless that is known.
-    fn count_links(&mut self) {
-        if let Some(counts) = self.plan(|index| index.core.links.count_incoming()) {
-            self.commit(|index| index.core.links.keep_counts(counts));
-        }
-    }
-
     /// Hands out numbers and slots for rows, which it stores with their levels; they are not held before they are linked.
     fn take_in(&mut self, vectors: ArrayView2<'_, f32>) -> Journal {
         let (mut journal, levels, longer) = self.plan(|index| {
@@ -84,6 +77,7 @@ pub(super) trait Access {
         if let Some(stored) = remade {
             journal.stored(stored);
         }
+        self.commit(|index| index.core.rows.make_room(journal.slots()));
         let vectors = vectors.axis_chunks_iter(Axis(0), PIECE);
         for ((slots, levels), vectors) in journal.slots().chunks(PIECE).zip(levels.chunks(PIECE)).zip(vectors)
         {

@@ -10,7 +10,9 @@
 //!    where that overflows, chooses anew (in parallel over rows);
 //! 4. all that was drafted is written, and the rows count as held.
 //!
-//! No step depends on which thread did what. Only the last one changes what a search sees, so that others may search
+//! After the last batch, rows that few others hold are [sought](super::seek).
+//!
+//! No step depends on which thread did what. Only what is written changes what a search sees, so that others may search
 //! beside the first three ([`Access`]). Calls of more than [`SEGMENT`] rows are cut into segments that are inserted one
 //! after the other; an interrupted call keeps the segments that were finished and takes back, through the
 //! [`Journal`](super::journal::Journal), the one that was not.
@@ -22,6 +24,7 @@ use super::draft::{Changes, Draft};
 use super::links::NONE;
 use super::queue::{MAX_SLOTS, distance_of, key, slot_of};
 use super::rows::MAX_ROWS;
+use super::seek::seek;
 use super::traverse::{Core, Lists};
 use super::vectors::Room;
 use super::visited::{Batch, Scratch};
@@ -180,6 +183,7 @@ fn insert_segment(
             return Err(stop);
         }
     }
+    seek(index, order);
     Ok(())
 }
 

@@ -66,6 +66,7 @@ impl Journal {
         core.links.write(&self.undo);
         core.links.vacate(&self.slots);
         core.links.truncate(self.held);
+        core.links.take_dropped();
         let recycled = self.slots.iter().filter(|&&slot| (slot as usize) < self.held);
         core.vectors.take_back(self.stored);
         recycled.for_each(|&slot| core.vectors.clear(slot));

@@ -12,7 +12,7 @@
 //! A slot is *free* until it is [taken](Links::take) and once it was [vacated](Links::vacate): it has no links and
 //! no parent, and nothing links to it.
 
-use super::draft::Changes;
+use super::draft::{Changes, Map};
 use super::traverse::Lists;
 use crate::lines::{Lines, lengthen};
 use crate::simd::prefetch;
@@ -32,16 +32,17 @@ pub(super) struct Links {
     m: usize,
     level0: Lines<u32>,
     upper: Lines<u32>,
-    /// Where a row's list of level 1 starts in `upper`; those of higher levels follow.
-    upper_at: Vec<u32>,
+    /// Where the list of level 1 of a row that has one starts in `upper`; those of higher levels follow.
+    upper_at: Map<u32, u32>,
     /// Places in `upper` that vacated rows left, by how many lists lie there.
     spare: BTreeMap<u8, Vec<u32>>,
     levels: Vec<u8>,
     parents: Vec<u32>,
     children: Vec<u16>,
-    /// How many lists of level 0 hold each slot, once that was [asked for](Links::count_incoming). A count that reached
-    /// [`UNCOUNTED`] stays there.
+    /// How many lists of level 0 hold each slot. A count that reached [`UNCOUNTED`] stays there.
     incoming: Vec<u16>,
+    /// Slots that a list dropped and that fewer than `m` others hold, since they were last [taken](Links::take_dropped).
+    dropped: Vec<u32>,
     entry: u32,
 }
 
@@ -51,12 +52,13 @@ impl Links {
             m,
             level0: Lines::new(),
             upper: Lines::new(),
-            upper_at: Vec::new(),
+            upper_at: Map::default(),
             spare: BTreeMap::new(),
             levels: Vec::new(),
             parents: Vec::new(),
             children: Vec::new(),
             incoming: Vec::new(),
+            dropped: Vec::new(),
             entry: NONE,
         }
     }
@@ -87,7 +89,7 @@ impl Links {
         if level == 0 {
             slot as usize * 2 * self.m
         } else {
-            (self.upper_at[slot as usize] as usize + level - 1) * self.m
+            (self.upper_at[&slot] as usize + level - 1) * self.m
         }
     }
 
@@ -96,12 +98,15 @@ impl Links {
         let (start, width) = (self.start(level, slot), self.width(level));
         let table = if level == 0 { &mut self.level0 } else { &mut self.upper };
         let list = &mut table[start..start + width];
-        if level == 0 && !self.incoming.is_empty() {
+        if level == 0 {
             let old = &list[..list.iter().position(|&other| other == NONE).unwrap_or(width)];
             let (lost, gained) = apart(old, neighbours);
             for &lost in lost {
                 let count = &mut self.incoming[lost as usize];
                 *count -= u16::from(*count != UNCOUNTED);
+                if usize::from(*count) < self.m {
+                    self.dropped.push(lost);
+                }
             }
             for &gained in gained {
                 let count = &mut self.incoming[gained as usize];
@@ -123,27 +128,15 @@ impl Links {
         self.entry = changes.entry;
     }
 
-    /// How many lists of level 0 hold each slot; `None` if that is counted already.
-    pub fn count_incoming(&self) -> Option<Vec<u16>> {
-        if !self.incoming.is_empty() {
-            return None;
-        }
-        let mut counts = vec![0u16; self.slots()];
-        for &slot in self.level0.iter().filter(|&&slot| slot != NONE) {
-            let count = &mut counts[slot as usize];
-            *count = count.saturating_add(1);
-        }
-        Some(counts)
+    /// Slots that lists dropped since this was last called, and that fewer than `m` others held then; some more than once.
+    pub fn take_dropped(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.dropped)
     }
 
-    /// Takes what [`count_incoming`](Self::count_incoming) counted, and keeps it right from now on.
-    pub fn keep_counts(&mut self, counts: Vec<u16>) {
-        self.incoming = counts;
-    }
-
-    /// How many lists of level 0 hold `slot`, where that was counted.
+    /// How many lists of level 0 hold `slot`, unless they are more than are counted.
     pub fn incoming(&self, slot: u32) -> Option<usize> {
-        self.incoming.get(slot as usize).filter(|&&count| count != UNCOUNTED).map(|&count| count.into())
+        let count = self.incoming[slot as usize];
+        (count != UNCOUNTED).then(|| count.into())
     }
 
     /// The lists of level 0, slot by slot, as a file holds them.
@@ -162,13 +155,14 @@ impl Links {
     pub fn fits(&self, slots: usize, lists: usize) -> bool {
         let rooms = [
             self.level0.room() / (2 * self.m),
-            self.upper_at.capacity(),
             self.levels.capacity(),
             self.parents.capacity(),
             self.children.capacity(),
-            if self.incoming.is_empty() { slots } else { self.incoming.capacity() },
+            self.incoming.capacity(),
         ];
-        rooms.into_iter().all(|room| slots <= room) && self.upper.len() + lists * self.m <= self.upper.room()
+        rooms.into_iter().all(|room| slots <= room)
+            && self.upper.len() + lists * self.m <= self.upper.room()
+            && self.upper_at.len() + lists <= self.upper_at.capacity()
     }
 
     /// Gives free slots levels, and empty lists up to them; the tables are lengthened to hold them.
@@ -181,23 +175,20 @@ impl Links {
     /// Lengthens the tables to `slots` slots, the new ones free.
     fn grow(&mut self, slots: usize) {
         self.level0.grow(slots * 2 * self.m, NONE);
-        lengthen(&mut self.upper_at, slots, NONE);
         lengthen(&mut self.levels, slots, 0);
         lengthen(&mut self.parents, slots, NONE);
         lengthen(&mut self.children, slots, 0);
-        if !self.incoming.is_empty() {
-            lengthen(&mut self.incoming, slots, 0);
-        }
+        lengthen(&mut self.incoming, slots, 0);
     }
 
     /// Makes room for `slots` slots in all, and no more.
     pub fn reserve(&mut self, slots: usize) {
         let more = slots.saturating_sub(self.slots());
         self.level0.reserve(slots * 2 * self.m);
-        self.upper_at.reserve_exact(more);
         self.levels.reserve_exact(more);
         self.parents.reserve_exact(more);
         self.children.reserve_exact(more);
+        self.incoming.reserve_exact(more);
     }
 
     /// Gives a free slot a level, and empty lists up to it.
@@ -205,11 +196,12 @@ impl Links {
         self.levels[slot as usize] = level;
         if level > 0 {
             let spare = self.spare.get_mut(&level).and_then(Vec::pop);
-            self.upper_at[slot as usize] = spare.unwrap_or_else(|| {
+            let at = spare.unwrap_or_else(|| {
                 let end = self.upper.len() / self.m;
                 self.upper.grow((end + usize::from(level)) * self.m, NONE);
                 end as u32
             });
+            self.upper_at.insert(slot, at);
         }
     }
 
@@ -223,18 +215,16 @@ impl Links {
             self.set_parent(slot, NONE);
             let level = std::mem::take(&mut self.levels[slot as usize]);
             if level > 0 {
-                self.spare.entry(level).or_default().push(self.upper_at[slot as usize]);
+                let at = self.upper_at.remove(&slot).expect("rows above level 0 have a place there");
+                self.spare.entry(level).or_default().push(at);
             }
-            if let Some(count) = self.incoming.get_mut(slot as usize) {
-                *count = 0;
-            }
+            self.incoming[slot as usize] = 0;
         }
     }
 
     /// Drops the slots from `slots` on, which are free.
     pub fn truncate(&mut self, slots: usize) {
         self.level0.truncate(slots * 2 * self.m);
-        self.upper_at.truncate(slots);
         self.levels.truncate(slots);
         self.parents.truncate(slots);
         self.children.truncate(slots);
@@ -293,6 +283,10 @@ impl Links {
             for level in 0..=links.level(slot) {
                 links.check_list(level, slot, &is_free)?;
             }
+        }
+        for &slot in links.level0.iter().filter(|&&slot| slot != NONE) {
+            let count = &mut links.incoming[slot as usize];
+            *count = count.saturating_add(1);
         }
         let highest = (0..slots as u32).filter(|&slot| !is_free(slot)).map(|slot| links.level(slot)).max();
         let is_held = (entry as usize) < slots && !is_free(entry);
@@ -357,7 +351,9 @@ impl Links {
             + self.upper.bytes()
             + self.levels.capacity()
             + (self.children.capacity() + self.incoming.capacity()) * 2
-            + (self.upper_at.capacity() + self.parents.capacity()) * 4
+            + self.parents.capacity() * 4
+            // A pair and a byte for each place, of which a map counts seven in eight.
+            + self.upper_at.capacity() * 8 / 7 * 9
             + self.spare.values().map(|places| places.capacity() * 4).sum::<usize>()
     }
 }

@@ -45,6 +45,7 @@ mod remove;
 mod repair;
 mod rows;
 mod search;
+mod seek;
 mod shared;
 mod stats;
 mod traverse;

@@ -6,6 +6,7 @@ use super::build::batch_len;
 use super::draft::Changes;
 use super::links::Links;
 use super::rows::MAX_ROWS;
+use super::seek::seek;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use ndarray::{ArrayView2, Axis, Slice};
@@ -134,6 +135,7 @@ pub(super) fn remove(index: &mut impl Access, rows: &[i64], monitor: &mut dyn Mo
         index.commit(|index| {
             index.core.links.write(&changes);
             index.core.links.vacate(batch);
+            index.core.links.take_dropped();
             for &slot in batch {
                 index.core.vectors.clear(slot);
                 index.core.rows.remove(slot);
@@ -167,10 +169,14 @@ pub(super) fn update(
     let mut done = 0;
     while done < slots.len() {
         let (batch, changes) = next_batch(index, &slots[done..]);
-        index.commit(|index| index.core.links.write(&changes));
+        index.commit(|index| {
+            index.core.links.write(&changes);
+            index.core.links.take_dropped();
+        });
         index.store(batch, vectors.slice_axis(Axis(0), Slice::from(done..done + batch.len())));
         let changes = index.plan(|index| index.plan_insert(batch));
         index.commit(|index| index.core.links.write(&changes));
+        seek(index, batch.to_vec());
         done += batch.len();
         let report =
             || format!("update was interrupted: the first {done} of these {} rows are updated", slots.len());
@@ -181,7 +187,6 @@ pub(super) fn update(
 
 /// The first of the slots, as many as go out of the graph together, and what takes them out.
 fn next_batch<'a>(index: &mut impl Access, slots: &'a [u32]) -> (&'a [u32], Changes) {
-    index.count_links();
     index.plan(|index| {
         let batch = &slots[..batch_len(index.len()).min(slots.len())];
         (batch, index.plan_unlink(batch))

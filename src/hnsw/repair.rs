@@ -185,16 +185,10 @@ impl Core {
         draft: &Draft<'_>,
         scratch: &mut Scratch,
     ) -> Vec<Link> {
-        let mut room = std::mem::take(&mut scratch.room);
-        let probe = self.vectors.probe(slot, &mut room);
-        let start = draft.descend(probe, level, &mut scratch.batch);
-        draft.search_level(probe, level, start, params.ef_construction, scratch);
-        let found = scratch.queue.keys().iter().filter(|&&found| slot_of(found) != slot);
-        let near: Vec<u64> = found.map(|&found| key(distance_of(found), slot_of(found))).collect();
+        let mut near = self.nearest(level, slot, params.ef_construction, draft, scratch);
+        near.retain(|&key| slot_of(key) != slot);
         let chosen = self.select(&near, params.m, params.m, |_| false);
         let both = |&found: &u64| [Link::new(level, slot, found), Link::back(level, slot, found)];
-        let links = chosen.iter().flat_map(both).collect();
-        scratch.room = room;
-        links
+        chosen.iter().flat_map(both).collect()
     }
 }

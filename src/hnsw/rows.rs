@@ -4,7 +4,7 @@
 //! and the same calls give the same slots whether or not the index was saved and loaded in between.
 
 use super::links::NONE;
-use crate::lines::lengthen;
+use crate::lines::{lengthen, make_room};
 use std::collections::BTreeSet;
 
 /// Row numbers there are: [`NONE`] is none.
@@ -143,6 +143,13 @@ impl Rows {
     pub fn reserve(&mut self, slots: usize, rows: usize) {
         self.row_of.reserve_exact(slots.saturating_sub(self.row_of.len()));
         self.slot_of.reserve_exact(rows.saturating_sub(self.slot_of.len()));
+    }
+
+    /// Makes room for rows that go to `slots`, the [next](Self::next_slots), as they are handed out in pieces.
+    pub fn make_room(&mut self, slots: &[u32]) {
+        make_room(&mut self.row_of, slots.last().map_or(0, |&last| last as usize + 1));
+        let numbers = self.handed_out() + slots.len();
+        make_room(&mut self.slot_of, numbers);
     }
 
     /// Moves the rows at the slots `kept`, all that are not free, to the slots from 0 on, in this order.

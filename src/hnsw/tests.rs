@@ -131,6 +131,19 @@ fn duplicates_do_not_hide_the_rest() {
 }
 
 #[test]
+fn rows_that_few_others_hold_are_found() {
+    let mut rng = stream(8, "test", 0);
+    let vectors = Array2::from_shape_fn((6_000, 64), |_| rng.normal() as f32);
+    let mut index = built(&part(&vectors, 0..3_000).to_owned(), Params { m: 8, ..params(Metric::L2) });
+    index.add(part(&vectors, 3_000..6_000), &mut Silent).unwrap();
+    let hits = index.search(vectors.view(), 1, Some(64), None).unwrap();
+    let lost = hits.rows.iter().zip(0..).filter(|&(&hit, row)| hit != row).count();
+    // Without seeking, 110.
+    assert!(lost <= 50, "{lost} of 6000 do not find themselves");
+    assert_eq!(index.stats().unreachable, 0);
+}
+
+#[test]
 fn walks_leave_many_copies_of_one_vector() {
     let others = clustered(1_000, 16, 10, 7);
     for metric in [Metric::L2, Metric::Cosine] {

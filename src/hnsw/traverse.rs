@@ -89,6 +89,24 @@ pub(super) trait Lists: Sync {
 }
 
 impl Core {
+    /// The rows of a level that a walk to `slot` with `ef` candidates ends with, itself among them where they lead to it,
+    /// as keys, nearest first.
+    pub fn nearest(
+        &self,
+        level: usize,
+        slot: u32,
+        ef: usize,
+        lists: &impl Lists,
+        scratch: &mut Scratch,
+    ) -> Vec<u64> {
+        let mut room = std::mem::take(&mut scratch.room);
+        let probe = self.vectors.probe(slot, &mut room);
+        let start = lists.descend(probe, level, &mut scratch.batch);
+        lists.search_level(probe, level, start, ef, scratch);
+        scratch.room = room;
+        scratch.queue.keys().to_vec()
+    }
+
     /// Scores the first `depth` candidates again, and keeps these alone.
     pub fn score_again(&self, probe: Probe<'_>, depth: usize, queue: &mut Queue, batch: &mut Batch) {
         let depth = depth.min(queue.keys().len());
