@@ -30,8 +30,7 @@ use crate::threads;
 const FEW: usize = 3;
 
 impl HnswIndex {
-    /// Takes slots out of the graph: afterwards nothing links to them, and they link to nothing. The links must be
-    /// counted.
+    /// Takes slots out of the graph: afterwards nothing links to them, and they link to nothing.
     pub(super) fn plan_unlink(&self, slots: &[u32]) -> Changes {
         let mut gone = slots.to_vec();
         gone.sort_unstable();

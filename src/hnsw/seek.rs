@@ -1,7 +1,7 @@
 //! Rows that walks no longer meet.
 //!
 //! New rows push others out of lists. A row that few others hold any more may be passed by every walk, although it can be
-//! reached: these are sought after each call, and one that a search would miss moves, in the tree of parents, below the
+//! reached: these are sought after each `add` and each batch of an `update`, and one that a search would miss moves, in the tree of parents, below the
 //! nearest row with which that search ends. No list drops a child, so the same walk leads to it from then on.
 
 use super::HnswIndex;
