@@ -1,8 +1,8 @@
 //! Rows that walks no longer meet.
 //!
 //! New rows push others out of lists. A row that few others hold any more may be passed by every walk, although it can be
-//! reached: these are sought after each `add` and each batch of an `update`, and one that a search would miss moves, in the tree of parents, below the
-//! nearest row with which that search ends. No list drops a child, so the same walk leads to it from then on.
+//! reached. So these are sought after each `add` and each batch of an `update`: one that a search would miss moves, in the
+//! tree of parents, below the nearest row with which that search ends. No list drops a child.
 
 use super::HnswIndex;
 use super::access::Access;
