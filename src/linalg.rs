@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use crate::threads;
+use std::borrow::Cow;
 
 /// A matrix over a slice: element `(i, j)` is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,23 @@ impl<'a, T> MatRef<'a, T> {
     /// Number of columns.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+}
+
+impl<'a, T: Element> MatRef<'a, T> {
+    /// The values row by row, copied unless they lie so already. A right factor that meets many blocks of rows is
+    /// arranged once; `gemm` would do it for each.
+    pub fn row_major(self) -> Cow<'a, [T]> {
+        if self.column_stride == 1 && self.row_stride == self.columns {
+            return Cow::Borrowed(&self.data[..self.rows * self.columns]);
+        }
+        let mut values = Vec::with_capacity(self.rows * self.columns);
+        for row in 0..self.rows {
+            values.extend(
+                (0..self.columns).map(|at| self.data[row * self.row_stride + at * self.column_stride]),
+            );
+        }
+        Cow::Owned(values)
     }
 }
 
@@ -124,6 +142,8 @@ pub fn matmul_into<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T]
         split_inner(a, b, out, accumulate);
     } else if m >= n {
         let rows = block(m);
+        let values = b.row_major();
+        let b = MatRef::new(&values, k, n);
         threads::for_each_chunk(out, rows * n, |chunk, out| {
             product(rows_of(a, chunk * rows, out.len() / n), b, out, accumulate);
         });
@@ -307,6 +327,17 @@ mod tests {
                 prop_assert!((got - expected - base).abs() < 1e-12);
             }
         }
+    }
+
+    #[test]
+    fn values_are_arranged_by_rows_and_borrowed_where_they_are() {
+        let values = random(12, 4);
+        let matrix = MatRef::new(&values, 3, 4);
+        assert!(matches!(matrix.row_major(), Cow::Borrowed(same) if same == values));
+        assert_eq!(matrix.t().row_major(), transposed(&values, 3, 4));
+        let middle = [1, 2, 5, 6, 9, 10].map(|at| values[at]);
+        assert_eq!(matrix.columns_of(1, 2).row_major(), &middle[..]);
+        assert!(MatRef::<f64>::new(&[], 0, 4).t().row_major().is_empty());
     }
 
     #[test]

@@ -29,14 +29,14 @@ pub fn extent<T: Real>(terms: &[T], out: &mut [T]) {
     by_heads!(out.len() / 2, extent_of(terms, out));
 }
 
-/// The factors of a source: `out = e^(a - A)`, then `e^(s (a - A))`.
-pub fn source_factors<T: Real>(a: &[T], bound: &[T], slope: T, out: &mut [T]) {
-    by_heads!(a.len(), source_factors_of(a, bound, slope, out));
+/// The factors of sources, `e^(a - A)`, then `e^(s (a - A))`; rows of `terms` hold `a`, then `b`.
+pub fn source_factors<T: Real>(terms: &[T], bound: &[T], slope: T, out: &mut [T]) {
+    by_heads!(bound.len(), source_factors_of(terms, bound, slope, out));
 }
 
-/// The factors of a node: `out = e^(A + b - c)`, then `e^(s (A + b) - c)`.
-pub fn target_factors<T: Real>(b: &[T], bound: &[T], slope: T, out: &mut [T]) {
-    by_heads!(b.len(), target_factors_of(b, bound, slope, out));
+/// The factors of nodes that attend, `e^(A + b - c)`, then `e^(s (A + b) - c)`; rows of `terms` hold `a`, then `b`.
+pub fn target_factors<T: Real>(terms: &[T], bound: &[T], slope: T, out: &mut [T]) {
+    by_heads!(bound.len(), target_factors_of(terms, bound, slope, out));
 }
 
 /// The attention weights of one node, and per head the scale that they were given, 0 without rows.
@@ -120,31 +120,33 @@ vectorized! {
     }
 
     fn source_factors_of[T: Real, const HEADS: usize][T, HEADS](
-        a: &[T], bound: &[T], slope: T, out: &mut [T], heads: usize
+        terms: &[T], bound: &[T], slope: T, out: &mut [T], heads: usize
     ) {
         let heads = if HEADS == 0 { heads } else { HEADS };
-        let (a, bound) = (&a[..heads], &bound[..heads]);
-        let (first, second) = out.split_at_mut(heads);
-        let second = &mut second[..heads];
-        for at in 0..heads {
-            let below = a[at] - bound[at];
-            first[at] = below.exp();
-            second[at] = (slope * below).exp();
+        let bound = &bound[..heads];
+        for (terms, out) in terms.chunks_exact(2 * heads).zip(out.chunks_exact_mut(2 * heads)) {
+            let (first, second) = out.split_at_mut(heads);
+            for at in 0..heads {
+                let below = terms[at] - bound[at];
+                first[at] = below.exp();
+                second[at] = (slope * below).exp();
+            }
         }
     }
 
     fn target_factors_of[T: Real, const HEADS: usize][T, HEADS](
-        b: &[T], bound: &[T], slope: T, out: &mut [T], heads: usize
+        terms: &[T], bound: &[T], slope: T, out: &mut [T], heads: usize
     ) {
         let heads = if HEADS == 0 { heads } else { HEADS };
-        let (b, bound) = (&b[..heads], &bound[..heads]);
-        let (first, second) = out.split_at_mut(heads);
-        let second = &mut second[..heads];
-        for at in 0..heads {
-            let top = bound[at] + b[at];
-            let limit = larger(top, slope * top);
-            first[at] = (top - limit).exp();
-            second[at] = (slope * top - limit).exp();
+        let bound = &bound[..heads];
+        for (terms, out) in terms.chunks_exact(2 * heads).zip(out.chunks_exact_mut(2 * heads)) {
+            let (first, second) = out.split_at_mut(heads);
+            for at in 0..heads {
+                let top = bound[at] + terms[heads + at];
+                let limit = larger(top, slope * top);
+                first[at] = (top - limit).exp();
+                second[at] = (slope * top - limit).exp();
+            }
         }
     }
 

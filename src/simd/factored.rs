@@ -2,7 +2,7 @@
 
 use super::Rows;
 use super::heads::{HeadPlan, Span, load_some, store_all};
-use super::kernels::{prefetch_row, require_rows, rows_ahead};
+use super::kernels::{LINE, prefetch_row, require_rows, rows_ahead};
 use super::lanes::Lanes;
 
 /// Registers of the output that are held over all rows.
@@ -112,10 +112,11 @@ impl FactoredSums<'_> {
                 let len = (width * L::N).min(columns - at);
                 let out = &mut out[at..][..len];
                 let second = if BOTH { &mut second[at..][..len] } else { &mut *second };
-                if width == TILE {
-                    self.tile::<L, TILE, BOTH>(at, scale, weights, out, second);
-                } else {
-                    self.tile::<L, 1, BOTH>(at, scale, weights, out, second);
+                match (width == TILE, 2 * heads <= L::N) {
+                    (true, true) => self.tile::<L, TILE, BOTH, true>(at, scale, weights, out, second),
+                    (true, false) => self.tile::<L, TILE, BOTH, false>(at, scale, weights, out, second),
+                    (false, true) => self.tile::<L, 1, BOTH, true>(at, scale, weights, out, second),
+                    (false, false) => self.tile::<L, 1, BOTH, false>(at, scale, weights, out, second),
                 }
                 at += len;
             }
@@ -133,18 +134,39 @@ impl FactoredSums<'_> {
         unsafe {
             let source = self.factors.sources.as_ptr().add(row as usize * 2 * heads + first);
             let target = self.factors.target.as_ptr().add(first);
-            let product = |at, count| {
+            let product = |at| {
                 let (source, target) =
                     (load_some::<L>(source.add(at), count), load_some(target.add(at), count));
                 L::splat(0.0).add_product(source, target)
             };
-            // Both rows in one register if they fit: a load of the second alone may reach into a line that nobody fetched.
-            let (one, other) = if 2 * heads <= L::N {
-                let both = product(0, 2 * heads);
-                (both, both.pick(&self.plan.counterparts))
-            } else {
-                (product(0, count), product(heads, count))
-            };
+            self.larger::<L, BOTH>(product(0), product(heads))
+        }
+    }
+
+    /// As [`weights`](Self::weights) of all heads, with both rows of factors in one register: a load of the second alone may
+    /// reach into a line that nobody fetched.
+    ///
+    /// # Safety
+    /// As for [`all`](Self::all), and `row` is one of the rows; `2 heads <= N`.
+    #[inline(always)]
+    unsafe fn joined_weights<L: Lanes, const BOTH: bool>(&self, row: u32, target: L) -> (L, L) {
+        let width = 2 * self.plan.heads;
+        // SAFETY: the sources hold two rows of `heads` factors for every row.
+        unsafe {
+            let source = load_some::<L>(self.factors.sources.as_ptr().add(row as usize * width), width);
+            let both = L::splat(0.0).add_product(source, target);
+            self.larger::<L, BOTH>(both, both.pick(&self.plan.counterparts))
+        }
+    }
+
+    /// The larger of both products, and what it counts in the second sum.
+    ///
+    /// # Safety
+    /// The processor has the instruction set of `L`.
+    #[inline(always)]
+    unsafe fn larger<L: Lanes, const BOTH: bool>(&self, one: L, other: L) -> (L, L) {
+        // SAFETY: the caller's contract.
+        unsafe {
             let weight = one.max(other);
             if BOTH {
                 let less = L::splat(self.factors.slope - 1.0);
@@ -156,12 +178,13 @@ impl FactoredSums<'_> {
     }
 
     /// The columns from `at` on that `out` has room for, at most `WIDTH` registers, held over all rows. Where one register
-    /// holds the weights of all heads, the first tile finds the scale, else it is known.
+    /// holds the weights of all heads, the first tile finds the scale, else it is known; `JOINED` if it holds both factors.
     ///
     /// # Safety
-    /// As for [`all`](Self::all); `at` is a multiple of `N`, and `out` holds `WIDTH * N` values or, if `WIDTH` is 1, fewer.
+    /// As for [`all`](Self::all); `at` is a multiple of `N`, `out` holds `WIDTH * N` values or, if `WIDTH` is 1, fewer, and
+    /// `JOINED` says whether `2 heads <= N`.
     #[inline(always)]
-    unsafe fn tile<L: Lanes, const WIDTH: usize, const BOTH: bool>(
+    unsafe fn tile<L: Lanes, const WIDTH: usize, const BOTH: bool, const JOINED: bool>(
         &self,
         at: usize,
         scale: &mut [f32],
@@ -171,24 +194,32 @@ impl FactoredSums<'_> {
     ) {
         let &HeadPlan { heads, columns, ref spans, .. } = self.plan;
         let spans: &[Span; WIDTH] = spans[at / L::N..][..WIDTH].try_into().expect("WIDTH spans");
-        let (few, len) = (heads <= L::N, L::N.min(out.len()));
-        // SAFETY: the processor has the set.
-        let zero = unsafe { L::splat(0.0) };
+        let (few, len) = (JOINED || heads <= L::N, L::N.min(out.len()));
+        // SAFETY: the processor has the set, and the target holds two factors a head.
+        let (zero, target) = unsafe {
+            let target = self.factors.target.as_ptr();
+            (L::splat(0.0), if JOINED { load_some(target, 2 * heads) } else { L::splat(0.0) })
+        };
         let (mut sums, mut second_sums) = ([zero; WIDTH], [zero; WIDTH]);
         let (mut total, mut total_second) = (zero, zero);
         let ahead = rows_ahead(columns + 2 * heads);
         // SAFETY: the caller's contract; a span ends within the heads.
         unsafe {
             for (j, &row) in self.rows.now.iter().enumerate() {
-                if at == 0
-                    && let Some(row) = self.rows.ahead(j + ahead)
-                {
-                    prefetch_row::<L>(self.table, row, columns);
-                    prefetch_row::<L>(self.factors.sources, row, 2 * heads);
+                if let Some(row) = self.rows.ahead(j + ahead) {
+                    let columns = self.table.as_ptr().wrapping_add(row as usize * columns + at);
+                    (0..WIDTH * L::N).step_by(LINE).for_each(|line| L::prefetch(columns.wrapping_add(line)));
+                    if at == 0 {
+                        prefetch_row::<L>(self.factors.sources, row, 2 * heads);
+                    }
                 }
                 let mut both = (zero, zero);
                 if few {
-                    both = self.weights::<L, BOTH>(row, 0, heads);
+                    both = if JOINED {
+                        self.joined_weights::<L, BOTH>(row, target)
+                    } else {
+                        self.weights::<L, BOTH>(row, 0, heads)
+                    };
                     (total, total_second) = (total.add(both.0), total_second.add(both.1));
                 }
                 let values = self.table.as_ptr().add(row as usize * columns + at);

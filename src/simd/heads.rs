@@ -439,6 +439,10 @@ unsafe fn row_dots_of<L: Lanes, const H: usize>(
                     8 => fold::<L, 8>(parts),
                     _ => fold::<L, 4>(parts),
                 };
+                if heads == H {
+                    store_all(folded, &mut out[first * H..][..rows_now.len() * H]);
+                    continue;
+                }
                 folded.store(sums.as_mut_ptr());
             }
             for (at, sums) in sums[..rows_now.len() * H].chunks_exact(H).enumerate() {

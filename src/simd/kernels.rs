@@ -10,9 +10,9 @@ use super::lanes::Lanes;
 /// How many rows ahead the row kernels of searches prefetch.
 const AHEAD: usize = 3;
 
-/// How many cache lines ahead the kernels over neighbours prefetch: a third of the first-level cache, enough to keep the
-/// memory busy through the arithmetic between two nodes.
-const LINES_AHEAD: usize = 256;
+/// How many cache lines ahead the kernels over neighbours prefetch: a quarter of the smallest first-level cache, enough to
+/// keep the memory busy through the arithmetic between two nodes.
+const LINES_AHEAD: usize = 128;
 
 /// How many rows of `columns` values ahead.
 #[inline(always)]

@@ -67,11 +67,13 @@ impl<T: Real> Tensor<T> {
             }
         } else {
             // Bias and products of some rows while they are in the cache.
+            let weights: Vec<_> = maps.iter().map(|map| map.weight().t().row_major()).collect();
             threads::for_each_chunk(&mut out, BAND * outs, |band, out| {
                 fill_rows(out, bias.as_deref());
-                for (number, map) in maps.iter().enumerate() {
+                for (number, (map, weight)) in maps.iter().zip(&weights).enumerate() {
                     let x = map.rows(band * BAND, out.len() / outs);
-                    matmul_here(x, map.weight().t(), out, number > 0 || bias.is_some());
+                    let weight = MatRef::new(weight, map.ins, outs);
+                    matmul_here(x, weight, out, number > 0 || bias.is_some());
                 }
             });
         }

@@ -21,51 +21,53 @@ use crate::simd::Rows;
 use crate::threads;
 
 /// Nodes per block: what is between the steps fits the second-level cache.
-const BLOCK: usize = 128;
+const BLOCK: usize = 256;
 
 /// Heads up to which this pass is the faster one: its products grow with the heads, the gathers that it saves do not.
 pub(super) const HEADS: usize = 4;
 
-/// A map whose weight `(outs, ins)` and bias were folded from several.
+/// A map with its weight as products read it, `(ins, outs)`, folded from several or not.
 struct Map<T: Real> {
-    weight: Buffer<T>,
-    bias: Buffer<T>,
+    weight: Vec<T>,
+    bias: Vec<T>,
 }
 
 impl<T: Real> Map<T> {
-    /// `out = x weight^T + bias`; with `accumulate`, `out += x weight^T`.
+    fn of(map: &Linear<T>) -> Self {
+        let (outs, ins) = (map.weight.dims()[0], map.weight.dims()[1]);
+        let weight = MatRef::new(&map.weight.values(), outs, ins).t().row_major().into_owned();
+        let bias = map.bias.as_ref().map_or_else(|| vec![T::ZERO; outs], Tensor::to_vec);
+        Self { weight, bias }
+    }
+
+    /// Two maps of the same input, their results side by side.
+    fn beside(a: &Linear<T>, b: &Linear<T>) -> Self {
+        let (a, b) = (Self::of(a), Self::of(b));
+        let rows = a.weight.chunks_exact(a.bias.len()).zip(b.weight.chunks_exact(b.bias.len()));
+        Self { weight: rows.flat_map(|(a, b)| [a, b].concat()).collect(), bias: [a.bias, b.bias].concat() }
+    }
+
+    /// `out = x weight + bias`; with `accumulate`, `out += x weight`.
     fn apply(&self, x: &[T], rows: usize, out: &mut [T], accumulate: bool) {
         let outs = self.bias.len();
-        let ins = self.weight.len() / outs;
         if !accumulate {
             out.chunks_exact_mut(outs).for_each(|row| row.copy_from_slice(&self.bias));
         }
-        let (x, weight) = (MatRef::new(x, rows, ins), MatRef::new(&self.weight, outs, ins));
-        matmul_here(x, weight.t(), out, true);
-    }
-
-    /// The maps of the same input, one under the other.
-    fn stack(maps: &[&Linear<T>]) -> Self {
-        let part =
-            |tensor: fn(&Linear<T>) -> Vec<T>| maps.iter().flat_map(|map| tensor(map)).collect::<Vec<_>>();
-        let bias = |map: &Linear<T>| match &map.bias {
-            Some(bias) => bias.to_vec(),
-            None => vec![T::ZERO; map.weight.dims()[0]],
-        };
-        Self { weight: part(|map| map.weight.to_vec()).into(), bias: part(bias).into() }
+        let ins = self.weight.len() / outs;
+        matmul_here(MatRef::new(x, rows, ins), MatRef::new(&self.weight, ins, outs), out, true);
     }
 
     /// Adds another map's bias, which its products are accumulated without.
     fn with_bias_of(mut self, other: &Self) -> Self {
-        self.bias.iter_mut().zip(&other.bias[..]).for_each(|(sum, &bias)| *sum += bias);
+        self.bias.iter_mut().zip(&other.bias).for_each(|(sum, &bias)| *sum += bias);
         self
     }
 }
 
 /// `a b` of small row-major matrices.
-fn product<T: Real>(a: &[T], b: &[T], inner: usize) -> Buffer<T> {
+fn product<T: Real>(a: &[T], b: &[T], inner: usize) -> Vec<T> {
     let (rows, columns) = (a.len() / inner, b.len() / inner);
-    let mut out = Buffer::stale(rows * columns);
+    let mut out = vec![T::ZERO; rows * columns];
     matmul_here(MatRef::new(a, rows, inner), MatRef::new(b, inner, columns), &mut out, false);
     out
 }
@@ -78,9 +80,10 @@ struct Folded<T: Real> {
     inner: usize,
     /// Message to the queries of all heads, scaled.
     queries: Map<T>,
-    /// Weights of all heads, `inner` rows. A bias of keys shifts all scores alike; one of values is in `mix`.
-    keys: Buffer<T>,
-    values: Buffer<T>,
+    /// Weights of all heads, `(inner, dim)`. A bias of keys shifts all scores alike.
+    keys: Vec<T>,
+    /// Weights of all heads, `(dim, inner)`. Their bias is in `mix`.
+    values: Vec<T>,
     /// The heads' values and the mean, side by side, to the unit's input.
     mix: Map<T>,
     /// The unit's input to both gates, its state to both gates; input and reset state to the candidate.
@@ -96,31 +99,28 @@ impl<T: Real> Folded<T> {
         let (attention, unit) = (&layer.attention, &layer.w_update);
         let (heads, dim, inner) =
             (attention.heads, layer.w_agg.weight.dims()[0], attention.q.weight.dims()[0]);
-        let [mut queries, keys, values, out] =
-            [&attention.q, &attention.k, &attention.v, &attention.gated_out()?].map(Map::of);
+        let [mut queries, values, out] = [&attention.q, &attention.v, &attention.gated_out()?].map(Map::of);
         let scale = T::of(((inner / heads) as f64).sqrt().recip());
-        queries.weight.iter_mut().chain(queries.bias.iter_mut()).for_each(|value| *value *= scale);
-        let aggregate = Map::of(&layer.w_agg);
-        // W_agg O and W_agg, side by side; W_agg (O b_v + b_out) + b_agg.
-        let outward = product(&aggregate.weight, &out.weight, dim);
-        let rows = outward.chunks_exact(inner).zip(aggregate.weight.chunks_exact(dim));
-        let mix: Vec<T> = rows.flat_map(|(of_values, of_mean)| [of_values, of_mean].concat()).collect();
-        let mut mix_bias = product(&outward, &values.bias, inner);
-        let from_out = product(&aggregate.weight, &out.bias, dim);
-        for ((sum, &a), &b) in mix_bias.iter_mut().zip(&from_out[..]).zip(&aggregate.bias[..]) {
+        queries.weight.iter_mut().chain(&mut queries.bias).for_each(|value| *value *= scale);
+        // With W_agg (O (v + b_v) + b_out + g) + b_agg in mind: O^T W_agg^T above W_agg^T, and all that is constant.
+        let Map { weight: aggregate, bias: mut mix_bias } = Map::of(&layer.w_agg);
+        let outward = product(&out.weight, &aggregate, dim);
+        let (from_values, from_out) =
+            (product(&values.bias, &outward, inner), product(&out.bias, &aggregate, dim));
+        for (sum, (&a, &b)) in mix_bias.iter_mut().zip(from_values.iter().zip(&from_out)) {
             *sum += a + b;
         }
-        let gates_of_state = Map::stack(&[&unit.u_z, &unit.u_r]);
+        let gates_of_state = Map::beside(&unit.u_z, &unit.u_r);
         let candidate_of_state = Map::of(&unit.u_h);
         Ok(Self {
             dim,
             heads,
             inner,
             queries,
-            keys: keys.weight,
+            keys: attention.k.weight.to_vec(),
             values: values.weight,
-            mix: Map { weight: mix.into(), bias: mix_bias },
-            gates: Map::stack(&[&unit.w_z, &unit.w_r]).with_bias_of(&gates_of_state),
+            mix: Map { weight: [outward, aggregate].concat(), bias: mix_bias },
+            gates: Map::beside(&unit.w_z, &unit.w_r).with_bias_of(&gates_of_state),
             gates_of_state,
             candidate: Map::of(&unit.w_h).with_bias_of(&candidate_of_state),
             candidate_of_state,
@@ -143,27 +143,27 @@ impl<T: Real> Folded<T> {
     /// `V_h c_h` of the heads side by side, as the first part of the rows of `out`.
     fn valued(&self, mixed: &[T], rows: usize, out: &mut [T]) {
         let (dim, width) = (self.dim, self.inner / self.heads);
-        for (head, values) in self.values.chunks_exact(width * dim).enumerate() {
+        for head in 0..self.heads {
             let mixed = MatRef::new(mixed, rows, self.heads * dim).columns_of(head * dim, dim);
-            let values = MatRef::new(values, width, dim).t();
+            let values = MatRef::new(&self.values, dim, self.inner).columns_of(head * width, width);
             matmul_into_columns(mixed, values, out, self.inner + dim, head * width);
         }
     }
 
-    /// The neighbours' messages mixed by each head's attention, and their mean, for one node that has any.
+    /// The neighbours' messages mixed by each head's attention, in place of its queries, and their mean, for one node
+    /// that has any.
     fn gather(
         &self,
         m: &[T],
-        query: &[T],
         rows: Rows<'_>,
         weights: Option<&[T]>,
         alpha: &mut Vec<T>,
-        (mixed, mean): (&mut [T], &mut [T]),
+        (heads, mean): (&mut [T], &mut [T]),
     ) {
         alpha.resize(rows.now.len() * self.heads, T::ZERO);
-        T::row_dots(query, m, rows, self.heads, alpha);
+        T::row_dots(heads, m, rows, self.heads, alpha);
         loops::softmax(alpha, self.heads);
-        T::row_sums(m, rows.now, alpha, self.heads, mixed);
+        T::row_sums(m, rows.now, alpha, self.heads, heads);
         match weights {
             Some(weights) => T::gather_weighted_sum(m, rows.now.into(), weights, mean),
             None => {
@@ -180,12 +180,12 @@ impl<T: Real> Folded<T> {
         let state = &m[first * dim..][..out.len()];
         let mut queries = Buffer::stale(rows * inner);
         self.queries.apply(state, rows, &mut queries, false);
-        let asked = self.asked(&queries, rows);
-        let (mut mixed, mut joined) =
-            (Buffer::stale(rows * heads * dim), Buffer::stale(rows * (inner + dim)));
+        // Per head what is asked of the neighbours' messages, then what they come to.
+        let mut mixed = self.asked(&queries, rows);
+        let mut joined = Buffer::stale(rows * (inner + dim));
         let mut alpha = Vec::new();
-        let each = asked.chunks_exact(heads * dim).zip(mixed.chunks_exact_mut(heads * dim));
-        for (row, ((asked, mixed), joined)) in each.zip(joined.chunks_exact_mut(inner + dim)).enumerate() {
+        let each = mixed.chunks_exact_mut(heads * dim).zip(joined.chunks_exact_mut(inner + dim));
+        for (row, (mixed, joined)) in each.enumerate() {
             let (edges, mean) = (graph.edges(first + row), &mut joined[inner..]);
             if edges.is_empty() {
                 mixed.fill(T::ZERO);
@@ -193,7 +193,7 @@ impl<T: Real> Folded<T> {
                 continue;
             }
             let weights = weights.map(|weights| &weights[edges.clone()]);
-            self.gather(m, asked, Rows::of(graph.indices(), edges), weights, &mut alpha, (mixed, mean));
+            self.gather(m, Rows::of(graph.indices(), edges), weights, &mut alpha, (mixed, mean));
         }
         self.valued(&mixed, rows, &mut joined);
         let mut input = if inner == dim { queries } else { Buffer::stale(rows * dim) };
@@ -219,12 +219,6 @@ impl<T: Real> Folded<T> {
             let (weight, bias, eps) = &self.norm;
             loops::normalize(out, weight, bias, *eps);
         }
-    }
-}
-
-impl<T: Real> Map<T> {
-    fn of(map: &Linear<T>) -> Self {
-        Self::stack(&[map])
     }
 }
 

@@ -54,17 +54,12 @@ impl<T: Real> Attention<T> {
         let (mut out, mut saved) = (Buffer::stale(nodes * columns), Buffer::stale(nodes * width));
         let both = ((&mut out[..], BAND * columns), (&mut saved[..], BAND * width));
         threads::for_each_chunk_of_both(both.0, both.1, |band, out, saved| {
-            let mut alpha = Vec::new();
+            let mut room = Vec::new();
             let rows = out.chunks_exact_mut(columns).zip(saved.chunks_exact_mut(width));
             for (row, (out, saved)) in rows.enumerate() {
                 let (q, scalars) = saved.split_at_mut(columns);
                 let (kept, r) = scalars.split_at_mut(2 * heads);
-                self.mix(
-                    band * BAND + row,
-                    &mut alpha,
-                    out,
-                    Some((SecondSums { rows: q, weights: r }, kept)),
-                );
+                self.mix(band * BAND + row, &mut room, out, Some((SecondSums { rows: q, weights: r }, kept)));
             }
         });
         (out, Saved(saved))
@@ -75,19 +70,19 @@ impl<T: Real> Attention<T> {
         let columns = self.split.columns;
         let mut out = Buffer::stale(self.terms.graph.num_nodes() * columns);
         threads::for_each_chunk(&mut out, BAND * columns, |band, out| {
-            let mut alpha = Vec::new();
+            let mut room = Vec::new();
             for (row, out) in out.chunks_exact_mut(columns).enumerate() {
-                self.mix(band * BAND + row, &mut alpha, out, None);
+                self.mix(band * BAND + row, &mut room, out, None);
             }
         });
         out
     }
 
-    /// One node's row, and what it saves: `Q` and `R`, and the numbers by which weights are made again. `alpha` is room.
+    /// One node's row, and what it saves: `Q` and `R`, and the numbers by which weights are made again. `room` is for weights or scales.
     fn mix(
         &self,
         row: usize,
-        alpha: &mut Vec<T>,
+        room: &mut Vec<T>,
         out: &mut [T],
         saved: Option<(SecondSums<'_, T>, &mut [T])>,
     ) {
@@ -95,15 +90,16 @@ impl<T: Real> Attention<T> {
         let edges = terms.graph.edges(row);
         let rows = Rows::of(terms.graph.indices(), edges.clone());
         let (second, kept) = saved.unzip();
-        if let Some(sources) = &terms.factors {
-            terms.with_target(sources, row, |factors, scale| {
-                T::factored_sums(&self.x, rows, factors, &self.plan, scale, out, second);
-                let scaled = factors.target.iter().zip(scale.iter().cycle());
-                kept.into_iter().flatten().zip(scaled).for_each(|(kept, (&t, &scale))| *kept = t * scale);
-            });
+        if let Some(factors) = &terms.factors {
+            let factors = factors.entering(row, heads);
+            room.resize(heads, T::ZERO);
+            T::factored_sums(&self.x, rows, factors, &self.plan, room, out, second);
+            let scaled = factors.target.iter().zip(room.iter().cycle());
+            kept.into_iter().flatten().zip(scaled).for_each(|(kept, (&t, &scale))| *kept = t * scale);
         } else {
             let terms = terms.of(row, edges);
-            alpha.resize(rows.now.len() * heads, T::ZERO);
+            room.resize(rows.now.len() * heads, T::ZERO);
+            let alpha = &mut room[..];
             loops::leaky(terms, alpha);
             loops::softmax_kept(alpha, heads, kept.unwrap_or_default());
             T::head_sums(&self.x, rows, alpha, &self.plan, out);
@@ -172,8 +168,8 @@ impl<T: Real> Attention<T> {
                 // The sums below fetch the rows ahead for both.
                 T::head_dots(self.split.row(&self.x, source), grad, rows.now.into(), heads, &mut d);
                 let (nodes, slope, to_source) = (&nodes[..], self.terms.slope, &mut to_terms[..heads]);
-                if let Some(sources) = &self.terms.factors {
-                    let source = &sources.values[source * 2 * heads..][..2 * heads];
+                if let Some(factors) = &self.terms.factors {
+                    let source = factors.source(source, heads);
                     let leaving = LeavingFactors { source, nodes, rows, slope };
                     loops::leaving_adjoint(leaving, &mut alpha, &mut d, to_source);
                 } else {

@@ -17,26 +17,25 @@ use std::ops::Range;
 /// products of weights and values stay above the smallest number.
 pub(super) const SPREAD: f64 = 40.0;
 
-/// Numbers that fit on the stack for each of the usual numbers of heads.
-const FEW: usize = 48;
-
-/// The factors of all sources' terms.
-pub(super) struct SourceFactors<T: Real> {
-    /// The largest term of each head.
-    bound: Vec<T>,
-    /// Per source, two of every head.
-    pub(super) values: Buffer<T>,
+/// The factors of all terms, two of every head in each row.
+pub(super) struct TermFactors<T: Real> {
+    /// Of the sources.
+    sources: Buffer<T>,
+    /// Of the nodes that attend.
+    targets: Buffer<T>,
+    slope: T,
 }
 
-impl<T: Real> SourceFactors<T> {
-    /// `nodes` holds two terms per head and source, of which the first count; none if they lie too far apart.
-    pub(super) fn of(nodes: &[T], heads: usize, slope: T) -> Option<Self> {
+impl<T: Real> TermFactors<T> {
+    /// `terms` holds two per head and source, of which the first `attending` are nodes that attend; none if those of
+    /// sources lie too far apart.
+    fn of(terms: &[T], heads: usize, attending: usize, slope: T) -> Option<Self> {
         const ROWS: usize = 2048;
         let width = 2 * heads;
-        let extents = threads::map(nodes.len().div_ceil(ROWS * width), |chunk| {
+        let extents = threads::map(terms.len().div_ceil(ROWS * width), |chunk| {
             let mut extent = vec![T::ZERO; width];
-            let end = nodes.len().min((chunk + 1) * ROWS * width);
-            loops::extent(&nodes[chunk * ROWS * width..end], &mut extent);
+            let end = terms.len().min((chunk + 1) * ROWS * width);
+            loops::extent(&terms[chunk * ROWS * width..end], &mut extent);
             extent
         });
         let most = |at: usize, sign: T| extents.iter().map(|extent| sign * extent[at]).reduce(larger);
@@ -46,15 +45,26 @@ impl<T: Real> SourceFactors<T> {
             let within = largest + negated_least <= T::of(SPREAD);
             within.then(|| bound.push(largest))?;
         }
-        let mut values = Buffer::stale(nodes.len());
-        threads::for_each_chunk(&mut values, BAND * width, |band, out| {
-            for (out, terms) in
-                out.chunks_exact_mut(width).zip(nodes[band * BAND * width..].chunks_exact(width))
-            {
-                loops::source_factors(&terms[..heads], &bound, slope, out);
-            }
-        });
-        Some(Self { bound, values })
+        let made = |rows: usize, make: fn(&[T], &[T], T, &mut [T])| {
+            let mut factors = Buffer::stale(rows * width);
+            threads::for_each_chunk(&mut factors, ROWS * width, |chunk, out| {
+                make(&terms[chunk * ROWS * width..][..out.len()], &bound, slope, out);
+            });
+            factors
+        };
+        let sources = made(terms.len() / width, loops::source_factors);
+        Some(Self { sources, targets: made(attending, loops::target_factors), slope })
+    }
+
+    /// Of a source.
+    pub(super) fn source(&self, source: usize, heads: usize) -> &[T] {
+        &self.sources[source * 2 * heads..][..2 * heads]
+    }
+
+    /// Of the edges that enter a node.
+    pub(super) fn entering(&self, node: usize, heads: usize) -> Factors<'_, T> {
+        let target = &self.targets[node * 2 * heads..][..2 * heads];
+        Factors { sources: &self.sources, target, slope: self.slope }
     }
 }
 
@@ -64,7 +74,7 @@ pub(super) struct Terms<T: Real> {
     pub(super) nodes: Values<T>,
     /// Per edge in row order, `heads` values.
     pub(super) edges: Option<Values<T>>,
-    pub(super) factors: Option<SourceFactors<T>>,
+    pub(super) factors: Option<TermFactors<T>>,
     pub(super) graph: Graph,
     pub(super) heads: usize,
     pub(super) slope: T,
@@ -86,7 +96,7 @@ impl<T: Real> Terms<T> {
         }
         let (nodes, edges) = (terms.values(), edge.map(Tensor::values));
         let factored = edges.is_none() && slope >= T::ZERO && slope <= T::ONE;
-        let factors = if factored { SourceFactors::of(&nodes, heads, slope) } else { None };
+        let factors = if factored { TermFactors::of(&nodes, heads, graph.num_nodes(), slope) } else { None };
         Ok(Self { nodes, edges, factors, graph: graph.clone(), heads, slope })
     }
 
@@ -110,29 +120,11 @@ impl<T: Real> Terms<T> {
                 loops::leaky(terms, alpha);
                 loops::softmax(alpha, self.heads);
             }
-            Some(sources) => self.with_target(sources, row, |factors, scale| {
-                loops::factored_weights(terms.rows, factors, alpha, scale);
-            }),
+            Some(factors) => {
+                let mut scale = vec![T::ZERO; self.heads];
+                loops::factored_weights(terms.rows, factors.entering(row, self.heads), alpha, &mut scale);
+            }
         }
-    }
-
-    /// Runs `task` with the factors of a node's edges, and room for a number per head.
-    pub(super) fn with_target(
-        &self,
-        sources: &SourceFactors<T>,
-        row: usize,
-        task: impl FnOnce(Factors<'_, T>, &mut [T]),
-    ) {
-        let (mut few, mut many) = ([T::ZERO; FEW], Vec::new());
-        let room = if 3 * self.heads <= FEW {
-            &mut few[..3 * self.heads]
-        } else {
-            many.resize(3 * self.heads, T::ZERO);
-            &mut many[..]
-        };
-        let (target, scale) = room.split_at_mut(2 * self.heads);
-        loops::target_factors(self.target(row), &sources.bound, self.slope, target);
-        task(Factors { sources: &sources.values, target, slope: self.slope }, scale);
     }
 
     /// The node's term as a target.
