@@ -1,11 +1,13 @@
 //! Layers at 100,000 nodes, average degree 16, 128 -> 64, beside the floor: `cargo bench --bench layers`.
 //!
 //! On a random graph and on that of nearest neighbours. The floor of a layer is the time of its products and of a bare
-//! loop's gathers alone, with their buffers at hand; beside it, the same with our own gathers, which are faster.
+//! loop's gathers alone, with their buffers at hand; beside it, the same with our own gathers. The quotients are forward :
+//! floor and step : forward. `cargo bench --bench layers -- gat/ sage` times those alone.
 
 #![allow(missing_docs, unsafe_code)]
 
-use criterion::{Criterion, criterion_group, criterion_main};
+mod turns;
+
 use ndarray::Array2;
 use ruvector_gnn::aggregate;
 use ruvector_gnn::autograd::{Tensor, no_grad};
@@ -19,11 +21,14 @@ use ruvector_gnn::optim::{AdamW, AdamWOptions, Optimizer};
 use ruvector_gnn::rng::stream;
 use ruvector_gnn::threads;
 use std::hint::black_box;
+use turns::in_turns;
 
 const NODES: usize = 100_000;
 const DEGREE: usize = 16;
 const INS: usize = 128;
 const OUTS: usize = 64;
+
+const ROUNDS: usize = 41;
 
 /// Rows per task of a bare loop.
 const BAND: usize = 128;
@@ -90,17 +95,19 @@ fn bare_sum_of<const COLUMNS: usize>(graph: &Graph, x: &[f32], out: &mut [f32]) 
     });
 }
 
-fn aggregation(c: &mut Criterion) {
-    let graph = graph();
+fn aggregation(graph: &Graph) {
     for columns in [64, 128] {
-        let (x, mut out) = (Buffer::from(random(NODES * columns, 3)), Buffer::zeros(NODES * columns));
-        let mut group = c.benchmark_group(format!("aggregate/{columns}"));
-        group.sample_size(20);
-        group.bench_function("bare loop", |b| b.iter(|| bare_sum(&graph, &x, columns, black_box(&mut out))));
-        group.bench_function("sum", |b| {
-            b.iter(|| aggregate::sum(&graph, None, &x, columns, black_box(&mut out)));
-        });
-        group.finish();
+        let x = Buffer::from(random(NODES * columns, 3));
+        let (mut bare, mut ours) = (Buffer::zeros(NODES * columns), Buffer::zeros(NODES * columns));
+        in_turns(
+            &format!("aggregate/{columns}"),
+            ROUNDS,
+            &[0],
+            &mut [
+                ("bare loop", &mut || bare_sum(graph, &x, columns, black_box(&mut bare))),
+                ("sum", &mut || aggregate::sum(graph, None, &x, columns, black_box(&mut ours))),
+            ],
+        );
     }
 }
 
@@ -110,10 +117,26 @@ struct Floor<'a> {
     gathers: &'a [usize],
 }
 
+impl Floor<'_> {
+    fn run(&self, graph: &Graph, x: &[f32], w: &[f32], out: &mut [f32], sum: Sum) {
+        for &(ins, outs) in self.products {
+            let (x, w) =
+                (MatRef::new(&x[..NODES * ins], NODES, ins), MatRef::new(&w[..ins * outs], outs, ins));
+            matmul_into(x, w.t(), &mut out[..NODES * outs], false);
+        }
+        for &columns in self.gathers {
+            sum(graph, &x[..NODES * columns], columns, &mut out[..NODES * columns]);
+        }
+        black_box(out);
+    }
+}
+
+/// Of rows with so many columns over neighbours.
+type Sum = fn(&Graph, &[f32], usize, &mut [f32]);
+
 /// Times the floor, `forward` without a tape, and a training step (forward, backward, AdamW).
 fn layer(
-    c: &mut Criterion,
-    name: &str,
+    title: &str,
     graph: &Graph,
     floor: Floor<'_>,
     parameters: Vec<Tensor<f32>>,
@@ -121,42 +144,31 @@ fn layer(
 ) {
     let widest = INS.max(OUTS);
     let (x, w) = (Buffer::from(random(NODES * widest, 4)), random(widest * widest, 5));
-    let mut out = Buffer::zeros(NODES * widest);
-    let mut group = c.benchmark_group(name);
-    group.sample_size(15);
-    for (name, own) in [("floor", false), ("floor, our gathers", true)] {
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                for &(ins, outs) in floor.products {
-                    let x = MatRef::new(&x[..NODES * ins], NODES, ins);
-                    let w = MatRef::new(&w[..ins * outs], outs, ins);
-                    matmul_into(x, w.t(), &mut out[..NODES * outs], false);
-                }
-                for &columns in floor.gathers {
-                    let (x, out) = (&x[..NODES * columns], &mut out[..NODES * columns]);
-                    if own {
-                        aggregate::sum(graph, None, x, columns, out)
-                    } else {
-                        bare_sum(graph, x, columns, out)
-                    }
-                }
-            });
-        });
-    }
-    group.bench_function("forward", |b| {
-        let _guard = no_grad();
-        b.iter(|| black_box(forward()));
-    });
+    let (mut out, mut own) = (Buffer::zeros(NODES * widest), Buffer::zeros(NODES * widest));
     let seed = Buffer::from(random(NODES * OUTS, 6));
     let mut optimizer = AdamW::new(parameters, AdamWOptions::default()).unwrap();
-    group.bench_function("train", |b| {
-        b.iter(|| {
-            optimizer.zero_grad();
-            forward().backward_from(Some(seed.clone()), false).unwrap();
-            optimizer.step().unwrap();
-        });
-    });
-    group.finish();
+    in_turns(
+        title,
+        ROUNDS,
+        &[0, 0, 2],
+        &mut [
+            ("floor", &mut || floor.run(graph, &x, &w, &mut out, bare_sum)),
+            ("floor, our gathers", &mut || {
+                floor.run(graph, &x, &w, &mut own, |graph, x, columns, out| {
+                    aggregate::sum(graph, None, x, columns, out);
+                });
+            }),
+            ("forward", &mut || {
+                let _guard = no_grad();
+                black_box(forward());
+            }),
+            ("step", &mut || {
+                optimizer.zero_grad();
+                forward().backward_from(Some(seed.clone()), false).unwrap();
+                optimizer.step().unwrap();
+            }),
+        ],
+    );
 }
 
 /// The 16 nearest of 100,000 clustered vectors each: what an index's own graph is like.
@@ -174,7 +186,8 @@ fn nearest() -> Graph {
     Graph::from_edges(&targets, &sources, NODES, NODES, None).unwrap()
 }
 
-fn layers(c: &mut Criterion) {
+fn main() {
+    aggregation(&graph());
     let x = Tensor::new(random(NODES * INS, 0), &[NODES, INS]).unwrap();
     let x = &x;
     for (kind, graph) in [("random", graph()), ("nearest", nearest())] {
@@ -182,34 +195,31 @@ fn layers(c: &mut Criterion) {
         let (wide, square) = ((INS, OUTS), (OUTS, OUTS));
         let gcn = GcnLayer::<f32>::new(INS, OUTS, true, 1).unwrap();
         let floor = Floor { products: &[wide], gathers: &[OUTS] };
-        layer(c, &format!("{kind}/gcn"), graph, floor, gcn.parameters(), || gcn.forward(x, graph).unwrap());
+        layer(&format!("{kind}/gcn"), graph, floor, gcn.parameters(), || gcn.forward(x, graph).unwrap());
         let first = SageLayer::<f32>::new(INS, OUTS, false, 2).unwrap();
         let second = SageLayer::<f32>::new(OUTS, OUTS, false, 3).unwrap();
         let floor = Floor { products: &[wide, wide, square, square], gathers: &[OUTS; 2] };
         let both = [first.parameters(), second.parameters()].concat();
-        layer(c, &format!("{kind}/sage, 2 layers"), graph, floor, both, || {
+        layer(&format!("{kind}/sage, 2 layers"), graph, floor, both, || {
             second.forward(&first.forward(x, graph).unwrap().relu().unwrap(), graph).unwrap()
         });
         let gat = GatLayer::<f32>::new(INS, 8, 8, None, 4).unwrap();
         // The features and, by two attention vectors a head, their scores; gathers of weights and features.
         let floor = Floor { products: &[wide, (OUTS, 16)], gathers: &[OUTS, 8] };
-        layer(c, &format!("{kind}/gat"), graph, floor, gat.parameters(), || {
+        layer(&format!("{kind}/gat"), graph, floor, gat.parameters(), || {
             gat.forward(x, graph, None, None).unwrap()
         });
         let gatv2 = GatV2Layer::<f32>::new(INS, 8, 8, None, 5).unwrap();
         let floor = Floor { products: &[wide; 2], gathers: &[OUTS; 2] };
-        layer(c, &format!("{kind}/gatv2"), graph, floor, gatv2.parameters(), || {
+        layer(&format!("{kind}/gatv2"), graph, floor, gatv2.parameters(), || {
             gatv2.forward(x, graph, None, None).unwrap()
         });
         let ruvector = RuvectorLayer::<f32>::new(INS, OUTS, 4, 6).unwrap();
         // Message, then q, k, v, out, W_agg and six maps of the unit; gathers of keys, values and messages.
         let products = [&[wide][..], &[square; 11]].concat();
         let floor = Floor { products: &products, gathers: &[OUTS; 3] };
-        layer(c, &format!("{kind}/ruvector"), graph, floor, ruvector.parameters(), || {
+        layer(&format!("{kind}/ruvector"), graph, floor, ruvector.parameters(), || {
             ruvector.forward(x, graph, None).unwrap()
         });
     }
 }
-
-criterion_group!(benches, aggregation, layers);
-criterion_main!(benches);

@@ -1,17 +1,18 @@
 //! Optimizers on 10 million parameters beside the floor: `cargo bench --bench optim`.
 //!
 //! The floor reads a parameter, its gradient and two moments, and writes all but the gradient: the traffic of Adam with
-//! hardly any arithmetic. The lines `interleaved` time both in turns, so that a drift of the machine hits both.
+//! hardly any arithmetic.
 
 #![allow(missing_docs)]
 
-use criterion::{Criterion, criterion_group, criterion_main};
+mod turns;
+
 use ruvector_gnn::autograd::Tensor;
 use ruvector_gnn::buffer::Buffer;
 use ruvector_gnn::optim::{Adam, AdamOptions, AdamW, AdamWOptions, Optimizer, Sgd, SgdOptions};
 use ruvector_gnn::threads;
 use std::hint::black_box;
-use std::time::Instant;
+use turns::in_turns;
 
 const COUNT: usize = 10_000_000;
 const PIECE: usize = 16 << 10;
@@ -46,49 +47,16 @@ fn parameter() -> Tensor<f32> {
     parameter
 }
 
-fn median(mut seconds: Vec<f64>) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    seconds[seconds.len() / 2]
-}
-
-fn optimizers(c: &mut Criterion) {
-    let mut all: [(&str, Box<dyn Optimizer<f32>>); 3] = [
+fn main() {
+    let momentum = SgdOptions { momentum: 0.9, ..Default::default() };
+    let optimizers: [(&str, Box<dyn Optimizer<f32>>); 3] = [
         ("adamw", Box::new(AdamW::new(vec![parameter()], AdamWOptions::default()).unwrap())),
         ("adam", Box::new(Adam::new(vec![parameter()], AdamOptions::default()).unwrap())),
-        (
-            "sgd",
-            Box::new(
-                Sgd::new(vec![parameter()], SgdOptions { momentum: 0.9, ..Default::default() }).unwrap(),
-            ),
-        ),
+        ("sgd", Box::new(Sgd::new(vec![parameter()], momentum).unwrap())),
     ];
     let mut floor = Floor::new();
-    let mut group = c.benchmark_group("optim");
-    group.sample_size(20);
-    group.bench_function("floor", |b| b.iter(|| floor.run()));
-    for (name, optimizer) in &mut all {
-        group.bench_function(*name, |b| b.iter(|| optimizer.step().unwrap()));
-    }
-    group.finish();
-    for (name, optimizer) in &mut all {
-        let (mut floors, mut steps) = (Vec::new(), Vec::new());
-        for _ in 0..40 {
-            let begin = Instant::now();
-            floor.run();
-            floors.push(begin.elapsed().as_secs_f64());
-            let begin = Instant::now();
-            optimizer.step().unwrap();
-            steps.push(begin.elapsed().as_secs_f64());
-        }
-        let (floor, step) = (median(floors), median(steps));
-        println!(
-            "interleaved {name}: {:.2} ms, floor {:.2} ms, {:.2}x",
-            step * 1e3,
-            floor * 1e3,
-            step / floor
-        );
+    for (name, mut optimizer) in optimizers {
+        let step = &mut || optimizer.step().unwrap();
+        in_turns(name, 41, &[0], &mut [("floor", &mut || floor.run()), ("step", step)]);
     }
 }
-
-criterion_group!(benches, optimizers);
-criterion_main!(benches);
