@@ -10,7 +10,7 @@ use super::build::Link;
 use super::draft::{Changes, Draft};
 use super::links::NONE;
 use super::queue::{distance_of, key, slot_of};
-use super::traverse::Core;
+use super::traverse::{Core, Lists};
 use super::visited::Scratch;
 use crate::threads;
 
@@ -51,11 +51,16 @@ impl HnswIndex {
 }
 
 impl Core {
-    /// Where a search for the vector of `slot` ends, if it misses the row although it is near enough to be found.
+    /// Where a search for the vector of `slot` ends, if it misses the row although it is near enough to be found. A row
+    /// that the search meets stays among its candidates, being the nearest, so that it ends there.
     fn missed(&self, slot: u32, ef: usize, scratch: &mut Scratch) -> Option<Vec<u64>> {
-        let end = self.nearest(0, slot, ef, &self.links, scratch);
-        let own = key(self.vectors.pair(slot, slot), slot);
+        let mut room = std::mem::take(&mut scratch.room);
+        let probe = self.vectors.probe(slot, &mut room);
+        let start = self.links.descend(probe, 0, &mut scratch.batch);
+        self.links.search_until(|visited| visited.contains(slot), probe, 0, start, ef, scratch);
+        scratch.room = room;
+        let (end, own) = (scratch.queue.keys(), key(self.vectors.pair(slot, slot), slot));
         let is_near = end.last().is_some_and(|&last| distance_of(own) < distance_of(last));
-        (is_near && end.iter().all(|&key| slot_of(key) != slot)).then_some(end)
+        (is_near && !scratch.visited.contains(slot)).then(|| end.to_vec())
     }
 }

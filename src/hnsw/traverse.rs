@@ -9,7 +9,7 @@ use super::links::{Links, NONE};
 use super::queue::{Queue, distance_of, key, slot_of};
 use super::rows::Rows;
 use super::vectors::{Probe, Room, Vectors};
-use super::visited::{Batch, Scratch};
+use super::visited::{Batch, Scratch, Visited};
 
 /// The rows, their vectors and their links: what a walk reads.
 #[derive(Clone, Debug)]
@@ -63,7 +63,22 @@ pub(super) trait Lists: Sync {
 
     /// Collects in `scratch.queue` the `ef` rows of `level` that are nearest to the probe, as far as links lead
     /// from `start`, and from the entry point, from which all rows can be reached.
+    #[inline]
     fn search_level(&self, probe: Probe<'_>, level: usize, start: u32, ef: usize, scratch: &mut Scratch) {
+        self.search_until(|_| false, probe, level, start, ef, scratch);
+    }
+
+    /// As [`search_level`](Self::search_level), but ends early once `done` with what it has met.
+    #[inline]
+    fn search_until(
+        &self,
+        done: impl Fn(&Visited) -> bool,
+        probe: Probe<'_>,
+        level: usize,
+        start: u32,
+        ef: usize,
+        scratch: &mut Scratch,
+    ) {
         let Scratch { visited, queue, batch, .. } = scratch;
         visited.reset(self.slots());
         queue.reset(ef);
@@ -72,7 +87,9 @@ pub(super) trait Lists: Sync {
                 queue.insert(key(probe.distance(slot), slot));
             }
         }
-        while let Some(slot) = queue.expand() {
+        while !done(visited)
+            && let Some(slot) = queue.expand()
+        {
             batch.collect(self.padded(level, slot), visited);
             probe.prefetch(&batch.slots);
             if let Some(next) = queue.peek() {
