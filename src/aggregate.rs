@@ -8,6 +8,7 @@
 
 pub mod messages;
 
+use crate::buffer::Buffer;
 use crate::graph::Graph;
 use crate::real::Real;
 use crate::simd::Rows;
@@ -89,16 +90,28 @@ fn finish<T: Real>(out: &mut [T], scale: T, base: &[T]) {
 
 /// Divides each node's row by its number of edges; rows of nodes without edges are left alone.
 pub fn divide_by_degree<T: Real>(graph: &Graph, columns: usize, rows: &mut [T]) {
+    by_degree(graph, columns, rows, |_, values, scale| values.iter_mut().for_each(|value| *value *= scale));
+}
+
+/// As [`divide_by_degree`], elsewhere.
+pub fn divided_by_degree<T: Real>(graph: &Graph, columns: usize, rows: &[T]) -> Buffer<T> {
+    let mut out = Buffer::stale(rows.len());
+    by_degree(graph, columns, &mut out, |node, out, scale| {
+        let row = &rows[node * columns..][..columns];
+        out.iter_mut().zip(row).for_each(|(out, &value)| *out = value * scale);
+    });
+    out
+}
+
+/// `f(node, its row, 1 / its number of edges)`, 1 for a node without edges.
+fn by_degree<T: Real>(graph: &Graph, columns: usize, rows: &mut [T], f: impl Fn(usize, &mut [T], T) + Sync) {
     if columns == 0 {
         return;
     }
     threads::for_each_chunk(rows, BAND * columns, |band, rows| {
         for (row, values) in rows.chunks_exact_mut(columns).enumerate() {
-            let degree = graph.edges(band * BAND + row).len();
-            if degree > 1 {
-                let scale = T::ONE / T::of(degree as f64);
-                values.iter_mut().for_each(|value| *value *= scale);
-            }
+            let node = band * BAND + row;
+            f(node, values, T::ONE / T::of(graph.edges(node).len().max(1) as f64));
         }
     });
 }

@@ -14,10 +14,37 @@ use crate::error::{Error, Result};
 use crate::real::Real;
 use crate::threads;
 use std::cell::Cell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 
-/// Turns the gradient of the result into the gradients of the inputs; the flags say which inputs want one.
-type Adjoint<T> = dyn Fn(Buffer<T>, &[bool]) -> Vec<Option<Buffer<T>>> + Send + Sync;
+/// Turns the gradient of the result into the gradients of the inputs, which it adds to their slots.
+type Adjoint<T> = dyn Fn(Buffer<T>, &mut [Slot<T>]) + Send + Sync;
+
+/// What an operation's input gets: the sum of the gradients that reached it so far, from all operations.
+pub(super) struct Slot<T: Real> {
+    wanted: bool,
+    sum: Option<Buffer<T>>,
+}
+
+impl<T: Real> Slot<T> {
+    /// Whether the input wants a gradient.
+    pub(super) fn wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// The sum, for operations that can add to it as they go; none before the first gradient.
+    pub(super) fn sum(&mut self) -> &mut Option<Buffer<T>> {
+        &mut self.sum
+    }
+
+    /// Adds a gradient.
+    pub(super) fn add(&mut self, grad: Buffer<T>) {
+        match &mut self.sum {
+            Some(sum) => add_into(sum, &grad),
+            None => self.sum = Some(grad),
+        }
+    }
+}
 
 /// An operation on the tape.
 pub(super) struct Op<T: Real> {
@@ -64,7 +91,7 @@ pub fn is_recording() -> bool {
 fn recorded<T: Real>(
     name: &'static str,
     parents: Vec<Tensor<T>>,
-    adjoint: impl Fn(Buffer<T>, &[bool]) -> Vec<Option<Buffer<T>>> + Send + Sync + 'static,
+    adjoint: impl Fn(Buffer<T>, &mut [Slot<T>]) + Send + Sync + 'static,
 ) -> Option<Op<T>> {
     (is_recording() && parents.iter().any(Tensor::requires_grad)).then(|| Op {
         name,
@@ -87,11 +114,20 @@ pub(crate) fn record<T: Real, const N: usize>(
     parents: [&Tensor<T>; N],
     adjoint: impl Fn(Buffer<T>, [bool; N]) -> [Option<Buffer<T>>; N] + Send + Sync + 'static,
 ) -> Tensor<T> {
-    let op = recorded(name, parents.map(Clone::clone).into(), move |grad, wanted| {
-        let flags = std::array::from_fn(|i| wanted[i]);
-        adjoint(grad, flags).into()
+    let op = recorded(name, parents.map(Clone::clone).into(), move |grad, slots| {
+        let wanted = std::array::from_fn(|i| slots[i].wanted);
+        add_to(slots, adjoint(grad, wanted));
     });
     Tensor::result(values.into(), shape, op)
+}
+
+/// Adds the gradients that are wanted.
+fn add_to<T: Real>(slots: &mut [Slot<T>], grads: impl IntoIterator<Item = Option<Buffer<T>>>) {
+    for (slot, grad) in slots.iter_mut().zip(grads).filter(|(slot, _)| slot.wanted) {
+        if let Some(grad) = grad {
+            slot.add(grad);
+        }
+    }
 }
 
 /// As [`record`], for any number of inputs.
@@ -102,6 +138,20 @@ pub(super) fn record_many<T: Real>(
     parents: Vec<Tensor<T>>,
     adjoint: impl Fn(Buffer<T>, &[bool]) -> Vec<Option<Buffer<T>>> + Send + Sync + 'static,
 ) -> Tensor<T> {
+    record_adding(name, values, shape, parents, move |grad, slots| {
+        let wanted: Vec<bool> = slots.iter().map(Slot::wanted).collect();
+        add_to(slots, adjoint(grad, &wanted));
+    })
+}
+
+/// As [`record_many`], for an adjoint that adds its gradients itself, where they are wanted.
+pub(super) fn record_adding<T: Real>(
+    name: &'static str,
+    values: impl Into<Values<T>>,
+    shape: Shape,
+    parents: Vec<Tensor<T>>,
+    adjoint: impl Fn(Buffer<T>, &mut [Slot<T>]) + Send + Sync + 'static,
+) -> Tensor<T> {
     Tensor::result(values.into(), shape, recorded(name, parents, adjoint))
 }
 
@@ -109,9 +159,10 @@ pub(super) fn record_many<T: Real>(
 pub(super) fn record_transposed<T: Real>(
     source: &Tensor<T>,
     shape: Shape,
-    adjoint: impl Fn(Buffer<T>, &[bool]) -> Vec<Option<Buffer<T>>> + Send + Sync + 'static,
+    adjoint: impl Fn(Buffer<T>) -> Buffer<T> + Send + Sync + 'static,
 ) -> Tensor<T> {
-    let op = recorded("transpose", vec![source.clone()], adjoint);
+    let op =
+        recorded("transpose", vec![source.clone()], move |grad, slots| add_to(slots, [Some(adjoint(grad))]));
     Tensor::transposed_result(source.values(), shape, op)
 }
 
@@ -127,13 +178,18 @@ pub(super) fn add_into<T: Real>(sum: &mut [T], more: &[T]) {
 struct Pending<T: Real>(BTreeMap<u64, (Tensor<T>, Buffer<T>)>);
 
 impl<T: Real> Pending<T> {
-    fn add(&mut self, tensor: &Tensor<T>, grad: Buffer<T>) {
-        debug_assert_eq!(grad.len(), tensor.count());
-        match self.0.get_mut(&tensor.id()) {
-            Some((_, sum)) => add_into(sum, &grad),
-            None => {
-                self.0.insert(tensor.id(), (tensor.clone(), grad));
-            }
+    /// The slot of an operation's input, which takes the sum with it until it is [put back](Self::put).
+    fn take(&mut self, tensor: &Tensor<T>) -> Slot<T> {
+        Slot { wanted: tensor.requires_grad(), sum: self.0.remove(&tensor.id()).map(|(_, sum)| sum) }
+    }
+
+    fn put(&mut self, tensor: &Tensor<T>, slot: Slot<T>) {
+        let Some(sum) = slot.sum else { return };
+        debug_assert_eq!(sum.len(), tensor.count());
+        // An input that an operation has twice took its sum to the first of its slots.
+        match self.0.entry(tensor.id()) {
+            Entry::Occupied(mut before) => add_into(&mut before.get_mut().1, &sum),
+            Entry::Vacant(place) => drop(place.insert((tensor.clone(), sum))),
         }
     }
 }
@@ -147,7 +203,7 @@ fn walk<T: Real>(
     mut keep: impl FnMut(&Tensor<T>, &mut Option<Buffer<T>>, bool),
 ) -> Result<()> {
     let mut pending = Pending(BTreeMap::new());
-    pending.add(root, seed);
+    pending.put(root, Slot { wanted: true, sum: Some(seed) });
     while let Some((_, (tensor, grad))) = pending.0.pop_last() {
         let mut grad = Some(grad);
         match tensor.origin(retain) {
@@ -161,15 +217,9 @@ fn walk<T: Real>(
             Origin::Op(op) => {
                 keep(&tensor, &mut grad, false);
                 let Some(grad) = grad else { continue };
-                let wanted: Vec<bool> = op.parents.iter().map(Tensor::requires_grad).collect();
-                let grads = (op.adjoint)(grad, &wanted);
-                for ((parent, grad), _) in
-                    op.parents.iter().zip(grads).zip(wanted).filter(|(_, wanted)| *wanted)
-                {
-                    if let Some(grad) = grad {
-                        pending.add(parent, grad);
-                    }
-                }
+                let mut slots: Vec<Slot<T>> = op.parents.iter().map(|parent| pending.take(parent)).collect();
+                (op.adjoint)(grad, &mut slots);
+                op.parents.iter().zip(slots).for_each(|(parent, slot)| pending.put(parent, slot));
             }
         }
     }

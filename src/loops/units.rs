@@ -34,18 +34,15 @@ vectorized! {
         }
     }
 
-    /// `grad = grad h r (1 - r)` with `r = sigmoid(a)`: to the gate.
-    pub fn gate_to_gate[T: Real][T](a: &[T], h: &[T], grad: &mut [T]) {
-        for ((grad, &a), &h) in grad.iter_mut().zip(a).zip(h) {
-            let r = sigmoid(a);
-            *grad = *grad * h * r * (T::ONE - r);
-        }
-    }
-
-    /// `grad = grad sigmoid(a)`: to what was gated.
-    pub fn gate_to_state[T: Real][T](a: &[T], grad: &mut [T]) {
-        for (grad, &a) in grad.iter_mut().zip(a) {
-            *grad *= sigmoid(a);
+    /// From the gradient of [`gate`]'s result that of `a`; adds that of `h`. Makes the result again.
+    pub fn gate_adjoint[T: Real][T](
+        a: &[T], h: &[T], grad: &[T], to_a: &mut [T], out: &mut [T], to_h: &mut [T]
+    ) {
+        for at in 0..grad.len().min(a.len()).min(h.len()).min(to_a.len()).min(out.len()).min(to_h.len()) {
+            let (g, r) = (grad[at], sigmoid(a[at]));
+            to_a[at] = g * h[at] * r * (T::ONE - r);
+            out[at] = h[at] * r;
+            to_h[at] += g * r;
         }
     }
 
@@ -73,6 +70,30 @@ vectorized! {
         let (mean, scale) = moments(row, eps);
         for ((x, &w), &b) in row.iter_mut().zip(weight).zip(bias) {
             *x = (*x - mean) * scale * w + b;
+        }
+    }
+
+    /// From the gradient of [`normalize`]'s result that of the row, in place; adds those of weight and bias.
+    pub fn normalize_adjoint[T: Real][T](
+        x: &[T], weight: &[T], eps: T, grad: &mut [T], to_weight: &mut [T], to_bias: &mut [T]
+    ) {
+        let (mean, scale) = moments(x, eps);
+        let share = T::ONE / T::of(x.len() as f64);
+        for ((((grad, &x), &w), to_weight), to_bias) in grad.iter_mut().zip(x).zip(weight).zip(to_weight).zip(to_bias) {
+            *to_weight += *grad * (x - mean) * scale;
+            *to_bias += *grad;
+            *grad *= w;
+        }
+        let center = sum(grad) * share;
+        let mut products = [T::ZERO; 8];
+        for (grad, x) in grad.chunks(8).zip(x.chunks(8)) {
+            for ((product, &g), &x) in products.iter_mut().zip(grad).zip(x) {
+                *product += g * (x - mean);
+            }
+        }
+        let slope = sum(&products) * scale * share;
+        for (grad, &x) in grad.iter_mut().zip(x) {
+            *grad = scale * (*grad - center - (x - mean) * scale * slope);
         }
     }
 }

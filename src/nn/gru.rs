@@ -43,17 +43,11 @@ impl<T: Real> GruCell<T> {
 
     /// `x (N, in)`, `h (N, hidden)` -> the next state `(N, hidden)`.
     pub fn forward(&self, x: &Tensor<T>, h: &Tensor<T>) -> Result<Tensor<T>> {
-        let update = pair(&self.w_z, x, &self.u_z, h)?;
-        let reset = pair(&self.w_r, x, &self.u_r, h)?.gate(h)?;
-        let candidate = pair(&self.w_h, x, &self.u_h, &reset)?;
-        update.gru_blend(&candidate, h)
+        let pairs = [(&self.w_z, &self.u_z), (&self.w_r, &self.u_r), (&self.w_h, &self.u_h)];
+        let biases = pairs.map(|(w, u)| w.bias.iter().chain(&u.bias).collect::<Vec<_>>());
+        let (of_input, of_state) = (pairs.map(|(w, _)| &w.weight), pairs.map(|(_, u)| &u.weight));
+        x.gru_step(h, of_input, of_state, biases.each_ref().map(Vec::as_slice))
     }
-}
-
-/// `w(x) + u(h)`.
-fn pair<T: Real>(w: &Linear<T>, x: &Tensor<T>, u: &Linear<T>, h: &Tensor<T>) -> Result<Tensor<T>> {
-    let biases: Vec<&Tensor<T>> = w.bias.iter().chain(&u.bias).collect();
-    Tensor::linear_sum(&[(x, &w.weight), (h, &u.weight)], &biases)
 }
 
 impl<T: Real> Module<T> for GruCell<T> {

@@ -5,7 +5,7 @@
 
 use super::linear::column_sums;
 use crate::aggregate::{self, Base};
-use crate::autograd::tape::{record, tracked};
+use crate::autograd::tape::{Slot, record, record_adding, tracked};
 use crate::autograd::{Shape, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
@@ -84,8 +84,11 @@ impl<T: Real> Tensor<T> {
         let out = gathered(graph, &self.values(), columns, (reduce, weighted), Base::Zero);
         let shape = Shape::new(&[graph.num_nodes(), columns])?;
         let graph = graph.clone();
-        Ok(record("aggregate", Arc::new(out), shape, [self], move |grad, _| {
-            [Some(scattered(&graph, grad, columns, (reduce, weighted)))]
+        Ok(record_adding("aggregate", out, shape, vec![self.clone()], move |mut grad, slots| {
+            if reduce == Reduce::Mean {
+                aggregate::divide_by_degree(&graph, columns, &mut grad);
+            }
+            scatter(&graph, &grad, columns, weighted, &mut slots[0]);
         }))
     }
 
@@ -123,9 +126,15 @@ impl<T: Real> Tensor<T> {
         let out = gathered(graph, &self.values(), columns, (reduce, weighted), under);
         let Some(base) = kept else { return Tensor::new(out, &shape) };
         let graph = graph.clone();
-        Ok(record("aggregate", Arc::new(out), shape, [self, &base], move |grad, wanted| {
-            let to_base = wanted[1].then(|| if row { column_sums(&grad, columns) } else { grad.clone() });
-            [wanted[0].then(|| scattered(&graph, grad, columns, (reduce, weighted))), to_base]
+        Ok(record_adding("aggregate", out, shape, vec![self.clone(), base], move |grad, slots| {
+            if slots[0].wanted() {
+                let divided =
+                    (reduce == Reduce::Mean).then(|| aggregate::divided_by_degree(&graph, columns, &grad));
+                scatter(&graph, divided.as_ref().unwrap_or(&grad), columns, weighted, &mut slots[0]);
+            }
+            if slots[1].wanted() {
+                slots[1].add(if row { column_sums(&grad, columns) } else { grad });
+            }
         }))
     }
 
@@ -215,17 +224,14 @@ fn gather_into<T: Real>(
     aggregate::onto(graph, weights.as_deref(), x, columns, (reduce == Reduce::Mean, base), out);
 }
 
-/// The gradient of `x` in [`gathered`]: the same over the transpose, of gradients divided by degrees for a mean.
-fn scattered<T: Real>(
-    graph: &Graph,
-    mut grad: Buffer<T>,
-    columns: usize,
-    (reduce, weighted): (Reduce, bool),
-) -> Buffer<T> {
-    if reduce == Reduce::Mean {
-        aggregate::divide_by_degree(graph, columns, &mut grad);
+/// Adds to the gradient of `x` in [`gathered`] the same over the transpose, of gradients that were divided by degrees for a
+/// mean.
+fn scatter<T: Real>(graph: &Graph, grad: &[T], columns: usize, weighted: bool, to_x: &mut Slot<T>) {
+    let (back, how) = (&graph.transposed().graph, (Reduce::Sum, weighted));
+    match to_x.sum() {
+        Some(sum) => gather_into(back, grad, columns, how, Base::Out, sum),
+        sum => *sum = Some(gathered(back, grad, columns, how, Base::Zero)),
     }
-    gathered(&graph.transposed().graph, &grad, columns, (Reduce::Sum, weighted), Base::Zero)
 }
 
 /// Aggregates rows of `x (N, d)` by segment: row `e` goes to row `segments[e] < count` of the result; an empty segment

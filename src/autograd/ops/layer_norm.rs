@@ -5,13 +5,13 @@
 
 #![forbid(unsafe_code)]
 
-use super::broadcast::{sum, tree};
+use super::broadcast::tree;
 use super::softmax::{each_row, row_piece};
 use crate::autograd::Tensor;
 use crate::autograd::tape::record;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
-use crate::loops::{self, moments};
+use crate::loops;
 use crate::real::Real;
 use crate::threads;
 use std::sync::Arc;
@@ -37,62 +37,30 @@ impl<T: Real> Tensor<T> {
         });
         let parents = [self, weight, bias];
         Ok(record("layer_norm", Arc::new(out), self.shape(), parents, move |mut grad, wanted| {
-            let [weight, bias] = parameter_grads(&x, &grad, columns, eps, wanted[1] || wanted[2]);
-            if wanted[0] {
-                input_grad(&x, &w, &mut grad, eps);
-            }
-            [wanted[0].then_some(grad), weight.filter(|_| wanted[1]), bias.filter(|_| wanted[2])]
+            let [to_weight, to_bias] = adjoint(&x, &w, &mut grad, eps);
+            [wanted[0].then_some(grad), wanted[1].then_some(to_weight), wanted[2].then_some(to_bias)]
         }))
     }
 }
 
-/// Turns the gradient of the result into that of `x`, in place.
-fn input_grad<T: Real>(x: &[T], w: &[T], grad: &mut [T], eps: T) {
+/// Turns the gradient of the result into that of `x`, in place; the gradients of weight and bias are summed by fixed bands of
+/// rows.
+fn adjoint<T: Real>(x: &[T], w: &[T], grad: &mut [T], eps: T) -> [Buffer<T>; 2] {
     let columns = w.len();
-    let share = T::ONE / T::of(columns as f64);
-    each_row(grad, columns, |row, grad| {
-        let x = &x[row * columns..][..columns];
-        let (mean, scale) = moments(x, eps);
-        grad.iter_mut().zip(w).for_each(|(g, &w)| *g *= w);
-        let center = sum(grad) * share;
-        let mut products = [T::ZERO; 8];
-        for (grad, x) in grad.chunks(8).zip(x.chunks(8)) {
-            products.iter_mut().zip(grad.iter().zip(x)).for_each(|(p, (&g, &x))| *p += g * (x - mean));
-        }
-        let slope = sum(&products) * scale * share;
-        grad.iter_mut().zip(x).for_each(|(g, &x)| *g = scale * (*g - center - (x - mean) * scale * slope));
-    });
-}
-
-/// The gradients of weight and bias, summed by fixed bands of rows.
-fn parameter_grads<T: Real>(
-    x: &[T],
-    grad: &[T],
-    columns: usize,
-    eps: T,
-    wanted: bool,
-) -> [Option<Buffer<T>>; 2] {
-    if !wanted {
-        return [None, None];
+    if x.is_empty() {
+        return [0, 1].map(|_| Buffer::zeros(columns));
     }
     let (_, piece) = row_piece(columns);
-    let sums = tree(threads::map(x.len().div_ceil(piece), |band| {
-        let range = band * piece..((band + 1) * piece).min(x.len());
-        let mut sums = vec![T::ZERO; 2 * columns];
-        let (weight, bias) = sums.split_at_mut(columns);
-        for (x, grad) in x[range.clone()].chunks_exact(columns).zip(grad[range].chunks_exact(columns)) {
-            let (mean, scale) = moments(x, eps);
-            for i in 0..columns {
-                weight[i] += grad[i] * (x[i] - mean) * scale;
-                bias[i] += grad[i];
-            }
+    let mut sums = vec![vec![T::ZERO; 2 * columns]; x.len().div_ceil(piece)];
+    threads::for_each_chunk_of_both((grad, piece), (&mut sums, 1), |band, grad, sums| {
+        let (to_weight, to_bias) = sums[0].split_at_mut(columns);
+        let rows = x[band * piece..][..grad.len()].chunks_exact(columns);
+        for (x, grad) in rows.zip(grad.chunks_exact_mut(columns)) {
+            loops::normalize_adjoint(x, w, eps, grad, to_weight, to_bias);
         }
-        sums
-    }));
-    if sums.is_empty() {
-        return [0, 1].map(|_| Some(Buffer::zeros(columns)));
-    }
-    [Some(sums[..columns].to_vec().into()), Some(sums[columns..].to_vec().into())]
+    });
+    let sums = tree(sums);
+    [sums[..columns].to_vec().into(), sums[columns..].to_vec().into()]
 }
 
 #[cfg(test)]

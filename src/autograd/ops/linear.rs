@@ -1,9 +1,12 @@
 //! `y = x W^T + b` in one pass: `dx = g W`, `dW = g^T x`, `db = sum of the rows of g`.
+//!
+//! Many rows are taken in bands that stay in the cache while bias and products are made of them, forward and back: each
+//! array crosses memory once, and the gradient of an input that several maps share is added to where it lies.
 
 #![forbid(unsafe_code)]
 
 use crate::autograd::ops::matmul::product;
-use crate::autograd::tape::record_many;
+use crate::autograd::tape::{Slot, record_adding};
 use crate::autograd::{CHUNK, Tensor, Values};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
@@ -18,6 +21,12 @@ const BAND: usize = 512;
 
 /// Rows from which on sharing them out alone keeps all threads busy.
 const MANY: usize = 16 * BAND;
+
+/// Pieces of many rows, at most, whose gradients to weights are summed apart.
+const PIECES: usize = 48;
+
+/// Weights of up to so many values have their gradient summed in the cache, beside a band.
+const SMALL: usize = 1 << 16;
 
 /// The sum of the rows of a matrix, by bands fixed by its shape.
 pub(in crate::autograd) fn column_sums<T: Real>(values: &[T], columns: usize) -> Buffer<T> {
@@ -79,18 +88,123 @@ impl<T: Real> Tensor<T> {
         }
         let inputs = pairs.iter().flat_map(|&(x, weight)| [x, weight]);
         let parents = inputs.chain(biases.iter().copied()).cloned().collect();
-        Ok(record_many("linear", out, shape, parents, move |grad, wanted| {
-            let g = MatRef::new(&grad, rows, outs);
-            let mut grads: Vec<Option<Buffer<T>>> = Vec::with_capacity(wanted.len());
-            for (number, map) in maps.iter().enumerate() {
-                grads.push(wanted[2 * number].then(|| product(g, map.weight(), false)));
-                grads.push(wanted[2 * number + 1].then(|| product(g.t(), map.x(), false)));
+        let banded =
+            rows >= MANY && maps.iter().all(|map| map.ins * outs <= SMALL && map.ins > 0) && outs > 0;
+        Ok(record_adding("linear", out, shape, parents, move |grad, slots| {
+            let (pairs, biases) = slots.split_at_mut(2 * maps.len());
+            let (pairs, _) = pairs.as_chunks_mut();
+            let wants_bias = biases.iter().any(Slot::wanted);
+            let to_bias = if banded {
+                adjoint_by_bands(&maps, &grad, pairs, wants_bias)
+            } else {
+                adjoint_by_products(&maps, MatRef::new(&grad, rows, outs), pairs);
+                wants_bias.then(|| column_sums(&grad, outs))
+            };
+            for slot in biases.iter_mut().filter(|slot| slot.wanted()) {
+                to_bias.iter().for_each(|sums| slot.add(sums.clone()));
             }
-            let biases = &wanted[grads.len()..];
-            let sums = biases.contains(&true).then(|| column_sums(&grad, outs));
-            grads.extend(biases.iter().map(|&wanted| sums.clone().filter(|_| wanted)));
-            grads
         }))
+    }
+}
+
+/// Adds the gradients of inputs and weights, a product each.
+fn adjoint_by_products<T: Real>(maps: &[Map<T>], g: MatRef<'_, T>, pairs: &mut [[Slot<T>; 2]]) {
+    let add = |slot: &mut Slot<T>, a: MatRef<'_, T>, b: MatRef<'_, T>| match slot.sum() {
+        Some(sum) => matmul_into(a, b, sum, true),
+        sum => *sum = Some(product(a, b, false)),
+    };
+    for (map, [to_x, to_weight]) in maps.iter().zip(pairs) {
+        if to_x.wanted() {
+            add(to_x, g, map.weight());
+        }
+        if to_weight.wanted() {
+            add(to_weight, g.t(), map.x());
+        }
+    }
+}
+
+/// As [`adjoint_by_products`], all of them of a band of rows at a time; returns the gradient of the bias, if that is wanted.
+fn adjoint_by_bands<T: Real>(
+    maps: &[Map<T>],
+    grad: &[T],
+    pairs: &mut [[Slot<T>; 2]],
+    wants_bias: bool,
+) -> Option<Buffer<T>> {
+    let (rows, outs) = (maps[0].rows, maps[0].outs);
+    let size = rows.div_ceil(PIECES).next_multiple_of(BAND);
+    let starts = (0..rows).step_by(size);
+    let mut pieces: Vec<Piece<'_, T>> = starts
+        .map(|first| Piece {
+            grad: &grad[first * outs..rows.min(first + size) * outs],
+            parts: Vec::new(),
+            to_bias: wants_bias.then(|| vec![T::ZERO; outs]),
+        })
+        .collect();
+    let mut weights = Vec::with_capacity(maps.len());
+    for (map, [to_x, to_weight]) in maps.iter().zip(pairs) {
+        let begun = to_x.sum().is_some();
+        let mut rest = None;
+        if to_x.wanted() {
+            let sum = to_x.sum().get_or_insert_with(|| Buffer::stale(rows * map.ins));
+            rest = Some(sum.chunks_mut(size * map.ins));
+        }
+        for (piece, x) in pieces.iter_mut().zip(map.x.chunks(size * map.ins)) {
+            piece.parts.push(Part {
+                x,
+                map,
+                to_x: rest.as_mut().and_then(Iterator::next),
+                begun,
+                to_weight: to_weight.wanted().then(|| vec![T::ZERO; map.ins * outs]),
+            });
+        }
+        weights.push(to_weight);
+    }
+    threads::for_each_chunk(&mut pieces, 1, |_, piece| piece.iter_mut().for_each(|piece| piece.run(outs)));
+    for (number, slot) in weights.into_iter().enumerate().filter(|(_, slot)| slot.wanted()) {
+        let sums = pieces.iter_mut().filter_map(|piece| piece.parts[number].to_weight.take());
+        slot.add(tree(sums.collect()).into());
+    }
+    wants_bias.then(|| tree(pieces.into_iter().filter_map(|piece| piece.to_bias).collect()).into())
+}
+
+/// Some rows of the adjoint: a task.
+struct Piece<'a, T: Real> {
+    grad: &'a [T],
+    parts: Vec<Part<'a, T>>,
+    to_bias: Option<Vec<T>>,
+}
+
+/// One product's share of a piece.
+struct Part<'a, T: Real> {
+    map: &'a Map<T>,
+    x: &'a [T],
+    to_x: Option<&'a mut [T]>,
+    /// Whether `to_x` holds a sum that is added to.
+    begun: bool,
+    to_weight: Option<Vec<T>>,
+}
+
+impl<T: Real> Piece<'_, T> {
+    fn run(&mut self, outs: usize) {
+        for (band, grad) in self.grad.chunks(BAND * outs).enumerate() {
+            let (first, rows) = (band * BAND, grad.len() / outs);
+            let g = MatRef::new(grad, rows, outs);
+            for part in &mut self.parts {
+                let ins = part.map.ins;
+                let of_band = first * ins..(first + rows) * ins;
+                if let Some(to_x) = &mut part.to_x {
+                    matmul_here(g, part.map.weight(), &mut to_x[of_band.clone()], part.begun);
+                }
+                if let Some(to_weight) = &mut part.to_weight {
+                    matmul_here(g.t(), MatRef::new(&part.x[of_band], rows, ins), to_weight, true);
+                }
+            }
+            if let Some(sums) = &mut self.to_bias {
+                for row in grad.chunks_exact(outs) {
+                    sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += value);
+                }
+            }
+        }
     }
 }
 
@@ -161,6 +275,43 @@ mod tests {
         gradcheck(&all, |x| Tensor::linear_sum(&[(&x[0], &x[1]), (&x[3], &x[4])], &[&x[2], &x[5]])).unwrap();
         let stack = [random(&[2, 4, 3], 3), random(&[5, 3], 1), random(&[5], 2)];
         gradcheck(&stack, |x| x[0].linear(&x[1], Some(&x[2]))).unwrap();
+    }
+
+    #[test]
+    fn gradients_of_what_maps_share() {
+        let inputs = [random(&[4, 3], 0), random(&[5, 3], 1), random(&[5, 3], 2), random(&[5], 3)];
+        gradcheck(&inputs, |x| {
+            let twice = Tensor::linear_sum(&[(&x[0], &x[1]), (&x[0], &x[2])], &[&x[3], &x[3]])?;
+            x[0].linear(&x[1], Some(&x[3]))?.mul(&twice)
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn many_rows_match_products() {
+        let rows = MANY + BAND + 5;
+        let inputs = [
+            random(&[rows, 3], 0),
+            random(&[4, 3], 1),
+            random(&[rows, 2], 2),
+            random(&[4, 2], 3),
+            random(&[4], 4),
+        ];
+        let run = |f: &dyn Fn() -> Result<Tensor<f64>>| {
+            // The first input's gradient has begun when the maps are walked back through.
+            let out = f().unwrap().mul(&inputs[0].sum_axis(1, true).unwrap()).unwrap();
+            out.mul(&out).unwrap().sum().unwrap().backward().unwrap();
+            let grads: Vec<f64> = inputs.iter().flat_map(|input| input.grad().unwrap().to_vec()).collect();
+            inputs.iter().for_each(Tensor::zero_grad);
+            [out.to_vec(), grads].concat()
+        };
+        let banded =
+            run(&|| Tensor::linear_sum(&[(&inputs[0], &inputs[1]), (&inputs[2], &inputs[3])], &[&inputs[4]]));
+        let plain = run(&|| {
+            let product = |x: usize| inputs[x].matmul(&inputs[x + 1].transpose()?);
+            product(0)?.add(&product(2)?)?.add(&inputs[4])
+        });
+        assert!(banded.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-9 * b.abs().max(1.0)));
     }
 
     #[test]

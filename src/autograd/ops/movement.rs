@@ -98,7 +98,7 @@ impl<T: Real> Tensor<T> {
             return Ok(source);
         }
         let shape = Shape::new(&[columns, rows])?;
-        Ok(record_transposed(self, shape, move |grad, _| vec![Some(transposed(&grad, columns, rows))]))
+        Ok(record_transposed(self, shape, move |grad| transposed(&grad, columns, rows)))
     }
 
     /// The axes of a 3-dimensional tensor in another order, each named once.
