@@ -41,6 +41,7 @@ vectorized! {
         let mut last = [T::of(f64::NEG_INFINITY); LANES];
         last[..rest.len()].copy_from_slice(rest);
         let mut max = last;
+        let partial = &mut std::slice::from_mut(&mut last)[..usize::from(!rest.is_empty())];
         for register in registers.iter() {
             for lane in 0..LANES {
                 max[lane] = larger(max[lane], register[lane]);
@@ -48,7 +49,7 @@ vectorized! {
         }
         let max = fold_lanes::<T, HEADS>(max, larger);
         let mut total = [T::ZERO; LANES];
-        for register in registers.iter_mut().chain([&mut last]) {
+        for register in registers.iter_mut().chain(partial.iter_mut()) {
             for lane in 0..LANES {
                 register[lane] = (register[lane] - max[lane]).exp();
                 total[lane] += register[lane];
@@ -58,7 +59,7 @@ vectorized! {
         for lane in 0..LANES {
             scale[lane] = T::ONE / scale[lane];
         }
-        for register in registers.iter_mut().chain([&mut last]) {
+        for register in registers.iter_mut().chain(partial.iter_mut()) {
             for lane in 0..LANES {
                 register[lane] *= scale[lane];
             }

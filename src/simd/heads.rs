@@ -396,7 +396,8 @@ pub(super) unsafe fn row_dots<L: Lanes>(
     }
 }
 
-/// [`row_dots`] of `H` heads at a time; several rows' products are folded at once.
+/// [`row_dots`] of `H` heads at a time: a register's columns of `H` queries by those of as many rows as one fold takes, whose
+/// products stay in registers. The last fold may see its last row again, the last group some heads.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`; sizes as `row_dots` asserts, and `H <= heads`, `H <= N`.
@@ -413,27 +414,21 @@ unsafe fn row_dots_of<L: Lanes, const H: usize>(
     let ahead = rows_ahead(columns) / 2;
     let step = L::N / H;
     let mut sums = [0.0; MOST_LANES];
-    for (first, rows_now) in rows.now.chunks(step).enumerate() {
-        let first = first * step;
+    for (first, rows_now) in (0..).step_by(step).zip(rows.now.chunks(step)) {
+        for at in first..first + rows_now.len() {
+            if let Some(row) = rows.ahead(at + ahead) {
+                prefetch_row::<L>(table, row, columns);
+            }
+        }
+        let starts: [*const f32; MOST_LANES] = std::array::from_fn(|at| {
+            let row = rows_now[at.min(rows_now.len() - 1)];
+            table.as_ptr().wrapping_add(row as usize * columns)
+        });
         for head in (0..heads).step_by(H) {
-            // The last group may see some heads again.
             let head = head.min(heads - H);
             // SAFETY: rows lie within the table, `H` queries from `head` on within theirs; `sums` holds the widest register.
             unsafe {
-                let mut parts = [L::splat(0.0); MOST_LANES];
-                for at in 0..step {
-                    if let Some(&row) = rows_now.get(at) {
-                        if head == 0
-                            && let Some(row) = rows.ahead(first + at + ahead)
-                        {
-                            prefetch_row::<L>(table, row, columns);
-                        }
-                        let row = table.as_ptr().add(row as usize * columns);
-                        let products =
-                            products_of::<L, H>(queries.as_ptr().add(head * columns), row, columns);
-                        parts[at * H..][..H].copy_from_slice(&products);
-                    }
-                }
+                let parts = products_of::<L, H>(queries.as_ptr().add(head * columns), starts, columns);
                 let folded = match L::N {
                     16 => fold::<L, 16>(parts),
                     8 => fold::<L, 8>(parts),
@@ -452,36 +447,41 @@ unsafe fn row_dots_of<L: Lanes, const H: usize>(
     }
 }
 
-/// The products of `H` queries with one row, not yet summed over the lanes.
+/// The products of `H` queries with each of the first `N / H` rows, side by side, not yet summed over the lanes.
 ///
 /// # Safety
 /// - The processor has the instruction set of `L`.
-/// - `queries` is valid for `H * columns` values, `row` for `columns`.
+/// - `queries` is valid for `H * columns` values, the rows for `columns`.
 #[inline(always)]
 unsafe fn products_of<L: Lanes, const H: usize>(
     queries: *const f32,
-    row: *const f32,
+    rows: [*const f32; MOST_LANES],
     columns: usize,
-) -> [L; H] {
+) -> [L; MOST_LANES] {
     // SAFETY: every offset is less than `columns`, or `H * columns` for the queries.
     unsafe {
-        let mut sums = [L::splat(0.0); H];
+        let mut parts = [L::splat(0.0); MOST_LANES];
         let mut at = 0;
         while at + L::N <= columns {
-            let part = L::load(row.add(at));
-            for (head, sum) in sums.iter_mut().enumerate() {
-                *sum = sum.add_product(part, L::load(queries.add(head * columns + at)));
+            let of_queries: [L; H] = std::array::from_fn(|head| L::load(queries.add(head * columns + at)));
+            for (row, parts) in rows.iter().zip(parts[..L::N / H * H].chunks_exact_mut(H)) {
+                let part = L::load(row.add(at));
+                for (sum, query) in parts.iter_mut().zip(of_queries) {
+                    *sum = sum.add_product(query, part);
+                }
             }
             at += L::N;
         }
         if at < columns {
-            let part = L::load_partial(row.add(at), columns - at);
-            for (head, sum) in sums.iter_mut().enumerate() {
-                let query = L::load_partial(queries.add(head * columns + at), columns - at);
-                *sum = sum.add_product(part, query);
+            let len = columns - at;
+            for (row, parts) in rows.iter().zip(parts[..L::N / H * H].chunks_exact_mut(H)) {
+                let part = L::load_partial(row.add(at), len);
+                for (head, sum) in parts.iter_mut().enumerate() {
+                    *sum = sum.add_product(L::load_partial(queries.add(head * columns + at), len), part);
+                }
             }
         }
-        sums
+        parts
     }
 }
 

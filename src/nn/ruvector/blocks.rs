@@ -47,21 +47,22 @@ impl<T: Real> Map<T> {
         Self { weight: rows.flat_map(|(a, b)| [a, b].concat()).collect(), bias: [a.bias, b.bias].concat() }
     }
 
-    /// `out = x weight + bias`; with `accumulate`, `out += x weight`.
-    fn apply(&self, x: &[T], rows: usize, out: &mut [T], accumulate: bool) {
-        let outs = self.bias.len();
-        if !accumulate {
-            out.chunks_exact_mut(outs).for_each(|row| row.copy_from_slice(&self.bias));
+    /// The weight above a row of all that is constant, for inputs beside a 1: the bias, that of a map whose products are added,
+    /// and what a constant of the input comes to.
+    fn above_constant(self, added: &Self, input: &[T]) -> Vec<T> {
+        let Self { mut weight, mut bias } = self;
+        let of_input = product(input, &weight, input.len());
+        for (sum, (&a, &b)) in bias.iter_mut().zip(added.bias.iter().zip(&of_input)) {
+            *sum += a + b;
         }
-        let ins = self.weight.len() / outs;
-        matmul_here(MatRef::new(x, rows, ins), MatRef::new(&self.weight, ins, outs), out, true);
+        weight.append(&mut bias);
+        weight
     }
+}
 
-    /// Adds another map's bias, which its products are accumulated without.
-    fn with_bias_of(mut self, other: &Self) -> Self {
-        self.bias.iter_mut().zip(&other.bias).for_each(|(sum, &bias)| *sum += bias);
-        self
-    }
+/// `out = x weight`, or with `accumulate` `out += x weight`.
+fn multiply<T: Real>(x: MatRef<'_, T>, weight: &[T], out: &mut [T], accumulate: bool) {
+    matmul_here(x, MatRef::new(weight, x.columns(), weight.len() / x.columns()), out, accumulate);
 }
 
 /// `a b` of small row-major matrices.
@@ -82,15 +83,15 @@ struct Folded<T: Real> {
     queries: Map<T>,
     /// Weights of all heads, `(inner, dim)`. A bias of keys shifts all scores alike.
     keys: Vec<T>,
-    /// Weights of all heads, `(dim, inner)`. Their bias is in `mix`.
+    /// Weights of all heads, `(dim, inner)`. What their bias comes to is a constant of the unit's input.
     values: Vec<T>,
-    /// The heads' values and the mean, side by side, to the unit's input.
-    mix: Map<T>,
-    /// The unit's input to both gates, its state to both gates; input and reset state to the candidate.
-    gates: Map<T>,
-    gates_of_state: Map<T>,
-    candidate: Map<T>,
-    candidate_of_state: Map<T>,
+    /// The heads' values and the mean, side by side, to the unit's input but for its constant.
+    mix: Vec<T>,
+    /// The unit's input beside a 1 to both gates, its state to both gates; input beside a 1 and reset state to the candidate.
+    gates: Vec<T>,
+    gates_of_state: Vec<T>,
+    candidate: Vec<T>,
+    candidate_of_state: Vec<T>,
     norm: (Vec<T>, Vec<T>, T),
 }
 
@@ -103,11 +104,11 @@ impl<T: Real> Folded<T> {
         let scale = T::of(((inner / heads) as f64).sqrt().recip());
         queries.weight.iter_mut().chain(&mut queries.bias).for_each(|value| *value *= scale);
         // With W_agg (O (v + b_v) + b_out + g) + b_agg in mind: O^T W_agg^T above W_agg^T, and all that is constant.
-        let Map { weight: aggregate, bias: mut mix_bias } = Map::of(&layer.w_agg);
+        let Map { weight: aggregate, bias: mut constant } = Map::of(&layer.w_agg);
         let outward = product(&out.weight, &aggregate, dim);
         let (from_values, from_out) =
             (product(&values.bias, &outward, inner), product(&out.bias, &aggregate, dim));
-        for (sum, (&a, &b)) in mix_bias.iter_mut().zip(from_values.iter().zip(&from_out)) {
+        for (sum, (&a, &b)) in constant.iter_mut().zip(from_values.iter().zip(&from_out)) {
             *sum += a + b;
         }
         let gates_of_state = Map::beside(&unit.u_z, &unit.u_r);
@@ -119,25 +120,23 @@ impl<T: Real> Folded<T> {
             queries,
             keys: attention.k.weight.to_vec(),
             values: values.weight,
-            mix: Map { weight: [outward, aggregate].concat(), bias: mix_bias },
-            gates: Map::beside(&unit.w_z, &unit.w_r).with_bias_of(&gates_of_state),
-            gates_of_state,
-            candidate: Map::of(&unit.w_h).with_bias_of(&candidate_of_state),
-            candidate_of_state,
+            mix: [outward, aggregate].concat(),
+            gates: Map::beside(&unit.w_z, &unit.w_r).above_constant(&gates_of_state, &constant),
+            gates_of_state: gates_of_state.weight,
+            candidate: Map::of(&unit.w_h).above_constant(&candidate_of_state, &constant),
+            candidate_of_state: candidate_of_state.weight,
             norm: (layer.norm.weight.to_vec(), layer.norm.bias.to_vec(), T::of(layer.norm.eps)),
         })
     }
 
     /// `K_h^T q` of the heads side by side, for rows of queries.
-    fn asked(&self, queries: &[T], rows: usize) -> Buffer<T> {
+    fn asked(&self, queries: &[T], rows: usize, out: &mut [T]) {
         let (dim, width) = (self.dim, self.inner / self.heads);
-        let mut out = Buffer::stale(rows * self.heads * dim);
         for (head, keys) in self.keys.chunks_exact(width * dim).enumerate() {
             let queries = MatRef::new(queries, rows, self.inner).columns_of(head * width, width);
             let keys = MatRef::new(keys, width, dim);
-            matmul_into_columns(queries, keys, &mut out, self.heads * dim, head * dim);
+            matmul_into_columns(queries, keys, out, self.heads * dim, head * dim);
         }
-        out
     }
 
     /// `V_h c_h` of the heads side by side, as the first part of the rows of `out`.
@@ -178,10 +177,17 @@ impl<T: Real> Folded<T> {
     fn block(&self, m: &[T], graph: &Graph, weights: Option<&[T]>, first: usize, out: &mut [T]) {
         let (dim, heads, inner, rows) = (self.dim, self.heads, self.inner, out.len() / self.dim);
         let state = &m[first * dim..][..out.len()];
-        let mut queries = Buffer::stale(rows * inner);
-        self.queries.apply(state, rows, &mut queries, false);
-        // Per head what is asked of the neighbours' messages, then what they come to.
-        let mut mixed = self.asked(&queries, rows);
+        let states = MatRef::new(state, rows, dim);
+        // Queries, then the unit's input beside a 1, then the reset state in its place.
+        let mut narrow = Buffer::stale(rows * inner.max(dim + 1));
+        let queries = &mut narrow[..rows * inner];
+        queries.chunks_exact_mut(inner).for_each(|row| row.copy_from_slice(&self.queries.bias));
+        multiply(states, &self.queries.weight, queries, true);
+        // Per head what is asked of the neighbours' messages, then what they come to; the unit's gates and candidate last,
+        // while it is in the cache.
+        let mut room = Buffer::stale(rows * dim * heads.max(3));
+        let mixed = &mut room[..rows * heads * dim];
+        self.asked(queries, rows, mixed);
         let mut joined = Buffer::stale(rows * (inner + dim));
         let mut alpha = Vec::new();
         let each = mixed.chunks_exact_mut(heads * dim).zip(joined.chunks_exact_mut(inner + dim));
@@ -195,20 +201,21 @@ impl<T: Real> Folded<T> {
             let weights = weights.map(|weights| &weights[edges.clone()]);
             self.gather(m, Rows::of(graph.indices(), edges), weights, &mut alpha, (mixed, mean));
         }
-        self.valued(&mixed, rows, &mut joined);
-        let mut input = if inner == dim { queries } else { Buffer::stale(rows * dim) };
-        self.mix.apply(&joined, rows, &mut input, false);
-        let mut gates = Buffer::stale(rows * 2 * dim);
-        self.gates.apply(&input, rows, &mut gates, false);
-        self.gates_of_state.apply(state, rows, &mut gates, true);
-        let mut candidate = Buffer::stale(rows * dim);
-        self.candidate.apply(&input, rows, &mut candidate, false);
-        // The input is spent: its room takes the reset state.
-        let states = state.chunks_exact(dim).zip(gates.chunks_exact(2 * dim));
-        for (reset, (state, gates)) in input.chunks_exact_mut(dim).zip(states) {
-            loops::gate(&gates[dim..], state, reset);
+        self.valued(mixed, rows, &mut joined);
+        let input = &mut narrow[..rows * (dim + 1)];
+        let joined = MatRef::new(&joined, rows, inner + dim);
+        matmul_into_columns(joined, MatRef::new(&self.mix, inner + dim, dim), input, dim + 1, 0);
+        input.chunks_exact_mut(dim + 1).for_each(|row| row[dim] = T::ONE);
+        let (gates, candidate) = room[..rows * 3 * dim].split_at_mut(rows * 2 * dim);
+        multiply(MatRef::new(input, rows, dim + 1), &self.gates, gates, false);
+        multiply(states, &self.gates_of_state, gates, true);
+        multiply(MatRef::new(input, rows, dim + 1), &self.candidate, candidate, false);
+        let each = state.chunks_exact(dim).zip(gates.chunks_exact(2 * dim));
+        for (reset, (state, gates)) in input.chunks_exact_mut(dim + 1).zip(each) {
+            loops::gate(&gates[dim..], state, &mut reset[..dim]);
         }
-        self.candidate_of_state.apply(&input, rows, &mut candidate, true);
+        let reset = MatRef::new(input, rows, dim + 1).columns_of(0, dim);
+        multiply(reset, &self.candidate_of_state, candidate, true);
         for (row, out) in out.chunks_exact_mut(dim).enumerate() {
             let own = row * dim..(row + 1) * dim;
             if graph.edges(first + row).is_empty() {
