@@ -3,8 +3,9 @@
 //! The rows of a call are inserted in a seeded permutation, so that sorted input builds as good a graph as shuffled
 //! input, in batches that stay a small share of the index (after ParlayANN, Dobson et al. 2024). For each batch:
 //!
-//! 1. every row searches the graph, which stands still meanwhile, and is compared with every other row of the
-//!    batch; from these candidates it chooses its neighbours, level by level (in parallel over rows);
+//! 1. every row searches the graph, which stands still meanwhile, on a [sketch](super::vectors::Sketch) of the vectors
+//!    where many rows are added, and is compared with every other row of the batch; from these candidates it chooses its
+//!    neighbours, level by level (in parallel over rows);
 //! 2. each row takes a parent and drafts its own lists (in order);
 //! 3. the links back are sorted by the row that they start from, and each such row appends them to its list or,
 //!    where that overflows, chooses anew (in parallel over rows);
@@ -26,13 +27,14 @@ use super::queue::{MAX_SLOTS, distance_of, key, slot_of};
 use super::rows::MAX_ROWS;
 use super::seek::seek;
 use super::traverse::{Core, Lists};
-use super::vectors::Room;
+use super::vectors::{Probe, Room, Sketch};
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::rng::stream;
 use crate::threads;
 use ndarray::{ArrayView2, Axis};
+use std::mem::take;
 use std::ops::Range;
 
 /// Rows that are inserted as one permutation, and that an interruption takes back at most.
@@ -107,10 +109,12 @@ impl HnswIndex {
     }
 
     /// Links for the rows of a batch, which are stored and have levels.
-    pub(super) fn plan_insert(&self, batch: &[u32]) -> Changes {
+    pub(super) fn plan_insert(&self, batch: &[u32], sketch: Option<&Sketch>) -> Changes {
         let Self { core, params, pool } = self;
         let choices = threads::map(batch.len(), |i| {
-            pool.with(|scratch| core.choose(batch[i], batch, params.m, params.ef_construction, scratch))
+            pool.with(|scratch| {
+                core.choose(batch[i], batch, (params.m, params.ef_construction), sketch, scratch)
+            })
         });
         let mut draft = Draft::new(&core.links);
         let links = core.link_forward(&choices, &mut draft);
@@ -139,9 +143,10 @@ pub(super) fn add(
     if rows > SEGMENT {
         index.reserve(rows);
     }
+    let mut sketch = index.plan(|index| index.core.vectors.new_sketch(index.len(), rows));
     for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
         let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
-        if let Err(stop) = insert_segment(index, segment, &mut done) {
+        if let Err(stop) = insert_segment(index, segment, &mut sketch, &mut done) {
             let (held, kept) = (index.plan(HnswIndex::len), i * SEGMENT);
             return Err(match stop {
                 Error::Interrupted(_) => Error::Interrupted(format!(
@@ -158,10 +163,20 @@ pub(super) fn add(
 fn insert_segment(
     index: &mut impl Access,
     vectors: ArrayView2<'_, f32>,
+    sketch: &mut Option<Sketch>,
     done: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     let (linked, seed) = index.plan(|index| (index.len(), index.params.seed));
     let mut journal = index.take_in(vectors);
+    if let Some(sketch) = sketch {
+        index.plan(|index| {
+            if sketch.is_empty() {
+                let held: Vec<u32> = index.core.rows.by_slot().collect();
+                index.core.vectors.sketch_rows(sketch, &held);
+            }
+            index.core.vectors.sketch_rows(sketch, journal.slots());
+        });
+    }
     let mut order = journal.slots().to_vec();
     stream(seed, "insertion order", journal.first()).shuffle(&mut order);
     let mut inserted = 0;
@@ -169,7 +184,7 @@ fn insert_segment(
         let len = batch_len(linked + inserted).min(order.len() - inserted);
         let batch = &order[inserted..inserted + len];
         let changes = index.plan(|index| {
-            let changes = index.plan_insert(batch);
+            let changes = index.plan_insert(batch, sketch.as_ref());
             journal.record(&index.core.links, &changes);
             changes
         });
@@ -178,6 +193,7 @@ fn insert_segment(
             batch.iter().for_each(|&slot| index.core.rows.place(slot, journal.row(slot)));
         });
         inserted += len;
+        sketch.take_if(|sketch| sketch.is_blurred());
         if let Err(stop) = done(inserted) {
             index.commit(|index| journal.take_back(&mut index.core));
             return Err(stop);
@@ -196,17 +212,29 @@ pub(super) fn draw_level(params: &Params, row: u64) -> u8 {
 
 impl Core {
     /// Step 1 for one row.
-    fn choose(&self, slot: u32, batch: &[u32], m: usize, ef: usize, scratch: &mut Scratch) -> Choice {
+    fn choose(
+        &self,
+        slot: u32,
+        batch: &[u32],
+        (m, ef): (usize, usize),
+        sketch: Option<&Sketch>,
+        scratch: &mut Scratch,
+    ) -> Choice {
         let (own, entry) = (self.links.level(slot), self.links.entry());
-        let mut room = std::mem::take(&mut scratch.room);
+        let (mut room, mut sketched) = (take(&mut scratch.room), take(&mut scratch.sketched));
         let probe = self.vectors.probe(slot, &mut room);
+        let on_codes =
+            sketch.and_then(|sketch| Some((sketch, self.vectors.sketched(sketch, slot, &mut sketched)?)));
         let mut choice = Choice { slot, neighbours: vec![Vec::new(); own + 1], nearest: Vec::new() };
         let top = if entry == NONE { 0 } else { self.links.level(entry) };
         let mut start = (entry != NONE).then(|| self.links.descend(probe, own.min(top), &mut scratch.batch));
         for level in (0..=own).rev() {
             scratch.queue.reset(ef);
             if let Some(from) = start.filter(|_| level <= top) {
-                self.links.search_level(probe, level, from, ef, scratch);
+                if !on_codes.is_some_and(|codes| self.search_on_codes(codes, probe, level, from, ef, scratch))
+                {
+                    self.links.search_level(probe, level, from, ef, scratch);
+                }
                 start = scratch.queue.keys().first().map(|&key| slot_of(key));
             }
             let Scratch { queue, batch: peers, .. } = &mut *scratch;
@@ -221,8 +249,30 @@ impl Core {
             choice.nearest.clear();
             choice.nearest.extend(queue.keys().iter().take(PARENTS));
         }
-        scratch.room = room;
+        (scratch.room, scratch.sketched) = (room, sketched);
         choice
+    }
+
+    /// As [`search_level`](Lists::search_level), by a walk on codes whose end is scored by `probe`; `false` if its distances
+    /// were too far off.
+    fn search_on_codes(
+        &self,
+        (sketch, walk): (&Sketch, Probe<'_>),
+        probe: Probe<'_>,
+        level: usize,
+        from: u32,
+        ef: usize,
+        scratch: &mut Scratch,
+    ) -> bool {
+        self.links.search_level(walk, level, from, ef, scratch);
+        let Scratch { queue, batch, .. } = scratch;
+        batch.slots.clear();
+        batch.slots.extend(queue.keys().iter().map(|&key| slot_of(key)));
+        batch.score(|slots, out| probe.score(slots, out));
+        let sharp = sketch.was_sharp(queue.keys().iter().map(|&key| distance_of(key)), &batch.distances);
+        queue.reset(ef);
+        queue.insert_all(batch.keys());
+        sharp
     }
 
     /// Step 2: parents and own lists. Returns the links back.

@@ -15,6 +15,7 @@ mod mapped;
 mod optimize;
 mod removal;
 mod sharing;
+mod sketch;
 
 /// `n` vectors around `centres` centres, in the order of their centres.
 pub(super) fn clustered(n: usize, dim: usize, centres: usize, seed: u64) -> Array2<f32> {

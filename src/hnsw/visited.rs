@@ -56,6 +56,8 @@ pub(super) struct Scratch {
     pub bridges: Vec<u32>,
     /// The vector that is compared.
     pub room: Room,
+    /// The same, as a sketch codes it.
+    pub sketched: Room,
 }
 
 /// Slots to be scored together.

@@ -8,6 +8,7 @@
 //!   binary   one bit a value
 //! probe      a vector to be compared, with whichever of these
 //! decoded    scoring against what codes stand for, where the rows are not kept
+//! sketch     codes for the walks of one `add`
 //! table      where rows lie: in memory, or in a mapped file whose blocks are verified on first touch
 //! sections   how a file holds all of this
 //! ```
@@ -30,6 +31,7 @@ mod half;
 mod probe;
 mod scalar;
 mod sections;
+mod sketch;
 mod table;
 
 #[cfg(test)]
@@ -46,6 +48,7 @@ use exact::Exact;
 use ndarray::ArrayView2;
 pub(super) use probe::{Probe, Probes, Room};
 pub(super) use sections::Reading;
+pub(super) use sketch::Sketch;
 use std::borrow::Cow;
 use std::sync::Arc;
 use table::arrange;
