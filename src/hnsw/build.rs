@@ -86,7 +86,8 @@ pub(super) fn batch_len(linked: usize) -> usize {
 }
 
 impl HnswIndex {
-    /// Adds rows and returns their numbers.
+    /// Adds rows and returns their numbers. A call that adds many beside those held takes, until it ends, a byte for each
+    /// value of all rows.
     ///
     /// Vectors of a wrong dimension, with values that are not finite, or zero under cosine are refused with
     /// [`Error::Shape`], and nothing is added. `monitor` is told how many rows of the call have been inserted; when
