@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::broadcast::tree;
+use super::linear::{PIECES, add_rows, fill_rows, total};
 use crate::autograd::tape::{Slot, record_adding};
 use crate::autograd::{Tensor, Values};
 use crate::buffer::Buffer;
@@ -20,9 +21,6 @@ use std::sync::Arc;
 
 /// Rows per task: all that is between inputs and result stays in the second-level cache.
 const BAND: usize = 256;
-
-/// Pieces of the rows, at most, whose gradients to weights are summed apart.
-const PIECES: usize = 48;
 
 /// The step's inputs, and its weights as products of gradients read them: those of update and reset gate as one.
 struct Step<T: Real> {
@@ -71,8 +69,9 @@ impl<T: Real> Tensor<T> {
             gates: [both(of_input), both(of_state)],
             candidate: [of_input[2].values(), of_state[2].values()],
         };
-        let total: Vec<T> = biases.iter().flat_map(|biases| summed(biases, dim)).collect();
-        let [out, gates, candidate] = step.forward(&total);
+        let none = || vec![T::ZERO; dim];
+        let bias = biases.map(|biases| total(biases).unwrap_or_else(none)).concat();
+        let [out, gates, candidate] = step.forward(&bias);
         let ends = biases.map(<[_]>::len);
         let of_bias: Vec<usize> = (0..3).flat_map(|map| std::iter::repeat_n(map, ends[map])).collect();
         let maps = of_input.into_iter().chain(of_state);
@@ -87,19 +86,6 @@ impl<T: Real> Tensor<T> {
             },
         ))
     }
-}
-
-/// The sum of some biases.
-fn summed<T: Real>(biases: &[&Tensor<T>], dim: usize) -> Vec<T> {
-    let mut sum = vec![T::ZERO; dim];
-    for bias in biases {
-        sum.iter_mut().zip(bias.values().iter()).for_each(|(sum, &value)| *sum += value);
-    }
-    sum
-}
-
-fn fill_rows<T: Real>(out: &mut [T], bias: &[T]) {
-    out.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
 }
 
 impl<T: Real> Step<T> {
@@ -138,10 +124,10 @@ impl<T: Real> Step<T> {
                 let count = out.len() / dim;
                 let [x, h] = self.band(band * BAND, count);
                 let weight = |values, ins, outs| MatRef::new(values, ins, outs);
-                fill_rows(gates, of_gates);
+                fill_rows(gates, Some(of_gates));
                 matmul_here(x, weight(&to_gates[0], self.ins, 2 * dim), gates, true);
                 matmul_here(h, weight(&to_gates[1], dim, 2 * dim), gates, true);
-                fill_rows(candidate, of_candidate);
+                fill_rows(candidate, Some(of_candidate));
                 matmul_here(x, weight(&to_candidate[0], self.ins, dim), candidate, true);
                 let h = &self.h[band * BAND * dim..][..out.len()];
                 // The result's room takes the reset state first.
@@ -169,9 +155,6 @@ impl<T: Real> Step<T> {
     fn adjoint(&self, kept: [&[T]; 2], of_bias: &[usize], mut grad: Buffer<T>, slots: &mut [Slot<T>]) {
         let (dim, ins, rows) = (self.dim, self.ins, self.rows());
         let (begun, sums) = (slots[0].sum().is_some(), 3 * dim * (ins + dim + 1));
-        if rows * dim == 0 {
-            return;
-        }
         // Pieces are long enough that their sums take no more room than their rows.
         let size = rows.div_ceil(PIECES).max(2 * dim).next_multiple_of(BAND);
         let mut to_x =
@@ -190,7 +173,11 @@ impl<T: Real> Step<T> {
                 }
             }
         });
-        let sums = tree(pieces.into_iter().map(|(_, _, sums)| sums).collect());
+        let mut sums_of_pieces: Vec<_> = pieces.into_iter().map(|(_, _, sums)| sums).collect();
+        if sums_of_pieces.is_empty() {
+            sums_of_pieces.push(vec![T::ZERO; sums]);
+        }
+        let sums = tree(sums_of_pieces);
         *slots[0].sum() = to_x;
         if slots[1].wanted() {
             slots[1].add(grad);
@@ -255,9 +242,7 @@ impl<T: Real> Step<T> {
         }
         let (of_gates, of_candidate) = biases.split_at_mut(2 * dim);
         for (sums, rows) in [(of_gates, to_gates_rows), (of_candidate, to_candidate_rows)] {
-            for row in rows.chunks_exact(sums.len()) {
-                sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += value);
-            }
+            add_rows(sums, rows);
         }
     }
 }
@@ -308,6 +293,7 @@ mod tests {
                 std::iter::once(out.to_vec()).chain(grads).collect::<Vec<_>>()
             };
             for (got, expected) in run(true).iter().zip(run(false)) {
+                assert_eq!(got.len(), expected.len(), "{rows} rows");
                 assert!(
                     got.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-9 * b.abs().max(1.0)),
                     "{rows} rows"

@@ -23,7 +23,7 @@ const BAND: usize = 512;
 const MANY: usize = 16 * BAND;
 
 /// Pieces of many rows, at most, whose gradients to weights are summed apart.
-const PIECES: usize = 48;
+pub(super) const PIECES: usize = 48;
 
 /// Weights of up to so many values have their gradient summed in the cache, beside a band.
 const SMALL: usize = 1 << 16;
@@ -37,12 +37,17 @@ pub(in crate::autograd) fn column_sums<T: Real>(values: &[T], columns: usize) ->
     tree(threads::map(rows.div_ceil(band), |piece| {
         let mut sums = vec![T::ZERO; columns];
         let band = &values[piece * band * columns..][..band.min(rows - piece * band) * columns];
-        for row in band.chunks_exact(columns) {
-            sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += value);
-        }
+        add_rows(&mut sums, band);
         sums
     }))
     .into()
+}
+
+/// Adds to the sums of columns those of some more rows.
+pub(super) fn add_rows<T: Real>(sums: &mut [T], rows: &[T]) {
+    for row in rows.chunks_exact(sums.len()) {
+        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += value);
+    }
 }
 
 impl<T: Real> Tensor<T> {
@@ -200,9 +205,7 @@ impl<T: Real> Piece<'_, T> {
                 }
             }
             if let Some(sums) = &mut self.to_bias {
-                for row in grad.chunks_exact(outs) {
-                    sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += value);
-                }
+                add_rows(sums, grad);
             }
         }
     }
@@ -244,7 +247,7 @@ fn mismatch<T: Real>(name: &str, given: &Tensor<T>, weight: &Tensor<T>) -> Error
 }
 
 /// The sum of the biases, if there are any.
-fn total<T: Real>(biases: &[&Tensor<T>]) -> Option<Vec<T>> {
+pub(super) fn total<T: Real>(biases: &[&Tensor<T>]) -> Option<Vec<T>> {
     let (first, others) = biases.split_first()?;
     let mut row = first.to_vec();
     for bias in others {
@@ -254,7 +257,7 @@ fn total<T: Real>(biases: &[&Tensor<T>]) -> Option<Vec<T>> {
 }
 
 /// Writes the bias into every row.
-fn fill_rows<T: Real>(out: &mut [T], bias: Option<&[T]>) {
+pub(super) fn fill_rows<T: Real>(out: &mut [T], bias: Option<&[T]>) {
     if let Some(bias) = bias.filter(|bias| !bias.is_empty()) {
         out.chunks_exact_mut(bias.len()).for_each(|place| place.copy_from_slice(bias));
     }
