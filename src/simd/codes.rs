@@ -2,7 +2,7 @@
 
 use super::lanes::{Lanes, MOST_LANES};
 use super::prefetch;
-use super::words::Words;
+use super::words::{Query, Terms};
 use half::f16;
 
 /// How many cache lines of codes are asked for ahead.
@@ -50,39 +50,53 @@ impl<'a, T> Ahead<'a, T> {
     }
 }
 
-/// # Safety
-/// - The processor has the instruction set of `W`.
-/// - `words` and `codes` are valid for `len` values.
-#[inline(always)]
-unsafe fn dot_raw<W: Words>(words: *const i16, codes: *const i8, len: usize) -> i32 {
-    // SAFETY: every offset below is less than `len`.
-    unsafe {
-        let mut sums = [W::zero(); 2];
-        let mut at = 0;
-        while at + 2 * W::N <= len {
-            sums[0] = sums[0].add_products(words.add(at), codes.add(at));
-            sums[1] = sums[1].add_products(words.add(at + W::N), codes.add(at + W::N));
-            at += 2 * W::N;
-        }
-        if at + W::N <= len {
-            sums[0] = sums[0].add_products(words.add(at), codes.add(at));
-            at += W::N;
-        }
-        let rest = (at..len).map(|i| i32::from(*words.add(i)) * i32::from(*codes.add(i)));
-        rest.fold(sums[0].add(sums[1]).sum(), i32::wrapping_add)
-    }
-}
+/// Rows that [`code_sums`] takes at once, so that the sums of one are made while others are read.
+const AT_ONCE: usize = 4;
 
-/// `out_j = sum_i words_i table[rows_j]_i`, where that fits in 32 bits.
+/// `out_j = sum_i term(query_i, table[rows_j]_i)`, where that fits in 32 bits.
 ///
 /// # Safety
-/// The processor has the instruction set of `W`.
+/// The processor has the instruction set of `S`.
 #[inline(always)]
-pub(super) unsafe fn code_dots<W: Words>(words: &[i16], table: &[i8], rows: &[u32], out: &mut [f32]) {
-    let batch = Ahead::new(table, rows, words.len(), out.len());
-    for (j, value) in out.iter_mut().enumerate() {
-        // SAFETY: the row holds as many values as `words`.
-        *value = unsafe { dot_raw::<W>(words.as_ptr(), batch.row(j).as_ptr(), words.len()) } as f32;
+pub(super) unsafe fn code_sums<Q: Query, S: Terms<Q>>(
+    query: &[Q],
+    table: &[i8],
+    rows: &[u32],
+    out: &mut [f32],
+) {
+    let batch = Ahead::new(table, rows, query.len(), out.len());
+    let whole = query.len() - query.len() % S::N;
+    // SAFETY: rows hold as many values as `query`, of which `whole` are in whole steps.
+    unsafe {
+        let total = |row: &[i8], sum: S| {
+            let rest = query[whole..].iter().zip(&row[whole..]);
+            rest.fold(sum.sum(), |sum, (&value, &code)| sum.wrapping_add(value.term(code))) as f32
+        };
+        let mut j = 0;
+        let mut groups = out.chunks_exact_mut(AT_ONCE);
+        for values in &mut groups {
+            let rows: [&[i8]; AT_ONCE] = std::array::from_fn(|k| batch.row(j + k));
+            let mut sums = [S::zero(); AT_ONCE];
+            for at in (0..whole).step_by(S::N) {
+                for (sum, row) in sums.iter_mut().zip(rows) {
+                    *sum = sum.add_terms(query.as_ptr().add(at), row.as_ptr().add(at));
+                }
+            }
+            for ((value, row), sum) in values.iter_mut().zip(rows).zip(sums) {
+                *value = total(row, sum);
+            }
+            j += AT_ONCE;
+        }
+        for value in groups.into_remainder() {
+            let row = batch.row(j);
+            let mut sums = [S::zero(); 2];
+            for at in (0..whole).step_by(S::N) {
+                let sum = &mut sums[at / S::N % 2];
+                *sum = sum.add_terms(query.as_ptr().add(at), row.as_ptr().add(at));
+            }
+            *value = total(row, sums[0].add(sums[1]));
+            j += 1;
+        }
     }
 }
 

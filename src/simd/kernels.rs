@@ -273,6 +273,7 @@ macro_rules! kernel_set {
                 gather_max,
                 gather_where_equal,
                 code_dots,
+                code_squared_l2_rows,
                 half_dot_rows,
                 half_squared_l2_rows,
                 hamming_rows,
@@ -307,7 +308,9 @@ macro_rules! kernel_set {
             kernel_set!(@wrap squared_l2_rows(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32])
                 => super::over_rows::<L, true> $(, $features)?);
             kernel_set!(@wrap code_dots(words: &[i16], table: &[i8], rows: &[u32], out: &mut [f32])
-                => super::super::codes::code_dots::<$words> $(, $features)?);
+                => super::super::codes::code_sums::<i16, $words> $(, $features)?);
+            kernel_set!(@wrap code_squared_l2_rows(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32])
+                => super::super::codes::code_sums::<i8, $words> $(, $features)?);
             kernel_set!(@wrap half_dot_rows(query: &[f32], table: &[f16], rows: &[u32], out: &mut [f32])
                 => super::super::codes::half_rows::<L, false> $(, $features)?);
             kernel_set!(@wrap half_squared_l2_rows(query: &[f32], table: &[f16], rows: &[u32], out: &mut [f32])
@@ -390,10 +393,12 @@ pub(super) mod avx512_vnni {
     use super::super::{Kernels, words::x86::Vnni};
 
     pub(in super::super) static KERNELS: Kernels =
-        Kernels { code_dots, hamming_rows, ..super::avx512::KERNELS };
+        Kernels { code_dots, code_squared_l2_rows, hamming_rows, ..super::avx512::KERNELS };
 
     kernel_set!(@wrap code_dots(words: &[i16], table: &[i8], rows: &[u32], out: &mut [f32])
-        => super::super::codes::code_dots::<Vnni>, "avx512f,avx512bw,avx512vnni");
+        => super::super::codes::code_sums::<i16, Vnni>, "avx512f,avx512bw,avx512vnni");
+    kernel_set!(@wrap code_squared_l2_rows(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32])
+        => super::super::codes::code_sums::<i8, Vnni>, "avx512f,avx512bw,avx512vnni");
     kernel_set!(@wrap hamming_rows(query: &[u64], table: &[u64], rows: &[u32], out: &mut [f32])
         => super::super::codes::hamming_rows, "avx512f,avx512bw,avx512vl,avx512vpopcntdq");
 }

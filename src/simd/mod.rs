@@ -114,6 +114,9 @@ pub type MatchingGather =
 /// A query in 16-bit words against many rows of codes.
 pub type CodesKernel = fn(words: &[i16], table: &[i8], rows: &[u32], out: &mut [f32]);
 
+/// One row of codes against many.
+pub type CodePairsKernel = fn(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32]);
+
 /// One query against many rows in half precision.
 pub type HalfKernel = fn(query: &[f32], table: &[half::f16], rows: &[u32], out: &mut [f32]);
 
@@ -161,6 +164,8 @@ pub struct Kernels {
     /// `out_j = sum_i words_i table[rows_j]_i`, exact in 32 bits before it is rounded to `f32`; the table is row-major
     /// with `words.len()` columns.
     pub code_dots: CodesKernel,
+    /// `out_j = sum_i (query_i - table[rows_j]_i)^2` of codes from -63 to 63, as `code_dots`.
+    pub code_squared_l2_rows: CodePairsKernel,
     /// `out_j = dot(query, table[rows_j])` of rows in half precision, all finite, as `dot_rows`.
     pub half_dot_rows: HalfKernel,
     /// `out_j = squared_l2(query, table[rows_j])`, as `half_dot_rows`.

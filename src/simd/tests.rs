@@ -101,6 +101,27 @@ proptest! {
     }
 
     #[test]
+    fn code_squared_l2_rows_are_exact(
+        dim in 0usize..300, rows in prop::collection::vec(0u32..9, 0..40), extreme in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let mut rng = crate::rng::stream(seed, "simd-test", 7);
+        let mut codes = |len| -> Vec<i8> {
+            let code = |_| if extreme { 63 - 126 * rng.below(2) as i8 } else { rng.below(127) as i8 - 63 };
+            (0..len).map(code).collect()
+        };
+        let (table, query) = (codes(9 * dim), codes(dim));
+        for set in sets() {
+            let mut out = vec![f32::NAN; rows.len()];
+            (set.code_squared_l2_rows)(&query, &table, &rows, &mut out);
+            for (&row, &got) in rows.iter().zip(&out) {
+                let row = &table[row as usize * dim..][..dim];
+                let sum: i32 = query.iter().zip(row).map(|(&a, &b)| (i32::from(a) - i32::from(b)).pow(2)).sum();
+                prop_assert_eq!(got, sum as f32, "{:?}", set.isa);
+            }
+        }
+    }
+
+    #[test]
     fn kernels_of_half_precision_match_float64(
         dim in 0usize..150, rows in prop::collection::vec(0u32..9, 0..20), seed in any::<u64>(),
     ) {
