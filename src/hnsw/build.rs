@@ -3,15 +3,15 @@
 //! The rows of a call are inserted in a seeded permutation, so that sorted input builds as good a graph as shuffled
 //! input, in batches that stay a small share of the index (after ParlayANN, Dobson et al. 2024). For each batch:
 //!
-//! 1. every row searches the graph, which stands still meanwhile, on a [sketch](super::vectors::Sketch) of the vectors
-//!    where many rows are added, and is compared with every other row of the batch; from these candidates it chooses its
-//!    neighbours, level by level (in parallel over rows);
+//! 1. every row searches the graph, which stands still meanwhile, and is compared with every other row of the batch; from
+//!    these candidates it [chooses](super::select) its neighbours, level by level (in parallel over rows);
 //! 2. each row takes a parent and drafts its own lists (in order);
 //! 3. the links back are sorted by the row that they start from, and each such row appends them to its list or,
 //!    where that overflows, chooses anew (in parallel over rows);
 //! 4. all that was drafted is written, and the rows count as held.
 //!
-//! After the last batch, rows that few others hold are [sought](super::seek).
+//! After the last batch, rows that few others hold are [sought](super::seek). Where many rows are added, they are compared by
+//! a [sketch](super::vectors::Sketch) of all vectors, and what became of the rows of full lists is [noted](super::notes).
 //!
 //! No step depends on which thread did what. Only what is written changes what a search sees, so that others may search
 //! beside the first three ([`Access`]). Calls of more than [`SEGMENT`] rows are cut into segments that are inserted one
@@ -23,12 +23,14 @@ use super::Params;
 use super::access::Access;
 use super::draft::{Changes, Draft};
 use super::links::NONE;
+use super::notes::Notes;
 use super::queue::{MAX_SLOTS, distance_of, key, slot_of};
 use super::rows::MAX_ROWS;
 use super::seek::seek;
+use super::select::{Before, Fate, Ruler};
 use super::traverse::{Core, Lists};
-use super::vectors::{Probe, Room, Sketch};
-use super::visited::{Batch, Scratch};
+use super::vectors::{Room, Sketch};
+use super::visited::{Pool, Scratch};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::rng::stream;
@@ -52,6 +54,9 @@ pub(super) const TOP_LEVEL: usize = 40;
 /// Nearest candidates among which a row looks for a parent.
 const PARENTS: usize = 32;
 
+/// Rows at most by which a walk on a sketch is tested.
+const TESTED: usize = 16;
+
 /// What a row found out in step 1.
 struct Choice {
     slot: u32,
@@ -59,6 +64,8 @@ struct Choice {
     neighbours: Vec<Vec<u64>>,
     /// The nearest rows of level 0, as keys.
     nearest: Vec<u64>,
+    /// Whether the sketch told rows of level 0 apart, if there is one.
+    is_sharp: bool,
 }
 
 /// A link that is to be added: from `target` to the slot of `source`.
@@ -87,7 +94,7 @@ pub(super) fn batch_len(linked: usize) -> usize {
 
 impl HnswIndex {
     /// Adds rows and returns their numbers. A call that adds many beside those held takes, until it ends, a byte for each
-    /// value of all rows.
+    /// value of all rows and `4 m + 8` bytes a row.
     ///
     /// Vectors of a wrong dimension, with values that are not finite, or zero under cosine are refused with
     /// [`Error::Shape`], and nothing is added. `monitor` is told how many rows of the call have been inserted; when
@@ -110,16 +117,25 @@ impl HnswIndex {
     }
 
     /// Links for the rows of a batch, which are stored and have levels.
-    pub(super) fn plan_insert(&self, batch: &[u32], sketch: Option<&Sketch>) -> Changes {
+    pub(super) fn plan_insert(
+        &self,
+        batch: &[u32],
+        mut notes: Option<&mut Notes>,
+        spent: Changes,
+    ) -> Changes {
+        let sketch = notes.as_deref().and_then(|notes| notes.sketch.as_ref());
         let Self { core, params, pool } = self;
         let choices = threads::map(batch.len(), |i| {
             pool.with(|scratch| {
                 core.choose(batch[i], batch, (params.m, params.ef_construction), sketch, scratch)
             })
         });
-        let mut draft = Draft::new(&core.links);
+        if let Some(sketch) = notes.as_mut().and_then(|notes| notes.sketch.as_mut()) {
+            choices.iter().for_each(|choice| sketch.walked(choice.slot, choice.is_sharp));
+        }
+        let mut draft = Draft::new_in(&core.links, spent);
         let links = core.link_forward(&choices, &mut draft);
-        core.add_links(links, &mut draft);
+        core.add_links(links, &mut draft, pool, notes);
         let higher = |a: u32, b: u32| if draft.level(b) > draft.level(a) { b } else { a };
         let highest = batch.iter().copied().reduce(higher).expect("a batch has rows");
         if draft.entry() == NONE || draft.level(highest) > draft.level(draft.entry()) {
@@ -144,10 +160,10 @@ pub(super) fn add(
     if rows > SEGMENT {
         index.reserve(rows);
     }
-    let mut sketch = index.plan(|index| index.core.vectors.new_sketch(index.len(), rows));
+    let mut notes = index.plan(|index| Notes::for_rows(index, vectors));
     for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
         let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
-        if let Err(stop) = insert_segment(index, segment, &mut sketch, &mut done) {
+        if let Err(stop) = insert_segment(index, segment, &mut notes, &mut done) {
             let (held, kept) = (index.plan(HnswIndex::len), i * SEGMENT);
             return Err(match stop {
                 Error::Interrupted(_) => Error::Interrupted(format!(
@@ -161,31 +177,26 @@ pub(super) fn add(
 }
 
 /// Inserts rows, all or none.
-fn insert_segment(
+pub(super) fn insert_segment(
     index: &mut impl Access,
     vectors: ArrayView2<'_, f32>,
-    sketch: &mut Option<Sketch>,
+    notes: &mut Option<Notes>,
     done: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     let (linked, seed) = index.plan(|index| (index.len(), index.params.seed));
     let mut journal = index.take_in(vectors);
-    if let Some(sketch) = sketch {
-        index.plan(|index| {
-            if sketch.is_empty() {
-                let held: Vec<u32> = index.core.rows.by_slot().collect();
-                index.core.vectors.sketch_rows(sketch, &held);
-            }
-            index.core.vectors.sketch_rows(sketch, journal.slots());
-        });
+    if let Some(sketch) = notes.as_mut().and_then(|notes| notes.sketch.as_mut()) {
+        index.plan(|index| index.core.vectors.sketch_rows(sketch, journal.slots()));
     }
     let mut order = journal.slots().to_vec();
     stream(seed, "insertion order", journal.first()).shuffle(&mut order);
     let mut inserted = 0;
+    let mut changes = index.plan(|index| Changes::none(&index.core.links));
     while inserted < order.len() {
         let len = batch_len(linked + inserted).min(order.len() - inserted);
         let batch = &order[inserted..inserted + len];
-        let changes = index.plan(|index| {
-            let changes = index.plan_insert(batch, sketch.as_ref());
+        changes = index.plan(|index| {
+            let changes = index.plan_insert(batch, notes.as_mut(), changes);
             journal.record(&index.core.links, &changes);
             changes
         });
@@ -194,7 +205,9 @@ fn insert_segment(
             batch.iter().for_each(|&slot| index.core.rows.place(slot, journal.row(slot)));
         });
         inserted += len;
-        sketch.take_if(|sketch| sketch.is_blurred());
+        if let Some(notes) = notes {
+            notes.give_up_blurred();
+        }
         if let Err(stop) = done(inserted) {
             index.commit(|index| journal.take_back(&mut index.core));
             return Err(stop);
@@ -222,58 +235,53 @@ impl Core {
         scratch: &mut Scratch,
     ) -> Choice {
         let (own, entry) = (self.links.level(slot), self.links.entry());
-        let (mut room, mut sketched) = (take(&mut scratch.room), take(&mut scratch.sketched));
-        let probe = self.vectors.probe(slot, &mut room);
-        let on_codes =
-            sketch.and_then(|sketch| Some((sketch, self.vectors.sketched(sketch, slot, &mut sketched)?)));
-        let mut choice = Choice { slot, neighbours: vec![Vec::new(); own + 1], nearest: Vec::new() };
+        let rows = Ruler::Rows(&self.vectors);
+        let first = sketch.map_or(rows, Ruler::Sketch);
+        let mut choice =
+            Choice { slot, neighbours: vec![Vec::new(); own + 1], nearest: Vec::new(), is_sharp: true };
         let top = if entry == NONE { 0 } else { self.links.level(entry) };
-        let mut start = (entry != NONE).then(|| self.links.descend(probe, own.min(top), &mut scratch.batch));
+        let mut room = take(&mut scratch.room);
+        let mut start = (entry != NONE)
+            .then(|| self.links.descend(first.probe(slot, &mut room), own.min(top), &mut scratch.batch));
         for level in (0..=own).rev() {
+            let mut ruler = first;
+            let mut probe = ruler.probe(slot, &mut room);
             scratch.queue.reset(ef);
             if let Some(from) = start.filter(|_| level <= top) {
-                if !on_codes.is_some_and(|codes| self.search_on_codes(codes, probe, level, from, ef, scratch))
-                {
+                self.links.search_level(probe, level, from, ef, scratch);
+                if sketch.is_some() && !self.is_sharp(slot, scratch) {
+                    choice.is_sharp &= level > 0;
+                    ruler = rows;
+                    probe = ruler.probe(slot, &mut room);
                     self.links.search_level(probe, level, from, ef, scratch);
                 }
                 start = scratch.queue.keys().first().map(|&key| slot_of(key));
             }
-            let Scratch { queue, batch: peers, .. } = &mut *scratch;
+            let Scratch { queue, batch: peers, selection, .. } = &mut *scratch;
             peers.slots.clear();
             let others =
                 batch.iter().copied().filter(|&other| other != slot && self.links.level(other) >= level);
             peers.slots.extend(others);
             peers.score(|slots, out| probe.score(slots, out));
             queue.insert_all(peers.keys());
-            let chosen = self.select(queue.keys(), m, m, |_| false);
-            choice.neighbours[level] = chosen;
+            selection.choose(ruler, queue.keys(), m);
+            choice.neighbours[level] = selection.keys.clone();
             choice.nearest.clear();
             choice.nearest.extend(queue.keys().iter().take(PARENTS));
         }
-        (scratch.room, scratch.sketched) = (room, sketched);
+        scratch.room = room;
         choice
     }
 
-    /// As [`search_level`](Lists::search_level), by a walk on codes whose end is scored by `probe`; `false` if its distances
-    /// were too far off.
-    fn search_on_codes(
-        &self,
-        (sketch, walk): (&Sketch, Probe<'_>),
-        probe: Probe<'_>,
-        level: usize,
-        from: u32,
-        ef: usize,
-        scratch: &mut Scratch,
-    ) -> bool {
-        self.links.search_level(walk, level, from, ef, scratch);
+    /// Whether a walk on a sketch came to rows by distances near to those of the rows as given; some are compared.
+    fn is_sharp(&self, slot: u32, scratch: &mut Scratch) -> bool {
         let Scratch { queue, batch, .. } = scratch;
+        let keys = queue.keys();
+        let tested = || keys.iter().step_by(keys.len().div_ceil(TESTED).max(1));
         batch.slots.clear();
-        batch.slots.extend(queue.keys().iter().map(|&key| slot_of(key)));
-        batch.score(|slots, out| probe.score(slots, out));
-        let sharp = sketch.was_sharp(queue.keys().iter().map(|&key| distance_of(key)), &batch.distances);
-        queue.reset(ef);
-        queue.insert_all(batch.keys());
-        sharp
+        batch.slots.extend(tested().map(|&key| slot_of(key)));
+        batch.score(|slots, out| self.vectors.probe(slot, &mut Room::default()).score(slots, out));
+        Sketch::is_sharp(tested().map(|&key| distance_of(key)), &batch.distances)
     }
 
     /// Step 2: parents and own lists. Returns the links back.
@@ -281,7 +289,7 @@ impl Core {
         let mut links = Vec::new();
         for choice in choices {
             for (level, neighbours) in choice.neighbours.iter().enumerate() {
-                draft.set(level, choice.slot, neighbours.iter().map(|&key| slot_of(key)).collect());
+                draft.set(level, choice.slot, neighbours.iter().map(|&key| slot_of(key)));
                 links.extend(neighbours.iter().map(|&neighbour| Link::back(level, choice.slot, neighbour)));
             }
             // A row without parent is the entry point, or of this batch and not linked yet.
@@ -329,39 +337,83 @@ impl Core {
     }
 
     /// Step 3: adds links to the lists of their targets.
-    pub fn add_links(&self, mut links: Vec<Link>, draft: &mut Draft<'_>) {
+    pub fn add_links(
+        &self,
+        mut links: Vec<Link>,
+        draft: &mut Draft<'_>,
+        pool: &Pool,
+        mut notes: Option<&mut Notes>,
+    ) {
         links.sort_unstable();
         links.dedup();
         let groups: Vec<&[Link]> =
             links.chunk_by(|a, b| (a.level, a.target) == (b.level, b.target)).collect();
-        let standing = &*draft;
-        let lists = threads::map_init(groups.len(), Batch::default, |batch, i| {
-            self.relink(groups[i], standing, batch)
+        let width = draft.width(0);
+        let (mut lists, mut fates) = notes.as_mut().map(|notes| take(&mut notes.room)).unwrap_or_default();
+        lists.clear();
+        lists.resize(groups.len() * width, NONE);
+        fates.clear();
+        fates.resize(groups.len() * width, Fate::default());
+        let (standing, known) = (&*draft, notes.as_deref());
+        threads::for_each_chunk_of_both((&mut lists, width), (&mut fates, width), |i, list, fates| {
+            pool.with(|scratch| self.relink(groups[i], standing, known, scratch, (list, fates)));
         });
-        for (group, list) in groups.iter().zip(lists) {
-            draft.set(group[0].level.into(), group[0].target, list);
+        for (group, (list, fates)) in
+            groups.iter().zip(lists.chunks_exact(width).zip(fates.chunks_exact(width)))
+        {
+            let list = &list[..list.iter().position(|&slot| slot == NONE).unwrap_or(width)];
+            draft.set(group[0].level.into(), group[0].target, list.iter().copied());
+            if let Some(notes) = notes.as_mut().filter(|_| group[0].level == 0) {
+                notes.choices.note(group[0].target, list, fates);
+            }
+        }
+        if let Some(notes) = notes {
+            notes.room = (lists, fates);
         }
     }
 
-    /// Step 3 for one row: its list with the new links.
-    fn relink(&self, new: &[Link], draft: &Draft<'_>, batch: &mut Batch) -> Vec<u32> {
+    /// Step 3 for one row: its list with the new links, and what became of them if it was chosen anew.
+    fn relink(
+        &self,
+        new: &[Link],
+        draft: &Draft<'_>,
+        notes: Option<&Notes>,
+        scratch: &mut Scratch,
+        (list, fates): (&mut [u32], &mut [Fate]),
+    ) {
+        let Scratch { batch, selection, room, .. } = scratch;
         let (level, target) = (usize::from(new[0].level), new[0].target);
         let (old, width) = (draft.list(level, target), draft.width(level));
-        let mut new: Vec<u64> =
-            new.iter().map(|link| link.source).filter(|&key| !old.contains(&slot_of(key))).collect();
+        let candidates = &mut selection.candidates;
+        candidates.clear();
+        let is_new = |link: &&Link| !old.contains(&slot_of(link.source));
+        candidates.extend(new.iter().filter(is_new).map(|link| (link.source, Before::Unseen)));
         // Between codes alone, a distance depends on whose side it is seen from: a pair may come with both.
-        new.sort_unstable_by_key(|&key| (slot_of(key), key));
-        new.dedup_by_key(|&mut key| slot_of(key));
-        new.sort_unstable();
-        if old.len() + new.len() <= width {
-            return old.iter().copied().chain(new.iter().map(|&key| slot_of(key))).collect();
+        candidates.sort_unstable_by_key(|&(key, _)| (slot_of(key), key));
+        candidates.dedup_by_key(|&mut (key, _)| slot_of(key));
+        candidates.sort_unstable_by_key(|&(key, _)| key);
+        if old.len() + candidates.len() <= width {
+            let all = old.iter().copied().chain(candidates.iter().map(|&(key, _)| slot_of(key)));
+            list.iter_mut().zip(all).for_each(|(to, slot)| *to = slot);
+            return;
         }
+        let is_sharp = |sketch: &&Sketch| {
+            !sketch.is_blurred_at(target)
+                && candidates.iter().all(|&(key, _)| !sketch.is_blurred_at(slot_of(key)))
+        };
+        let sketch = notes.and_then(|notes| notes.sketch.as_ref());
+        let ruler = sketch.filter(is_sharp).map_or(Ruler::Rows(&self.vectors), Ruler::Sketch);
         batch.slots.clear();
         batch.slots.extend_from_slice(old);
-        batch.score(|slots, out| self.vectors.probe(target, &mut Room::default()).score(slots, out));
-        new.extend(batch.scored().map(|(slot, distance)| key(distance, slot)));
-        new.sort_unstable();
-        let child = |slot| level == 0 && draft.parent(slot) == target;
-        self.select(&new, width, width, child).into_iter().map(slot_of).collect()
+        batch.score(|slots, out| ruler.probe(target, room).score(slots, out));
+        match notes.filter(|_| level == 0) {
+            Some(notes) => candidates.extend(batch.keys().zip(notes.choices.of(target, old))),
+            None => candidates.extend(batch.keys().map(|key| (key, Before::Unseen))),
+        }
+        candidates.sort_unstable_by_key(|&(key, _)| key);
+        let may_not_go = level == 0 && draft.children(target) > 0;
+        selection.choose_again(ruler, width, |slot| may_not_go && draft.parent(slot) == target);
+        list.iter_mut().zip(&selection.keys).for_each(|(to, &key)| *to = slot_of(key));
+        fates.iter_mut().zip(&selection.fates).for_each(|(to, &fate)| *to = fate);
     }
 }

@@ -36,11 +36,41 @@ impl Hasher for Spread {
     }
 }
 
+/// Lists by level and slot, all in one piece of memory.
+#[derive(Debug, Default)]
+pub(super) struct ListMap {
+    /// Where a list begins and ends.
+    at: Map<(usize, u32), (usize, usize)>,
+    slots: Vec<u32>,
+}
+
+impl ListMap {
+    pub fn get(&self, level: usize, slot: u32) -> Option<&[u32]> {
+        self.at.get(&(level, slot)).map(|&(start, end)| &self.slots[start..end])
+    }
+
+    /// Replaces a list, or adds it.
+    pub fn insert(&mut self, level: usize, slot: u32, list: impl IntoIterator<Item = u32>) {
+        let start = self.slots.len();
+        self.slots.extend(list);
+        self.at.insert((level, slot), (start, self.slots.len()));
+    }
+
+    fn clear(&mut self) {
+        self.at.clear();
+        self.slots.clear();
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = ((usize, u32), &[u32])> {
+        self.at.iter().map(|(&at, &(start, end))| (at, &self.slots[start..end]))
+    }
+}
+
 /// What a draft changed.
 #[derive(Debug)]
 pub(super) struct Changes {
-    /// New lists, by level and slot.
-    pub lists: Map<(usize, u32), Vec<u32>>,
+    /// New lists.
+    pub lists: ListMap,
     pub parents: Map<u32, u32>,
     pub entry: u32,
 }
@@ -48,7 +78,7 @@ pub(super) struct Changes {
 impl Changes {
     /// No changes to `links`.
     pub fn none(links: &Links) -> Self {
-        Self { lists: Map::default(), parents: Map::default(), entry: links.entry() }
+        Self { lists: ListMap::default(), parents: Map::default(), entry: links.entry() }
     }
 }
 
@@ -65,6 +95,14 @@ impl<'a> Draft<'a> {
     /// `links` as they are.
     pub fn new(links: &'a Links) -> Self {
         Self { links, changes: Changes::none(links), children: Map::default() }
+    }
+
+    /// As [`new`](Self::new), in the memory of changes that are of no use any more.
+    pub fn new_in(links: &'a Links, mut spent: Changes) -> Self {
+        spent.lists.clear();
+        spent.parents.clear();
+        spent.entry = links.entry();
+        Self { links, changes: spent, children: Map::default() }
     }
 
     pub fn into_changes(self) -> Changes {
@@ -94,14 +132,14 @@ impl<'a> Draft<'a> {
     }
 
     /// The lists that are changed.
-    pub fn changed(&self) -> &Map<(usize, u32), Vec<u32>> {
+    pub fn changed(&self) -> &ListMap {
         &self.changes.lists
     }
 
     /// By how much the number of lists of level 0 that hold a slot changes, where it does.
     pub fn incoming(&self) -> Map<u32, isize> {
         let mut more: Map<u32, isize> = Map::default();
-        for (&(_, slot), new) in self.changes.lists.iter().filter(|((level, _), _)| *level == 0) {
+        for ((_, slot), new) in self.changes.lists.iter().filter(|((level, _), _)| *level == 0) {
             let (lost, gained) = apart(self.links.list(0, slot), new);
             lost.iter().for_each(|&lost| *more.entry(lost).or_default() -= 1);
             gained.iter().for_each(|&gained| *more.entry(gained).or_default() += 1);
@@ -110,8 +148,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Replaces the neighbours of `slot`.
-    pub fn set(&mut self, level: usize, slot: u32, list: Vec<u32>) {
-        self.changes.lists.insert((level, slot), list);
+    pub fn set(&mut self, level: usize, slot: u32, list: impl IntoIterator<Item = u32>) {
+        self.changes.lists.insert(level, slot, list);
     }
 
     /// Makes `parent` the parent of `slot`; its list must hold `slot` in the end.
@@ -157,7 +195,7 @@ impl<'a> Draft<'a> {
     /// Empties the lists of `slots` and takes their parents away; other lists may still hold them.
     pub fn isolate(&mut self, slots: &[u32]) {
         for &slot in slots {
-            (0..=self.level(slot)).for_each(|level| self.set(level, slot, Vec::new()));
+            (0..=self.level(slot)).for_each(|level| self.set(level, slot, []));
             self.set_parent(slot, NONE);
             if self.entry() == slot {
                 self.changes.entry = NONE;
@@ -180,7 +218,7 @@ impl Lists for Draft<'_> {
     }
 
     fn padded(&self, level: usize, slot: u32) -> &[u32] {
-        self.changes.lists.get(&(level, slot)).map_or_else(|| self.links.padded(level, slot), Vec::as_slice)
+        self.changes.lists.get(level, slot).unwrap_or_else(|| self.links.padded(level, slot))
     }
 
     fn prefetch(&self, level: usize, slot: u32) {

@@ -31,9 +31,9 @@ impl Core {
         let near = if gone.len() <= WALKS { self.near_holders(gone, pool) } else { None };
         let mut holders = near.unwrap_or_else(|| self.links.scan(gone, 0));
         let changed = draft.changed();
-        holders.retain(|at| !goes(&at.1) && !changed.contains_key(at));
+        holders.retain(|at| !goes(&at.1) && changed.get(at.0, at.1).is_none());
         holders.extend(
-            changed.iter().filter(|(at, list)| !goes(&at.1) && list.iter().any(goes)).map(|(&at, _)| at),
+            changed.iter().filter(|(at, list)| !goes(&at.1) && list.iter().any(goes)).map(|(at, _)| at),
         );
         holders.sort_unstable();
         holders.dedup();

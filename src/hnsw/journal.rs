@@ -53,8 +53,10 @@ impl Journal {
     /// To be called before changes are made.
     pub fn record(&mut self, links: &Links, changes: &Changes) {
         let is_old = |slot: u32| (slot as usize) < self.held && self.slots.binary_search(&slot).is_err();
-        for &(level, slot) in changes.lists.keys().filter(|(_, slot)| is_old(*slot)) {
-            self.undo.lists.entry((level, slot)).or_insert_with(|| links.list(level, slot).to_vec());
+        for ((level, slot), _) in changes.lists.iter().filter(|((_, slot), _)| is_old(*slot)) {
+            if self.undo.lists.get(level, slot).is_none() {
+                self.undo.lists.insert(level, slot, links.list(level, slot).iter().copied());
+            }
         }
         for &slot in changes.parents.keys().filter(|slot| is_old(**slot)) {
             self.undo.parents.entry(slot).or_insert_with(|| links.parent(slot));

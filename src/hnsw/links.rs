@@ -21,6 +21,9 @@ use std::collections::BTreeMap;
 /// Slots per cache line.
 const LINE: usize = 16;
 
+/// Lists that are asked for ahead of being replaced.
+const AHEAD: usize = 8;
+
 /// No slot: fills the rest of a list, and stands for no parent and no entry point.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -119,7 +122,11 @@ impl Links {
 
     /// Makes all the changes of a draft.
     pub fn write(&mut self, changes: &Changes) {
-        for (&(level, slot), list) in &changes.lists {
+        let lists: Vec<_> = changes.lists.iter().collect();
+        for (i, &((level, slot), list)) in lists.iter().enumerate() {
+            if let Some(&((level, slot), _)) = lists.get(i + AHEAD) {
+                self.prefetch(level, slot);
+            }
             self.set(level, slot, list);
         }
         for (&slot, &parent) in &changes.parents {

@@ -11,7 +11,8 @@
 //! vectors            the rows, as given and as codes, and how they are scored
 //! links              who links to whom; the tree that keeps every row within reach
 //! queue, visited     candidates in order; scratch space, pooled
-//! traverse           the walk, and the choice of neighbours
+//! traverse           the walk
+//! select, notes      the choice of neighbours; what many choices need to know of each other
 //! draft, access      changes to links that are planned; planning and committing, beside readers or not
 //! build, journal     adding rows, in parallel and deterministically; taking back an interrupted call
 //! holders, repair    who links to a row; taking rows out of the graph and mending it
@@ -37,6 +38,7 @@ mod holders;
 mod journal;
 mod links;
 mod metric;
+mod notes;
 mod optimize;
 mod params;
 mod queue;
@@ -46,6 +48,7 @@ mod repair;
 mod rows;
 mod search;
 mod seek;
+mod select;
 mod shared;
 mod stats;
 mod traverse;

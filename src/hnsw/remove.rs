@@ -174,7 +174,7 @@ pub(super) fn update(
             index.core.links.take_dropped();
         });
         index.store(batch, vectors.slice_axis(Axis(0), Slice::from(done..done + batch.len())));
-        let changes = index.plan(|index| index.plan_insert(batch, None));
+        let changes = index.plan(|index| index.plan_insert(batch, None, Changes::none(&index.core.links)));
         index.commit(|index| index.core.links.write(&changes));
         seek(index, batch.to_vec());
         done += batch.len();

@@ -19,7 +19,8 @@ use super::draft::{Changes, Draft};
 use super::links::NONE;
 use super::params::Params;
 use super::queue::{distance_of, key, slot_of};
-use super::traverse::{Core, Lists, shadows};
+use super::select::{Ruler, shadows};
+use super::traverse::{Core, Lists};
 use super::vectors::Room;
 use super::visited::{Batch, Scratch};
 use crate::threads;
@@ -46,7 +47,7 @@ impl HnswIndex {
         for (&(level, slot), new) in holders.iter().zip(&mended) {
             let list = draft.list(level, slot).iter().copied();
             let kept = list.filter(|other| gone.binary_search(other).is_err());
-            let list = kept.chain(new.iter().map(|&new| slot_of(new))).collect();
+            let list: Vec<u32> = kept.chain(new.iter().map(|&new| slot_of(new))).collect();
             draft.set(level, slot, list);
             links.extend(new.iter().map(|&new| Link::back(level, slot, new)));
         }
@@ -57,7 +58,7 @@ impl HnswIndex {
         let fed =
             threads::map(poor.len(), |i| pool.with(|scratch| core.feed(poor[i], params, standing, scratch)));
         links.extend(fed.into_iter().flatten());
-        core.add_links(links, &mut draft);
+        core.add_links(links, &mut draft, pool, None);
         draft.into_changes()
     }
 }
@@ -186,8 +187,9 @@ impl Core {
     ) -> Vec<Link> {
         let mut near = self.nearest(level, slot, params.ef_construction, draft, scratch);
         near.retain(|&key| slot_of(key) != slot);
-        let chosen = self.select(&near, params.m, params.m, |_| false);
+        let selection = &mut scratch.selection;
+        selection.choose(Ruler::Rows(&self.vectors), &near, params.m);
         let both = |&found: &u64| [Link::new(level, slot, found), Link::back(level, slot, found)];
-        chosen.iter().flat_map(both).collect()
+        selection.keys.iter().flat_map(both).collect()
     }
 }

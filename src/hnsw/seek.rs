@@ -45,7 +45,7 @@ impl HnswIndex {
             draft.set_parent(slot, slot_of(parent));
             back.push(Link::back(0, slot, parent));
         }
-        core.add_links(back, &mut draft);
+        core.add_links(back, &mut draft, pool, None);
         draft.into_changes()
     }
 }

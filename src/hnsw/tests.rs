@@ -14,6 +14,7 @@ mod files;
 mod mapped;
 mod optimize;
 mod removal;
+mod select;
 mod sharing;
 mod sketch;
 

@@ -6,9 +6,9 @@
 //! that call, and after it if a nearer one turned up, so that it is on its way when the next step wants it.
 
 use super::links::{Links, NONE};
-use super::queue::{Queue, distance_of, key, slot_of};
+use super::queue::{Queue, key, slot_of};
 use super::rows::Rows;
-use super::vectors::{Probe, Room, Vectors};
+use super::vectors::{Probe, Vectors};
 use super::visited::{Batch, Scratch, Visited};
 
 /// The rows, their vectors and their links: what a walk reads.
@@ -133,44 +133,4 @@ impl Core {
         queue.reset(depth);
         queue.insert_all(batch.keys());
     }
-
-    /// Chooses, from candidates in order of distance, the neighbours of a row: a candidate is left out if it is
-    /// nearer to a chosen one than to the row (algorithm 4), since it can be reached through that one ([`shadows`]).
-    /// Candidates that `must` stay are chosen whatever they are near to. What was left out fills the list up to
-    /// `fill` links.
-    pub fn select(
-        &self,
-        candidates: &[u64],
-        limit: usize,
-        fill: usize,
-        must: impl Fn(u32) -> bool,
-    ) -> Vec<u64> {
-        let mut owed = candidates.iter().filter(|&&key| must(slot_of(key))).count();
-        let (mut chosen, mut left) = (Vec::with_capacity(limit), Vec::new());
-        let mut room = Room::default();
-        for &key in candidates {
-            let (slot, distance) = (slot_of(key), distance_of(key));
-            if must(slot) {
-                owed -= 1;
-                chosen.push(key);
-            } else if chosen.len() + owed < limit {
-                let probe = self.vectors.probe(slot, &mut room);
-                let near =
-                    |&other: &u64| shadows(probe.distance(slot_of(other)), distance, || distance_of(other));
-                if chosen.iter().any(near) { left.push(key) } else { chosen.push(key) }
-            }
-        }
-        let room = fill.saturating_sub(chosen.len());
-        chosen.extend(left.into_iter().take(room));
-        chosen
-    }
-}
-
-/// Whether a candidate for a list can be left out for a neighbour of the row that is `between` from it: it is nearer to
-/// that one than to the row, which is `distance` from it and `beside` from the neighbour, or all three are equally far.
-///
-/// Of copies of the row one is enough, and it must not stand for all other rows, which are as far from it as from the row:
-/// copies whose lists hold nothing else would keep every walk that enters among them.
-pub(super) fn shadows(between: f32, distance: f32, beside: impl FnOnce() -> f32) -> bool {
-    between < distance || between == distance && beside() == distance
 }

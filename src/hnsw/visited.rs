@@ -3,6 +3,7 @@
 
 use super::links::NONE;
 use super::queue::{Queue, key};
+use super::select::Selection;
 use super::vectors::Room;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -56,8 +57,7 @@ pub(super) struct Scratch {
     pub bridges: Vec<u32>,
     /// The vector that is compared.
     pub room: Room,
-    /// The same, as a sketch codes it.
-    pub sketched: Room,
+    pub selection: Selection,
 }
 
 /// Slots to be scored together.

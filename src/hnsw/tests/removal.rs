@@ -425,7 +425,7 @@ fn a_pair_seen_from_both_sides_is_linked_once() {
         let links = [(0.5, 3), (0.3, 2), (0.7, 3), (0.3, 2)];
         let links = links.map(|(distance, slot)| Link::new(0, 0, key(distance, slot)));
         let mut draft = Draft::new(&index.core.links);
-        index.core.add_links(links.to_vec(), &mut draft);
+        index.core.add_links(links.to_vec(), &mut draft, &index.pool, None);
         let changes = draft.into_changes();
         index.core.links.write(&changes);
         let found = index.core.links.list(0, 0);

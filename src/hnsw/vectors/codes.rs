@@ -26,13 +26,6 @@ pub(super) struct CodeRoom {
     bits: Lines<u64>,
 }
 
-impl CodeRoom {
-    /// Where the words of a [`Scalar`] probe lie.
-    pub fn words(&mut self) -> &mut Lines<i16> {
-        &mut self.words
-    }
-}
-
 impl Codes {
     /// `None` for rows that are kept as they are.
     pub fn new(dim: usize, params: &Params) -> Option<Self> {

@@ -8,7 +8,7 @@
 //!   binary   one bit a value
 //! probe      a vector to be compared, with whichever of these
 //! decoded    scoring against what codes stand for, where the rows are not kept
-//! sketch     codes for the walks of one `add`
+//! sketch     codes by which one `add` of many rows links them
 //! table      where rows lie: in memory, or in a mapped file whose blocks are verified on first touch
 //! sections   how a file holds all of this
 //! ```

@@ -6,6 +6,7 @@ use super::decoded::DecodedProbe;
 use super::exact::ExactProbe;
 use super::half::HalfProbe;
 use super::scalar::ScalarProbe;
+use super::sketch::SketchProbe;
 use crate::lines::Lines;
 
 /// A vector to be scored, and what it is scored against.
@@ -21,6 +22,8 @@ pub(in crate::hnsw) enum Probe<'a> {
     Scalar(ScalarProbe<'a>),
     /// Codes of one bit a value; distances count bits.
     Binary(BinaryProbe<'a>),
+    /// Codes of one byte a value, as one `add` of many rows makes them.
+    Sketch(SketchProbe<'a>),
 }
 
 impl Probe<'_> {
@@ -33,6 +36,7 @@ impl Probe<'_> {
             Probe::Half(probe) => probe.score(slots, out),
             Probe::Scalar(probe) => probe.score(slots, out),
             Probe::Binary(probe) => probe.score(slots, out),
+            Probe::Sketch(probe) => probe.score(slots, out),
         }
     }
 
@@ -56,6 +60,7 @@ impl Probe<'_> {
             Probe::Half(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
             Probe::Scalar(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
             Probe::Binary(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
+            Probe::Sketch(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
         }
     }
 }

@@ -1,20 +1,28 @@
-//! Codes for the walks of one `add` of many rows, kept no longer than that.
+//! Codes by which one `add` of many rows links them, kept no longer than that.
 //!
-//! The walk to a new row's neighbours reads thousands of rows, and waits for memory; on codes of one byte a value it reads a
-//! quarter of the bytes. What it ends with is scored again with the rows as they were given. Codes do not tell rows apart
-//! that lie closer together than their steps: where the walk's distances are off by too large a share of what they spread
-//! over, it is repeated on the rows themselves, and where that happens to most rows the codes are given up.
+//! Linking a row reads thousands of others, and waits for memory; codes of one byte a value are a quarter of the bytes.
+//!
+//! A value `x_d` becomes `c_d = round((x_d - middle_d) / step)`, from -63 to 63, with one step for all dimensions, so that
+//! the widest range is covered: all rows are at hand. The distance of two rows is that of their codes, `step^2 |a - b|^2`,
+//! half of it under cosine, where codes are of rows of length 1; the inner product comes from it and the squared norms of what
+//! the codes stand for. Differences fit in a byte, and their squares add up in whole numbers: a distance is the same from
+//! both sides, and copies of a row are as far from others as the row is.
+//!
+//! Codes do not tell rows apart that lie closer together than the step. What a walk ends with is therefore scored, in part,
+//! with the rows as they were given. Where the distances are off by too large a share of what they spread over, the row is
+//! linked by the rows themselves; where that happens to most rows the codes are given up.
 
-use super::probe::{Probe, Room};
-use super::scalar::Scalar;
-use super::{Rows, Vectors};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use super::probe::Probe;
+use super::table::Table;
+use super::{Rows, Vectors, given_into};
+use crate::hnsw::metric::Metric;
+use crate::lines::Lines;
+use crate::simd::{Kernels, kernels, prefetch};
+use crate::threads;
+use ndarray::ArrayView2;
 
 /// Rows of fewer values are as quick to read as their codes.
 const DIM: usize = 64;
-
-/// Rows that are coded for one that is added, at most: coding them takes as long as a few hundred distances.
-const CODED: usize = 16;
 
 /// The largest mean error of a walk's distances, as a share of what they spread over.
 const BLUR: f32 = 1.0 / 16.0;
@@ -22,100 +30,311 @@ const BLUR: f32 = 1.0 / 16.0;
 /// Walks after which it shows whether most are good.
 const WALKS: usize = 64;
 
+/// The greatest code.
+const CODE: f32 = 63.0;
+
+/// Values per row whose squared differences are certain to come to less than 2^31.
+const MOST: usize = (1 << 31) / (126 * 126);
+
+/// Adding it leaves the nearest integer in the lowest bits of the mantissa; for numbers below 2^22.
+const ROUND: f32 = 12_582_912.0;
+
+/// Rows are padded to whole cache lines.
+const PADDED: usize = 64;
+
+/// Rows that a thread takes at once.
+const BLOCK: usize = 256;
+
 /// Codes of all rows, and how the walks on them went.
 #[derive(Debug)]
 pub(in crate::hnsw) struct Sketch {
-    codes: Scalar,
-    walks: AtomicUsize,
-    blurred: AtomicUsize,
+    metric: Metric,
+    middle: Vec<f32>,
+    step: f32,
+    codes: Table<i8>,
+    /// For the inner product, half the squared norms of what the codes stand for; else empty.
+    terms: Lines<f32>,
+    /// Slots that are linked by the rows themselves.
+    blurred: Vec<bool>,
+    walks: usize,
+    blurred_walks: usize,
+    kernels: &'static Kernels,
 }
 
 impl Sketch {
-    pub fn is_empty(&self) -> bool {
-        self.codes.len() == 0
+    /// Without rows, for values between these.
+    fn new(metric: Metric, [least, greatest]: [Vec<f32>; 2]) -> Self {
+        let bounds = || least.iter().zip(&greatest);
+        let middle: Vec<f32> = bounds().map(|(least, greatest)| 0.5 * least + 0.5 * greatest).collect();
+        let reach = bounds().zip(&middle).map(|((low, high), middle)| (high - middle).max(middle - low));
+        Self {
+            metric,
+            step: reach.fold(0.0, f32::max) / CODE,
+            codes: Table::new(middle.len().next_multiple_of(PADDED)),
+            middle,
+            terms: Lines::new(),
+            blurred: Vec::new(),
+            walks: 0,
+            blurred_walks: 0,
+            kernels: kernels(),
+        }
     }
 
-    /// Whether the distances with which a walk ended were near enough to the exact ones, given in the same order.
-    pub fn was_sharp(&self, walked: impl Iterator<Item = f32>, exact: &[f32]) -> bool {
+    /// Whether the distances by which a walk came to rows were near enough to the exact ones, given in the same order.
+    pub fn is_sharp(walked: impl Iterator<Item = f32>, exact: &[f32]) -> bool {
         let (mut least, mut greatest, mut off) = (f32::INFINITY, f32::NEG_INFINITY, 0.0);
         for (walked, &exact) in walked.zip(exact) {
             (least, greatest) = (least.min(exact), greatest.max(exact));
             off += (walked - exact).abs();
         }
-        let sharp = off <= BLUR * (greatest - least) * exact.len() as f32;
-        self.walks.fetch_add(1, Relaxed);
-        self.blurred.fetch_add(usize::from(!sharp), Relaxed);
-        sharp
+        off <= BLUR * (greatest - least) * exact.len() as f32
     }
 
-    /// Whether most walks were not.
+    /// Takes down how the walk for a row went.
+    pub fn walked(&mut self, slot: u32, was_sharp: bool) {
+        self.walks += 1;
+        self.blurred_walks += usize::from(!was_sharp);
+        self.blurred[slot as usize] = !was_sharp;
+    }
+
+    /// Whether a row is to be linked by the rows themselves.
+    pub fn is_blurred_at(&self, slot: u32) -> bool {
+        self.blurred[slot as usize]
+    }
+
+    /// Whether most walks were not near enough.
     pub fn is_blurred(&self) -> bool {
-        let (walks, blurred) = (self.walks.load(Relaxed), self.blurred.load(Relaxed));
-        walks >= WALKS && 2 * blurred > walks
+        self.walks >= WALKS && 2 * self.blurred_walks > self.walks
+    }
+
+    fn encode(&self, row: &[f32], codes: &mut [i8]) {
+        let inverse = if self.step > 0.0 { 1.0 / self.step } else { 0.0 };
+        for (code, (&value, &middle)) in codes.iter_mut().zip(row.iter().zip(&self.middle)) {
+            let units = ((value - middle) * inverse).clamp(-CODE, CODE);
+            *code = (units + ROUND).to_bits() as i8;
+        }
+    }
+
+    /// Half the squared norm of what codes stand for.
+    fn term(&self, codes: &[i8]) -> f32 {
+        let values =
+            self.middle.iter().zip(codes).map(|(&middle, &code)| middle + self.step * f32::from(code));
+        0.5 * values.map(|value| f64::from(value).powi(2)).sum::<f64>() as f32
+    }
+
+    /// A row as a probe.
+    #[inline]
+    pub fn probe(&self, slot: u32) -> Probe<'_> {
+        let stride = self.codes.stride();
+        let code = &self.codes.values()[slot as usize * stride..][..stride];
+        Probe::Sketch(SketchProbe {
+            rows: self,
+            code,
+            term: self.terms.get(slot as usize).copied().unwrap_or(0.0),
+        })
+    }
+}
+
+/// A row that is compared with others.
+#[derive(Clone, Copy)]
+pub(in crate::hnsw) struct SketchProbe<'a> {
+    rows: &'a Sketch,
+    code: &'a [i8],
+    term: f32,
+}
+
+impl SketchProbe<'_> {
+    #[inline]
+    pub fn score(self, slots: &[u32], out: &mut [f32]) {
+        let Self { rows, code, term } = self;
+        (rows.kernels.code_squared_l2_rows)(code, rows.codes.values(), slots, out);
+        let unit = rows.step * rows.step;
+        match rows.metric {
+            Metric::L2 => out.iter_mut().for_each(|value| *value *= unit),
+            Metric::Cosine => out.iter_mut().for_each(|value| *value *= 0.5 * unit),
+            Metric::Ip => {
+                for (value, &slot) in out.iter_mut().zip(slots) {
+                    *value = 1.0 + (0.5 * unit * *value - (term + rows.terms[slot as usize]));
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub fn prefetch(self, slot: u32) {
+        let table = &self.rows.codes;
+        prefetch(table.values(), slot as usize * table.stride());
     }
 }
 
 impl Vectors {
-    /// A sketch without rows, if walks on one are worth coding the `held` rows for the `new` ones.
-    pub fn new_sketch(&self, held: usize, new: usize) -> Option<Sketch> {
-        let keeps_rows = matches!(self.rows, Rows::Exact(_) | Rows::Both(..));
-        (keeps_rows && self.dim >= DIM && held / CODED <= new).then(|| Sketch {
-            codes: Scalar::new(self.dim, self.metric),
-            walks: AtomicUsize::new(0),
-            blurred: AtomicUsize::new(0),
-        })
+    /// A sketch of the rows at the slots `held`, to which the `new` ones can be [added](Self::sketch_rows) once they are
+    /// stored; `None` where it would not help.
+    pub fn new_sketch(&self, held: &[u32], new: ArrayView2<'_, f32>) -> Option<Sketch> {
+        let (Rows::Exact(exact) | Rows::Both(_, exact)) = &self.rows else { return None };
+        if !(DIM..=MOST).contains(&self.dim) {
+            return None;
+        }
+        let unit = self.metric == Metric::Cosine;
+        let rows = held.len() + new.nrows();
+        let blocks = threads::map(rows.div_ceil(BLOCK), |block| {
+            let mut row = vec![0.0; self.dim];
+            let mut bounds = no_bounds(self.dim);
+            for place in block * BLOCK..rows.min((block + 1) * BLOCK) {
+                match held.get(place) {
+                    Some(&slot) => exact.unit_into(slot, &mut row),
+                    None => given_into(new, place - held.len(), unit, &mut row),
+                }
+                widen(&mut bounds, [&row, &row]);
+            }
+            bounds
+        });
+        let mut bounds = no_bounds(self.dim);
+        blocks.iter().for_each(|[least, greatest]| widen(&mut bounds, [least, greatest]));
+        let mut sketch = Sketch::new(self.metric, bounds);
+        sketch.codes.reserve(self.len().max(rows));
+        self.sketch_rows(&mut sketch, held);
+        Some(sketch)
     }
 
-    /// Adds stored rows to a sketch.
+    /// Adds stored rows, of those that a sketch was made for, to it.
     pub fn sketch_rows(&self, sketch: &mut Sketch, slots: &[u32]) {
-        if let Rows::Exact(exact) | Rows::Both(_, exact) = &self.rows {
-            let source = |i: usize, row: &mut [f32]| exact.unit_into(slots[i], row);
-            let old = |slot: usize, row: &mut [f32]| exact.unit_into(slot as u32, row);
-            sketch.codes.store(slots, &source, Some(&old));
+        let (Rows::Exact(exact) | Rows::Both(_, exact)) = &self.rows else { return };
+        let has_terms = self.metric == Metric::Ip;
+        sketch.codes.grow(self.len());
+        sketch.blurred.resize(self.len(), false);
+        if has_terms {
+            sketch.terms.grow(self.len(), 0.0);
+        }
+        let stride = sketch.codes.stride();
+        let standing = &*sketch;
+        let blocks = threads::map(slots.len().div_ceil(BLOCK), |block| {
+            let slots = &slots[block * BLOCK..slots.len().min((block + 1) * BLOCK)];
+            let (mut row, mut codes) = (vec![0.0; self.dim], vec![0; slots.len() * stride]);
+            for (&slot, codes) in slots.iter().zip(codes.chunks_exact_mut(stride)) {
+                exact.unit_into(slot, &mut row);
+                standing.encode(&row, codes);
+            }
+            let terms: Vec<f32> = if has_terms {
+                codes.chunks_exact(stride).map(|codes| standing.term(codes)).collect()
+            } else {
+                Vec::new()
+            };
+            (codes, terms)
+        });
+        for (slots, (codes, terms)) in slots.chunks(BLOCK).zip(blocks) {
+            for (&slot, codes) in slots.iter().zip(codes.chunks_exact(stride)) {
+                sketch.codes.row_mut(slot).copy_from_slice(codes);
+            }
+            slots.iter().zip(terms).for_each(|(&slot, term)| sketch.terms[slot as usize] = term);
         }
     }
+}
 
-    /// A stored row as a probe of a sketch.
-    pub fn sketched<'a>(&self, sketch: &'a Sketch, slot: u32, room: &'a mut Room) -> Option<Probe<'a>> {
-        let (Rows::Exact(exact) | Rows::Both(_, exact)) = &self.rows else { return None };
-        let Room { values, code } = room;
-        values.grow(self.dim, 0.0);
-        exact.unit_into(slot, &mut values[..self.dim]);
-        Some(Probe::Scalar(sketch.codes.probe(&values[..self.dim], 1.0, code.words())))
-    }
+/// Bounds of no values.
+fn no_bounds(dim: usize) -> [Vec<f32>; 2] {
+    [vec![f32::INFINITY; dim], vec![f32::NEG_INFINITY; dim]]
+}
+
+/// Widens bounds to hold others.
+fn widen([least, greatest]: &mut [Vec<f32>; 2], [low, high]: [&[f32]; 2]) {
+    least.iter_mut().zip(low).for_each(|(least, &low)| *least = least.min(low));
+    greatest.iter_mut().zip(high).for_each(|(greatest, &high)| *greatest = greatest.max(high));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hnsw::metric::Metric;
     use crate::hnsw::params::{Params, Storage};
+    use crate::rng::stream;
+    use ndarray::{Array2, Axis};
 
-    fn vectors(dim: usize, storage: Storage, rescore: bool) -> Vectors {
-        Vectors::new(dim, &Params { metric: Metric::L2, storage, rescore, ..Params::default() })
+    fn vectors(dim: usize, metric: Metric, storage: Storage, rescore: bool) -> Vectors {
+        Vectors::new(dim, &Params { metric, storage, rescore, ..Params::default() })
+    }
+
+    fn normal(rows: usize, dim: usize) -> Array2<f32> {
+        let mut rng = stream(3, "sketch-test", 0);
+        // Dimensions of different widths, off the origin.
+        Array2::from_shape_fn((rows, dim), |(_, d)| 0.5 + (1.0 + (d % 3) as f32) * rng.normal() as f32)
     }
 
     #[test]
-    fn a_sketch_is_for_many_long_rows_that_are_kept() {
-        let exact = vectors(DIM, Storage::F32, true);
-        assert!(exact.new_sketch(1600, 100).is_some() && exact.new_sketch(1700, 100).is_none());
-        assert!(vectors(DIM - 1, Storage::F32, true).new_sketch(0, 100).is_none());
-        assert!(vectors(DIM, Storage::I8, true).new_sketch(0, 100).is_some());
-        assert!(vectors(DIM, Storage::I8, false).new_sketch(0, 100).is_none());
+    fn a_sketch_is_for_long_rows_that_are_kept() {
+        let is_made = |dim, storage, rescore| {
+            let stored = vectors(dim, Metric::L2, storage, rescore);
+            stored.new_sketch(&[], normal(3, dim).view()).is_some()
+        };
+        assert!(is_made(DIM, Storage::F32, true) && is_made(DIM, Storage::I8, true));
+        assert!(!is_made(DIM - 1, Storage::F32, true) && !is_made(MOST + 1, Storage::F32, true));
+        assert!(!is_made(DIM, Storage::I8, false));
+    }
+
+    #[test]
+    fn distances_are_near_the_exact_ones_and_the_same_from_both_sides() {
+        let (rows, dim) = (600, 100);
+        let given = normal(rows, dim);
+        for metric in Metric::ALL {
+            let mut stored = vectors(dim, metric, Storage::F32, true);
+            let slots: Vec<u32> = (0..rows as u32).collect();
+            let (first, second) = given.view().split_at(Axis(0), 300);
+            stored.store(&slots[..300], first);
+            let mut sketch = stored.new_sketch(&slots[..300], second).unwrap();
+            stored.store(&slots[300..], second);
+            stored.sketch_rows(&mut sketch, &slots[300..]);
+            let pairs = || (0..200).map(|i| (i, 599 - i));
+            let exact: Vec<f32> = pairs().map(|(a, b)| stored.pair(a, b)).collect();
+            let [least, greatest] = [f32::min, f32::max].map(|of| exact.iter().copied().reduce(of).unwrap());
+            for ((a, b), exact) in pairs().zip(&exact) {
+                let [there, back] = [(a, b), (b, a)].map(|(a, b)| sketch.probe(a).distance(b));
+                assert_eq!(there.to_bits(), back.to_bits());
+                assert!(
+                    (there - exact).abs() <= 0.03 * (greatest - least),
+                    "{metric:?}: {there} for {exact}"
+                );
+            }
+            if metric != Metric::Ip {
+                assert!(slots.iter().all(|&slot| sketch.probe(slot).distance(slot) == 0.0));
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_are_all_the_same_have_a_sketch() {
+        let given = Array2::from_elem((9, DIM), 0.3);
+        let slots: Vec<u32> = (0..9).collect();
+        for metric in Metric::ALL {
+            let mut stored = vectors(DIM, metric, Storage::F32, true);
+            let mut sketch = stored.new_sketch(&[], given.view()).unwrap();
+            stored.store(&slots, given.view());
+            stored.sketch_rows(&mut sketch, &slots);
+            let (found, exact) = (sketch.probe(0).distance(8), stored.pair(0, 8));
+            assert!((found - exact).abs() < 1e-5, "{metric:?}: {found} for {exact}");
+        }
     }
 
     #[test]
     fn walks_whose_distances_are_far_off_are_blurred() {
-        let sketch = vectors(DIM, Storage::F32, true).new_sketch(0, 100).unwrap();
         let exact = [1.0, 2.0, 3.0, 5.0];
         let off = |by: f32| exact.iter().map(move |distance| distance + by);
         // A sixteenth of what 1 to 5 spread over is a quarter.
-        assert!(sketch.was_sharp(off(0.25), &exact) && !sketch.was_sharp(off(-0.26), &exact));
-        assert!(!sketch.was_sharp([f32::NAN; 4].into_iter(), &exact));
-        assert!(sketch.was_sharp([2.0; 4].into_iter(), &[2.0; 4]));
-        for _ in 4..WALKS {
+        assert!(Sketch::is_sharp(off(0.25), &exact) && !Sketch::is_sharp(off(-0.26), &exact));
+        assert!(!Sketch::is_sharp([f32::NAN; 4].into_iter(), &exact));
+        assert!(Sketch::is_sharp([2.0; 4].into_iter(), &[2.0; 4]));
+    }
+
+    #[test]
+    fn codes_are_blurred_once_most_walks_were() {
+        let mut stored = vectors(DIM, Metric::L2, Storage::F32, true);
+        let given = normal(WALKS, DIM);
+        let slots: Vec<u32> = (0..WALKS as u32).collect();
+        let mut sketch = stored.new_sketch(&[], given.view()).unwrap();
+        stored.store(&slots, given.view());
+        stored.sketch_rows(&mut sketch, &slots);
+        for slot in slots {
             assert!(!sketch.is_blurred());
-            sketch.was_sharp(off(9.0), &exact);
+            sketch.walked(slot, slot % 3 == 0);
+            assert_eq!(sketch.is_blurred_at(slot), slot % 3 != 0);
         }
         assert!(sketch.is_blurred());
     }
