@@ -4,9 +4,9 @@
                             [--speed-rows 100000]
 
 Independent normal values, the hardest case of their dimension. Recall is that of the 10 nearest of 20,000
-queries at `ef=64` and `ef=200`, to tell a difference of .002 from chance; behind it, the change from the fresh
-index with its standard error. *Lost* rows do not find themselves at `ef=64`. Speeds are those of one run,
-in rows a second: adding, removing in calls of one row and of 1,000, updating in calls of 1,000.
+queries at `ef=64` and `ef=200`, to tell a difference of .002 from chance; behind it, the change from the
+fresh index with its standard error. *Lost* rows do not find themselves at `ef=64`. Speeds are those of one
+run, in rows a second: adding, removing in calls of one row and of 1,000, updating in calls of 1,000.
 """
 
 from __future__ import annotations

@@ -574,15 +574,15 @@ def test_a_search_that_starts_after_remove_never_returns_the_row():
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 @pytest.mark.parametrize("centres", [100, 0])
 def test_churn_leaves_an_index_as_good_as_a_fresh_one(centres, metric):
-    # Two graphs of the same vectors differ by some thousandths in recall anyway: the mean counts.
-    better, lost = [], 0
+    # Of fewer queries, chance alone would differ by .002.
+    lost = 0
     for seed in range(3, 6):
         rng = np.random.default_rng(seed)
         if centres:
-            vectors, queries = clustered(70_000, 64, centres)
-            vectors = rng.permutation(vectors)
+            points = rng.permutation(clustered(90_000, 64, centres)[0])
         else:
-            vectors, queries = (rng.standard_normal((n, 64), dtype=np.float32) for n in (70_000, 1_000))
+            points = rng.standard_normal((90_000, 64), dtype=np.float32)
+        vectors, queries = points[:70_000], points[70_000:]
         index = built(vectors[:10_000], metric=metric)
         for start in range(10_000, 70_000, 2_000):
             index.remove(rng.permutation(index.rows())[:2_000])
@@ -590,9 +590,8 @@ def test_churn_leaves_an_index_as_good_as_a_fresh_one(centres, metric):
             assert index.stats()["unreachable"] == 0
         held = index.vectors()
         fresh = built(held, metric=metric)
-        better.append(recall(index, queries) - recall(fresh, queries))
+        assert recall(index, queries) >= recall(fresh, queries) - 0.002
         lost += (index.search(held, 1, ef=64).rows[:, 0] != index.rows()).sum()
         assert index.stats()["bytes"] <= 1.2 * fresh.stats()["bytes"]
-    assert np.mean(better) >= -0.002, better
     # Where vectors have no structure, a fresh build loses up to ten of 10,000 rows.
     assert lost <= (0 if centres else 3), lost
