@@ -131,7 +131,6 @@ impl Core {
                 return false;
             }
             left -= lost;
-            probe.prefetch(&batch.slots);
         }
     }
 

@@ -2,8 +2,8 @@
 //! spend their time in.
 //!
 //! A step takes the nearest candidate not yet expanded, collects those of its neighbours that the search has not
-//! met, asks for their rows, and scores them in one kernel call. The list of the next candidate is asked for before
-//! that call, and after it if a nearer one turned up, so that it is on its way when the next step wants it.
+//! met, and scores them in one call of a kernel, which asks for rows ahead. The list of the next candidate is asked for
+//! before that call, and after it if a nearer one turned up, so that it is on its way when the next step wants it.
 
 use super::links::{Links, NONE};
 use super::queue::{Queue, key, slot_of};
@@ -91,7 +91,6 @@ pub(super) trait Lists: Sync {
             && let Some(slot) = queue.expand()
         {
             batch.collect(self.padded(level, slot), visited);
-            probe.prefetch(&batch.slots);
             if let Some(next) = queue.peek() {
                 self.prefetch(level, next);
             }

@@ -10,7 +10,7 @@
 use super::table::Table;
 use super::{Source, rows_with};
 use crate::lines::Lines;
-use crate::simd::{Kernels, kernels, prefetch};
+use crate::simd::{Kernels, kernels};
 
 /// The bits, and what they mean.
 #[derive(Clone, Debug)]
@@ -203,11 +203,5 @@ impl BinaryProbe<'_> {
         let rows = self.rows;
         let table = rows.bits.at(slots, &|slot, row| rows.check(slot, row));
         (rows.kernels.hamming_rows)(self.bits, table, slots, out);
-    }
-
-    #[inline]
-    pub fn prefetch(self, slot: u32) {
-        let table = &self.rows.bits;
-        prefetch(table.values(), slot as usize * table.stride());
     }
 }

@@ -7,7 +7,7 @@ use super::table::{Table, arrange};
 use super::{check, cosine_distance, inverse_norm, rows_with};
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
-use crate::simd::{Kernels, kernels, prefetch};
+use crate::simd::{Kernels, kernels};
 use ndarray::ArrayView2;
 
 /// Values per cache line.
@@ -224,11 +224,5 @@ impl ExactProbe<'_> {
             Metric::Ip => 1.0 - (kernels.dot)(self.values, row.values),
             Metric::Cosine => cosine_distance((kernels.dot)(self.values, row.values), self.scale, row.scale),
         }
-    }
-
-    #[inline]
-    pub fn prefetch(self, slot: u32) {
-        let table = &self.rows.table;
-        prefetch(table.values(), slot as usize * table.stride());
     }
 }

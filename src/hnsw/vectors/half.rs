@@ -6,7 +6,7 @@ use super::table::{Table, arrange};
 use super::{Source, cosine_distance, inverse_norm, rows_with};
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
-use crate::simd::{Kernels, kernels, prefetch};
+use crate::simd::{Kernels, kernels};
 use half::f16;
 
 /// Rows are padded to half a cache line: none touches more lines than it must.
@@ -191,12 +191,5 @@ impl HalfProbe<'_> {
         for (value, &slot) in out.iter_mut().zip(slots) {
             *value = cosine_distance(*value, 1.0, rows.terms[slot as usize]);
         }
-    }
-
-    #[inline]
-    pub fn prefetch(self, slot: u32) {
-        let table = &self.rows.table;
-        prefetch(table.values(), slot as usize * table.stride());
-        prefetch(&self.rows.terms, slot as usize);
     }
 }

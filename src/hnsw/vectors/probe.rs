@@ -50,19 +50,6 @@ impl Probe<'_> {
         self.score(&[slot], &mut distance);
         distance[0]
     }
-
-    /// Asks for the first lines of rows, which a kernel will read in a moment.
-    #[inline]
-    pub fn prefetch(self, slots: &[u32]) {
-        match self {
-            Probe::Exact(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
-            Probe::Decoded(_) => {}
-            Probe::Half(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
-            Probe::Scalar(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
-            Probe::Binary(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
-            Probe::Sketch(probe) => slots.iter().for_each(|&slot| probe.prefetch(slot)),
-        }
-    }
 }
 
 /// A vector as the walk compares it, and as what the walk found is scored again.

@@ -14,7 +14,7 @@ use super::table::{Table, arrange};
 use super::{Source, rows_with};
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
-use crate::simd::{Kernels, kernels, prefetch};
+use crate::simd::{Kernels, kernels};
 
 /// Rows are padded to half a cache line: none touches more lines than it must.
 const PADDED: usize = 32;
@@ -339,12 +339,5 @@ impl ScalarProbe<'_> {
                 }
             }
         }
-    }
-
-    #[inline]
-    pub fn prefetch(self, slot: u32) {
-        let table = &self.rows.codes;
-        prefetch(table.values(), slot as usize * table.stride());
-        prefetch(&self.rows.terms, slot as usize);
     }
 }

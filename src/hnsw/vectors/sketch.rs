@@ -17,7 +17,7 @@ use super::table::Table;
 use super::{Rows, Vectors, given_into};
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
-use crate::simd::{Kernels, kernels, prefetch};
+use crate::simd::{Kernels, kernels};
 use crate::threads;
 use ndarray::ArrayView2;
 
@@ -158,12 +158,6 @@ impl SketchProbe<'_> {
                 }
             }
         }
-    }
-
-    #[inline]
-    pub fn prefetch(self, slot: u32) {
-        let table = &self.rows.codes;
-        prefetch(table.values(), slot as usize * table.stride());
     }
 }
 
