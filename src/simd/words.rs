@@ -139,11 +139,15 @@ pub(super) mod x86 {
         }
     }
 
+    /// With `VNNI`, multiplies and adds in one instruction.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512i);
+    pub(crate) struct Wide<const VNNI: bool>(__m512i);
+
+    pub(crate) type Avx512 = Wide<false>;
+    pub(crate) type Vnni = Wide<true>;
 
     // SAFETY: AVX-512 F and BW by the trait's contract.
-    unsafe impl Sums for Avx512 {
+    unsafe impl<const VNNI: bool> Sums for Wide<VNNI> {
         #[inline(always)]
         unsafe fn zero() -> Self {
             // SAFETY: the trait's contract.
@@ -170,7 +174,7 @@ pub(super) mod x86 {
             unsafe {
                 let codes = _mm512_cvtepi8_epi16(_mm256_loadu_si256(codes.cast()));
                 let products = _mm512_madd_epi16(_mm512_loadu_si512(query.cast()), codes);
-                Self(_mm512_add_epi32(self.0, products))
+                Wide(_mm512_add_epi32(self.0, products))
             }
         }
     }
@@ -185,35 +189,12 @@ pub(super) mod x86 {
                 let (query, codes) = (_mm512_loadu_si512(query.cast()), _mm512_loadu_si512(codes.cast()));
                 let apart = _mm512_abs_epi8(_mm512_sub_epi8(query, codes));
                 let squares = _mm512_madd_epi16(_mm512_maddubs_epi16(apart, apart), _mm512_set1_epi16(1));
-                Self(_mm512_add_epi32(self.0, squares))
+                Wide(_mm512_add_epi32(self.0, squares))
             }
         }
     }
 
-    /// As [`Avx512`], with multiply and add in one instruction.
-    #[derive(Clone, Copy)]
-    pub(crate) struct Vnni(__m512i);
-
-    // SAFETY: AVX-512 F, BW and VNNI by the trait's contract.
-    unsafe impl Sums for Vnni {
-        #[inline(always)]
-        unsafe fn zero() -> Self {
-            // SAFETY: the trait's contract.
-            Self(unsafe { _mm512_setzero_si512() })
-        }
-        #[inline(always)]
-        unsafe fn add(self, other: Self) -> Self {
-            // SAFETY: the trait's contract.
-            Self(unsafe { _mm512_add_epi32(self.0, other.0) })
-        }
-        #[inline(always)]
-        unsafe fn sum(self) -> i32 {
-            // SAFETY: the trait's contract.
-            unsafe { _mm512_reduce_add_epi32(self.0) }
-        }
-    }
-
-    // SAFETY: as above; pointer use is bounded by `N`.
+    // SAFETY: AVX-512 F, BW and VNNI by the trait's contract; pointer use is bounded by `N`.
     unsafe impl Terms<i16> for Vnni {
         const N: usize = 32;
         #[inline(always)]
@@ -221,7 +202,7 @@ pub(super) mod x86 {
             // SAFETY: the trait's contract.
             unsafe {
                 let codes = _mm512_cvtepi8_epi16(_mm256_loadu_si256(codes.cast()));
-                Self(_mm512_dpwssd_epi32(self.0, _mm512_loadu_si512(query.cast()), codes))
+                Wide(_mm512_dpwssd_epi32(self.0, _mm512_loadu_si512(query.cast()), codes))
             }
         }
     }
@@ -235,7 +216,7 @@ pub(super) mod x86 {
             unsafe {
                 let (query, codes) = (_mm512_loadu_si512(query.cast()), _mm512_loadu_si512(codes.cast()));
                 let apart = _mm512_abs_epi8(_mm512_sub_epi8(query, codes));
-                Self(_mm512_dpbusd_epi32(self.0, apart, apart))
+                Wide(_mm512_dpbusd_epi32(self.0, apart, apart))
             }
         }
     }

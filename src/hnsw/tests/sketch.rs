@@ -1,4 +1,4 @@
-//! Graphs of many rows of many values, which are built by walks on codes.
+//! Graphs of many rows of many values, which are linked by codes.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn the_nearest_are_found_under_every_metric() {
 
 #[test]
 fn rows_closer_than_codes_tell_apart_are_found() {
-    // More rows to a cluster than a walk keeps; a step of the codes is a hundred times a cluster's width.
+    // More rows to a cluster than a walk keeps; a step of the codes is some hundred times a cluster's width.
     let mut vectors = clustered(6_000, 64, 2, 1);
     let mut rng = stream(7, "test centres", 0);
     let centres = Array2::from_shape_fn((2, 64), |_| 100.0 * rng.normal() as f32);
