@@ -4,8 +4,8 @@
 
 #![forbid(unsafe_code)]
 
-/// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
-const ROUND: f32 = 12_582_912.0;
+/// Adding 1.5 * 2^23 leaves the nearest integer in the lowest bits, for numbers below 2^22; subtracting it again rounds.
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// Where `e^x` rounds to 0.
 const LEAST: f32 = -103.972_08;

@@ -75,22 +75,28 @@ impl Queue {
     pub fn insert_all(&mut self, keys: impl ExactSizeIterator<Item = u64>) -> bool {
         let bound = self.bound();
         self.new.resize(keys.len(), 0);
-        let mut wanted = 0;
+        let (mut wanted, mut least) = (0, bound);
         // Whether a key is wanted decides how far the write position moves, rather than where the program goes.
         for key in keys {
             self.new[wanted] = key;
             wanted += usize::from(key < bound);
+            least = least.min(key);
+        }
+        let is_next = wanted > 0 && (self.cursor == self.len || least < self.keys[self.cursor + 1]);
+        if is_next {
+            while self.keys[self.cursor] > least {
+                self.cursor -= 1;
+            }
         }
         self.len = self.capacity.min(self.len + wanted);
         let end = self.len.next_multiple_of(BLOCK);
         if self.keys.len() <= end {
             self.keys.resize(1 + end, u64::MAX);
         }
-        let mut least = usize::MAX;
-        (self.kernels.insert_keys)(&mut self.keys[..=end], &self.new[..wanted], &mut least);
-        let next = least <= self.cursor;
-        self.cursor = self.cursor.min(least);
-        next
+        // Keys before the cursor are less.
+        let start = self.cursor / BLOCK * BLOCK;
+        (self.kernels.insert_keys)(&mut self.keys[start..=end], &self.new[..wanted]);
+        is_next
     }
 
     /// Inserts a key if it is among the nearest.

@@ -2,7 +2,8 @@
 
 use super::lanes::{Lanes, MOST_LANES};
 use super::prefetch;
-use super::words::{Query, Terms};
+use super::sums::Sums;
+use crate::elementary::ROUND;
 use half::f16;
 
 /// How many cache lines of codes are asked for ahead.
@@ -50,54 +51,141 @@ impl<'a, T> Ahead<'a, T> {
     }
 }
 
-/// Rows that [`code_sums`] takes at once, so that the sums of one are made while others are read.
+/// Rows that [`code_rows`] takes at once, so that the sums of one are made while others are read.
 const AT_ONCE: usize = 4;
 
-/// `out_j = sum_i term(query_i, table[rows_j]_i)`, where that fits in 32 bits.
+/// The sums over each of a few rows: of their products with the query, or of their squared differences from it if `L2`.
+///
+/// # Safety
+/// - The processor has the instruction set of `S`.
+/// - The rows hold as many codes as `query`.
+#[inline(always)]
+unsafe fn code_raw<S: Sums, const L2: bool, const ROWS: usize>(
+    query: &[i8],
+    rows: [&[i8]; ROWS],
+) -> [i32; ROWS] {
+    // SAFETY: every offset below is less than `query.len()`.
+    unsafe {
+        let mut sums = [S::zero(); ROWS];
+        let add = |sum: S, query, codes| {
+            if L2 { sum.add_squares(query, codes) } else { sum.add_products(query, codes) }
+        };
+        let mut at = 0;
+        while at + S::N <= query.len() {
+            let some = S::load(query.as_ptr().add(at));
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                *sum = add(*sum, some, S::load(row.as_ptr().add(at)));
+            }
+            at += S::N;
+        }
+        let rest = query.len() - at;
+        if rest > 0 {
+            let some = S::load_partial(query.as_ptr().add(at), rest);
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                *sum = add(*sum, some, S::load_partial(row.as_ptr().add(at), rest));
+            }
+        }
+        sums.map(|sum| sum.sum())
+    }
+}
+
+/// [`code_raw`] over many rows.
 ///
 /// # Safety
 /// The processor has the instruction set of `S`.
 #[inline(always)]
-pub(super) unsafe fn code_sums<Q: Query, S: Terms<Q>>(
-    query: &[Q],
+pub(super) unsafe fn code_rows<S: Sums, const L2: bool>(
+    query: &[i8],
     table: &[i8],
     rows: &[u32],
     out: &mut [f32],
 ) {
     let batch = Ahead::new(table, rows, query.len(), out.len());
-    let whole = query.len() - query.len() % S::N;
-    // SAFETY: rows hold as many values as `query`, of which `whole` are in whole steps.
-    unsafe {
-        let total = |row: &[i8], sum: S| {
-            let rest = query[whole..].iter().zip(&row[whole..]);
-            rest.fold(sum.sum(), |sum, (&value, &code)| sum.wrapping_add(value.term(code))) as f32
-        };
-        let mut j = 0;
-        let mut groups = out.chunks_exact_mut(AT_ONCE);
-        for values in &mut groups {
-            let rows: [&[i8]; AT_ONCE] = std::array::from_fn(|k| batch.row(j + k));
-            let mut sums = [S::zero(); AT_ONCE];
-            for at in (0..whole).step_by(S::N) {
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    *sum = sum.add_terms(query.as_ptr().add(at), row.as_ptr().add(at));
-                }
-            }
-            for ((value, row), sum) in values.iter_mut().zip(rows).zip(sums) {
-                *value = total(row, sum);
-            }
-            j += AT_ONCE;
-        }
-        for value in groups.into_remainder() {
-            let row = batch.row(j);
-            let mut sums = [S::zero(); 2];
-            for at in (0..whole).step_by(S::N) {
-                let sum = &mut sums[at / S::N % 2];
-                *sum = sum.add_terms(query.as_ptr().add(at), row.as_ptr().add(at));
-            }
-            *value = total(row, sums[0].add(sums[1]));
+    let mut j = 0;
+    let mut groups = out.chunks_exact_mut(AT_ONCE);
+    for values in &mut groups {
+        let mut rows: [&[i8]; AT_ONCE] = [&[]; AT_ONCE];
+        for row in &mut rows {
+            *row = batch.row(j);
             j += 1;
         }
+        // SAFETY: rows hold as many codes as `query`.
+        let sums = unsafe { code_raw::<S, L2, AT_ONCE>(query, rows) };
+        values.iter_mut().zip(sums).for_each(|(value, sum)| *value = sum as f32);
     }
+    for value in groups.into_remainder() {
+        // SAFETY: as above.
+        let [sum] = unsafe { code_raw::<S, L2, 1>(query, [batch.row(j)]) };
+        *value = sum as f32;
+        j += 1;
+    }
+}
+
+/// What codes of [`split_codes`](super::Kernels::split_codes) stand for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Split {
+    /// What 1 of the higher codes counts.
+    pub unit: f32,
+    /// The sum of what these come to, each at most [`MOST_COUNTED`].
+    pub counted: u32,
+}
+
+/// A greater code says no more of how finely the others are told apart.
+pub const MOST_COUNTED: u32 = 32;
+
+/// Units of lower codes in one of the higher.
+pub const LOW: f32 = 254.0;
+
+/// See [`Kernels::split_codes`](super::Kernels::split_codes). Turning the loops into vectors is left to the compiler.
+///
+/// # Safety
+/// The processor has the instruction set that this is compiled into.
+#[inline(always)]
+pub(super) unsafe fn split_codes(
+    values: &[f32],
+    centre: &[f32],
+    weights: &[f32],
+    most: f32,
+    high: &mut [i8],
+    low: &mut [i8],
+) -> Split {
+    let len = values.len();
+    assert_eq!([centre.len(), weights.len(), high.len(), low.len()], [len; 4], "split_codes: lengths differ");
+    // As integers, which unlike floats may be compared in any order, several at a time.
+    let mut greatest = 0;
+    for i in 0..len {
+        greatest = greatest.max(((values[i] - centre[i]) * weights[i]).abs().to_bits());
+    }
+    let unit = f32::from_bits(greatest) / most;
+    let inverse = if unit >= f32::MIN_POSITIVE { 1.0 / unit } else { 0.0 };
+    let mut counted = 0;
+    for i in 0..len {
+        let units = (values[i] - centre[i]) * weights[i] * inverse;
+        let near = (units + ROUND) - ROUND;
+        high[i] = (units + ROUND).to_bits() as i8;
+        low[i] = ((units - near) * LOW + ROUND).to_bits() as i8;
+        counted += i32::from(high[i]).unsigned_abs().min(MOST_COUNTED);
+    }
+    Split { unit, counted }
+}
+
+/// See [`Kernels::norm2`](super::Kernels::norm2): eight sums side by side, which the compiler turns into vectors.
+///
+/// # Safety
+/// The processor has the instruction set that this is compiled into.
+#[inline(always)]
+pub(super) unsafe fn norm2(a: &[f32]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (parts, rest) = a.as_chunks::<8>();
+    for part in parts {
+        for (sum, &value) in sums.iter_mut().zip(part) {
+            *sum += f64::from(value) * f64::from(value);
+        }
+    }
+    for (sum, &value) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(value) * f64::from(value);
+    }
+    sums.iter().sum()
 }
 
 /// `<query, row>`, or `|query - row|^2` if `L2`, of a row in half precision.

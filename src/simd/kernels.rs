@@ -247,10 +247,10 @@ unsafe fn gather_tile<L: Lanes, const WIDTH: usize>(
 /// Compiles every body for one instruction set: an inner function that has the target features, and a safe
 /// outer one, which only [`super::kernels_for`] hands out, after it has seen that the processor has them.
 macro_rules! kernel_set {
-    ($name:ident, $isa:expr, $lanes:ty, $words:ty $(, $features:literal)?) => {
+    ($name:ident, $isa:expr, $lanes:ty, $sums:ty $(, $features:literal)?) => {
         pub(super) mod $name {
-            use super::super::{Factors, HeadPlan, Isa, Kernels, Rows, SecondSums};
-            use super::super::{lanes, words};
+            use super::super::{Factors, HeadPlan, Isa, Kernels, Rows, SecondSums, Split};
+            use super::super::{lanes, sums};
             use half::f16;
 
             type L = $lanes;
@@ -272,8 +272,10 @@ macro_rules! kernel_set {
                 row_sums,
                 gather_max,
                 gather_where_equal,
+                norm2,
                 code_dots,
                 code_squared_l2_rows,
+                split_codes,
                 half_dot_rows,
                 half_squared_l2_rows,
                 hamming_rows,
@@ -307,17 +309,21 @@ macro_rules! kernel_set {
                 => super::over_rows::<L, false> $(, $features)?);
             kernel_set!(@wrap squared_l2_rows(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32])
                 => super::over_rows::<L, true> $(, $features)?);
-            kernel_set!(@wrap code_dots(words: &[i16], table: &[i8], rows: &[u32], out: &mut [f32])
-                => super::super::codes::code_sums::<i16, $words> $(, $features)?);
+            kernel_set!(@wrap code_dots(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32])
+                => super::super::codes::code_rows::<$sums, false> $(, $features)?);
             kernel_set!(@wrap code_squared_l2_rows(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32])
-                => super::super::codes::code_sums::<i8, $words> $(, $features)?);
+                => super::super::codes::code_rows::<$sums, true> $(, $features)?);
+            kernel_set!(@wrap norm2(a: &[f32]) -> f64 => super::super::codes::norm2 $(, $features)?);
+            kernel_set!(@wrap split_codes(
+                values: &[f32], centre: &[f32], weights: &[f32], most: f32, high: &mut [i8], low: &mut [i8]
+            ) -> Split => super::super::codes::split_codes $(, $features)?);
             kernel_set!(@wrap half_dot_rows(query: &[f32], table: &[f16], rows: &[u32], out: &mut [f32])
                 => super::super::codes::half_rows::<L, false> $(, $features)?);
             kernel_set!(@wrap half_squared_l2_rows(query: &[f32], table: &[f16], rows: &[u32], out: &mut [f32])
                 => super::super::codes::half_rows::<L, true> $(, $features)?);
             kernel_set!(@wrap hamming_rows(query: &[u64], table: &[u64], rows: &[u32], out: &mut [f32])
                 => super::super::codes::hamming_rows $(, $features)?);
-            kernel_set!(@wrap insert_keys(keys: &mut [u64], new: &[u64], least: &mut usize)
+            kernel_set!(@wrap insert_keys(keys: &mut [u64], new: &[u64])
                 => super::super::keys::insert_keys $(, $features)?);
             kernel_set!(@wrap gather_max(table: &[f32], rows: Rows<'_>, out: &mut [f32])
                 => super::super::extremes::gather_max::<L> $(, $features)?);
@@ -360,10 +366,10 @@ macro_rules! kernel_set {
             }
         }
     };
-    (@wrap $kernel:ident($($argument:ident: $kind:ty),*) => $body:expr $(, $features:literal)?) => {
-        fn $kernel($($argument: $kind),*) {
+    (@wrap $kernel:ident($($argument:ident: $kind:ty),*) $(-> $out:ty)? => $body:expr $(, $features:literal)?) => {
+        fn $kernel($($argument: $kind),*) $(-> $out)? {
             $(#[target_feature(enable = $features)])?
-            unsafe fn featured($($argument: $kind),*) {
+            unsafe fn featured($($argument: $kind),*) $(-> $out)? {
                 // SAFETY: the set is enabled here.
                 unsafe { $body($($argument),*) }
             }
@@ -373,32 +379,32 @@ macro_rules! kernel_set {
     };
 }
 
-kernel_set!(scalar, Isa::Scalar, lanes::Scalar, words::Scalar);
+kernel_set!(scalar, Isa::Scalar, lanes::Scalar, sums::Scalar);
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
-kernel_set!(avx2, Isa::Avx2, lanes::x86::Avx2, words::x86::Avx2, "avx2,fma,f16c,popcnt");
+kernel_set!(avx2, Isa::Avx2, lanes::x86::Avx2, sums::x86::Avx2, "avx2,fma,f16c,popcnt");
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
 kernel_set!(
     avx512,
     Isa::Avx512,
     lanes::x86::Avx512,
-    words::x86::Avx512,
+    sums::x86::Avx512,
     "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl"
 );
 #[cfg(all(feature = "simd", target_arch = "aarch64"))]
-kernel_set!(neon, Isa::Neon, lanes::arm::Neon, words::arm::Neon, "neon");
+kernel_set!(neon, Isa::Neon, lanes::arm::Neon, sums::arm::Neon, "neon");
 
 /// AVX-512 with what its later extensions do faster, to the same bits.
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
 pub(super) mod avx512_vnni {
-    use super::super::{Kernels, words::x86::Vnni};
+    use super::super::{Kernels, sums::x86::Vnni};
 
     pub(in super::super) static KERNELS: Kernels =
         Kernels { code_dots, code_squared_l2_rows, hamming_rows, ..super::avx512::KERNELS };
 
-    kernel_set!(@wrap code_dots(words: &[i16], table: &[i8], rows: &[u32], out: &mut [f32])
-        => super::super::codes::code_sums::<i16, Vnni>, "avx512f,avx512bw,avx512vnni");
+    kernel_set!(@wrap code_dots(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32])
+        => super::super::codes::code_rows::<Vnni, false>, "avx512f,avx512bw,avx512vnni");
     kernel_set!(@wrap code_squared_l2_rows(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32])
-        => super::super::codes::code_sums::<i8, Vnni>, "avx512f,avx512bw,avx512vnni");
+        => super::super::codes::code_rows::<Vnni, true>, "avx512f,avx512bw,avx512vnni");
     kernel_set!(@wrap hamming_rows(query: &[u64], table: &[u64], rows: &[u32], out: &mut [f32])
         => super::super::codes::hamming_rows, "avx512f,avx512bw,avx512vl,avx512vpopcntdq");
 }

@@ -11,21 +11,18 @@ const BLOCK: usize = 8;
 /// # Safety
 /// The processor has the instruction set that this is compiled into.
 #[inline(always)]
-pub(super) unsafe fn insert_keys(keys: &mut [u64], new: &[u64], least: &mut usize) {
+pub(super) unsafe fn insert_keys(keys: &mut [u64], new: &[u64]) {
     let blocks = keys.len() / BLOCK;
     assert_eq!(keys.len(), blocks * BLOCK + 1, "insert_keys: keys are one and whole blocks");
     for &new in new {
-        let mut place = 0;
         for start in (0..blocks).rev().map(|block| block * BLOCK) {
-            let below: [u64; BLOCK] = keys[start..start + BLOCK].try_into().expect("a block");
-            let here: [u64; BLOCK] = keys[start + 1..start + 1 + BLOCK].try_into().expect("a block");
-            let moved: [u64; BLOCK] = std::array::from_fn(|i| below[i].max(here[i].min(new)));
-            keys[start + 1..start + 1 + BLOCK].copy_from_slice(&moved);
-            if below[0] < new {
-                place = start + here.iter().filter(|&&key| key < new).count();
+            let [before, here @ ..]: &mut [u64; BLOCK + 1] =
+                (&mut keys[start..=start + BLOCK]).try_into().expect("a block and one");
+            let below: [u64; BLOCK] = std::array::from_fn(|i| if i == 0 { *before } else { here[i - 1] });
+            *here = std::array::from_fn(|i| below[i].max(here[i].min(new)));
+            if *before < new {
                 break;
             }
         }
-        *least = place.min(*least);
     }
 }

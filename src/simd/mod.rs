@@ -12,8 +12,9 @@ mod heads;
 mod kernels;
 mod keys;
 mod lanes;
-mod words;
+mod sums;
 
+pub use codes::{LOW, Split};
 pub use factored::{Factors, SecondSums};
 pub use heads::HeadPlan;
 pub(crate) use kernels::rows_ahead;
@@ -111,11 +112,12 @@ pub type RowSums = fn(table: &[f32], rows: &[u32], weights: &[f32], heads: usize
 pub type MatchingGather =
     fn(keys: &[f32], values: Option<&[f32]>, rows: Rows<'_>, key: &[f32], out: &mut [f32]);
 
-/// A query in 16-bit words against many rows of codes.
-pub type CodesKernel = fn(words: &[i16], table: &[i8], rows: &[u32], out: &mut [f32]);
-
 /// One row of codes against many.
-pub type CodePairsKernel = fn(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32]);
+pub type CodesKernel = fn(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32]);
+
+/// Codes of a weighted vector: two for each value.
+pub type SplitKernel =
+    fn(values: &[f32], centre: &[f32], weights: &[f32], most: f32, high: &mut [i8], low: &mut [i8]) -> Split;
 
 /// One query against many rows in half precision.
 pub type HalfKernel = fn(query: &[f32], table: &[half::f16], rows: &[u32], out: &mut [f32]);
@@ -161,20 +163,25 @@ pub struct Kernels {
     /// `out = sum_j values[rows_j]` where `keys[rows_j]` equals `key`, column by column: how a maximum's gradient
     /// comes back. Without `values` the equal ones are counted.
     pub gather_where_equal: MatchingGather,
-    /// `out_j = sum_i words_i table[rows_j]_i`, exact in 32 bits before it is rounded to `f32`; the table is row-major
-    /// with `words.len()` columns.
+    /// `sum_i a_i^2` in `f64`, to the same bits in every set.
+    pub norm2: fn(a: &[f32]) -> f64,
+    /// `out_j = sum_i query_i table[rows_j]_i` of codes from -127 to 127, exact in 32 bits before it is rounded to `f32`; the
+    /// table is row-major with `query.len()` columns.
     pub code_dots: CodesKernel,
     /// `out_j = sum_i (query_i - table[rows_j]_i)^2` of codes from -63 to 63, as `code_dots`.
-    pub code_squared_l2_rows: CodePairsKernel,
+    pub code_squared_l2_rows: CodesKernel,
+    /// Codes of `(values_i - centre_i) * weights_i`: `unit * (high_i + low_i / 254)` is within a 508th of a unit of it, where
+    /// the greatest `high_i` is `most`, at most 127. To the same bits in every set.
+    pub split_codes: SplitKernel,
     /// `out_j = dot(query, table[rows_j])` of rows in half precision, all finite, as `dot_rows`.
     pub half_dot_rows: HalfKernel,
     /// `out_j = squared_l2(query, table[rows_j])`, as `half_dot_rows`.
     pub half_squared_l2_rows: HalfKernel,
     /// How many bits of `table[rows_j]` differ from the query's.
     pub hamming_rows: BitsKernel,
-    /// Inserts `new` keys into rising ones, whose last fall off the end; `least` becomes the least place that one of
-    /// them took, counted from 0, if that is less. `keys` begins with a zero that stays, and has whole blocks of 8 behind it.
-    pub insert_keys: fn(keys: &mut [u64], new: &[u64], least: &mut usize),
+    /// Inserts `new` keys into rising ones, whose last fall off the end. `keys` begins with one that is less than all the new
+    /// ones and stays, and has whole blocks of 8 behind it.
+    pub insert_keys: fn(keys: &mut [u64], new: &[u64]),
 }
 
 /// The kernels in use in this process.

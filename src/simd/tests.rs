@@ -87,14 +87,17 @@ proptest! {
         dim in 0usize..260, rows in prop::collection::vec(0u32..9, 0..40), extreme in any::<bool>(), seed in any::<u64>(),
     ) {
         let mut rng = crate::rng::stream(seed, "simd-test", 4);
-        let table: Vec<i8> = (0..9 * dim).map(|_| if extreme { i8::MIN } else { rng.below(256) as i8 }).collect();
-        let words: Vec<i16> = (0..dim).map(|_| if extreme { i16::MIN } else { rng.below(65_536) as i16 }).collect();
+        let mut codes = |len| -> Vec<i8> {
+            let mut code = || if extreme { 127 - 254 * rng.below(2) as i16 } else { rng.below(255) as i16 - 127 };
+            (0..len).map(|_| code() as i8).collect()
+        };
+        let (table, query) = (codes(9 * dim), codes(dim));
         for set in sets() {
             let mut out = vec![f32::NAN; rows.len()];
-            (set.code_dots)(&words, &table, &rows, &mut out);
+            (set.code_dots)(&query, &table, &rows, &mut out);
             for (&row, &got) in rows.iter().zip(&out) {
                 let codes = &table[row as usize * dim..][..dim];
-                let sum: i32 = words.iter().zip(codes).map(|(&w, &c)| i32::from(w) * i32::from(c)).sum();
+                let sum: i32 = query.iter().zip(codes).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
                 prop_assert_eq!(got, sum as f32, "{:?}", set.isa);
             }
         }
@@ -119,6 +122,39 @@ proptest! {
                 prop_assert_eq!(got, sum as f32, "{:?}", set.isa);
             }
         }
+    }
+
+    #[test]
+    fn split_codes_stand_for_their_values(
+        values in prop::collection::vec((-3.0f32..3.0, -1.0f32..1.0, 0.0f32..2.0), 0..300), most in 1.0f32..=127.0, flat in any::<bool>(),
+    ) {
+        let values = if flat { values.iter().map(|&(_, centre, weight)| (centre, centre, weight)).collect() } else { values };
+        let column = |of: fn(&(f32, f32, f32)) -> f32| values.iter().map(of).collect::<Vec<f32>>();
+        let [given, centre, weights] = [column(|v| v.0), column(|v| v.1), column(|v| v.2)];
+        let want: Vec<f32> = values.iter().map(|&(value, centre, weight)| (value - centre) * weight).collect();
+        let mut first = None;
+        for set in sets() {
+            let (mut high, mut low) = (vec![99; want.len()], vec![99; want.len()]);
+            let split = (set.split_codes)(&given, &centre, &weights, most, &mut high, &mut low);
+            let greatest = want.iter().fold(0.0, |greatest: f32, value| greatest.max(value.abs()));
+            prop_assert_eq!(split.unit, greatest / most);
+            let counted = |&code: &i8| u32::from(code.unsigned_abs()).min(codes::MOST_COUNTED);
+            prop_assert_eq!(split.counted, high.iter().map(counted).sum::<u32>());
+            for (&want, (&high, &low)) in want.iter().zip(high.iter().zip(&low)) {
+                prop_assert!(f32::from(high).abs() <= most.round() && low != i8::MIN);
+                let got = split.unit * (f32::from(high) + f32::from(low) / codes::LOW);
+                prop_assert!((got - want).abs() <= split.unit * (1.0 / 508.0 + 1e-4), "{:?} {got} {want}", set.isa);
+            }
+            let found = (split, high, low);
+            prop_assert_eq!(first.get_or_insert(found.clone()), &found, "{:?}", set.isa);
+        }
+    }
+
+    #[test]
+    fn squared_norms_are_the_same_in_every_set(values in prop::collection::vec(-1e3f32..1e3, 0..100)) {
+        let want: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+        let got: Vec<f64> = sets().map(|set| (set.norm2)(&values)).collect();
+        prop_assert!(got.iter().all(|&norm2| norm2 == got[0] && (norm2 - want).abs() <= 1e-12 * want));
     }
 
     #[test]
@@ -172,18 +208,10 @@ proptest! {
             let mut got = vec![0];
             got.extend(&keys);
             got.resize(1 + 8 * blocks, u64::MAX);
-            let (mut want, mut wanted_least, mut least) = (keys.clone(), usize::MAX, usize::MAX);
-            for &key in &drawn {
-                let place = want.partition_point(|&other| other < key);
-                want.insert(place, key);
-                want.truncate(8 * blocks);
-                wanted_least = wanted_least.min(place);
-            }
-            (set.insert_keys)(&mut got, &drawn, &mut least);
-            prop_assert_eq!(got[0], 0);
-            prop_assert_eq!(&got[1..=want.len()], &want[..], "{:?}", set.isa);
-            prop_assert!(got[1 + want.len()..].iter().all(|&key| key == u64::MAX));
-            prop_assert_eq!(least, wanted_least, "{:?}", set.isa);
+            let mut want = [&got[..], &drawn].concat();
+            want.sort_unstable();
+            (set.insert_keys)(&mut got, &drawn);
+            prop_assert_eq!(&got[..], &want[..got.len()], "{:?}", set.isa);
         }
     }
 

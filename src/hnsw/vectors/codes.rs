@@ -22,7 +22,7 @@ pub(super) enum Codes {
 #[derive(Debug, Default)]
 pub(super) struct CodeRoom {
     values: Lines<f32>,
-    words: Lines<i16>,
+    codes: Lines<i8>,
     bits: Lines<u64>,
 }
 
@@ -124,7 +124,7 @@ impl Codes {
     pub fn probe<'a>(&'a self, values: &[f32], scale: f32, room: &'a mut CodeRoom) -> Probe<'a> {
         match self {
             Codes::Half(codes) => Probe::Half(codes.probe(values, scale, &mut room.values)),
-            Codes::Scalar(codes) => Probe::Scalar(codes.probe(values, scale, &mut room.words)),
+            Codes::Scalar(codes) => Probe::Scalar(codes.probe(values, scale, &mut room.codes)),
             Codes::Binary(codes) => Probe::Binary(codes.probe(values, scale, &mut room.bits)),
         }
     }

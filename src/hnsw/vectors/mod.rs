@@ -41,6 +41,7 @@ use super::metric::Metric;
 use super::params::Params;
 use crate::error::{Error, Result};
 use crate::lines::Lines;
+use crate::simd::kernels;
 use crate::storage::Mapped;
 use codes::Codes;
 use decoded::DecodedProbe;
@@ -411,13 +412,7 @@ fn inverse_norm(row: &[f32]) -> f32 {
     (1.0 / norm2(row).sqrt()) as f32
 }
 
-/// `|row|^2`, as eight sums side by side.
+/// `|row|^2`.
 fn norm2(row: &[f32]) -> f64 {
-    let mut sums = [0.0; 8];
-    for part in row.chunks(8) {
-        for (sum, &value) in sums.iter_mut().zip(part) {
-            *sum += f64::from(value) * f64::from(value);
-        }
-    }
-    sums.iter().sum()
+    (kernels().norm2)(row)
 }

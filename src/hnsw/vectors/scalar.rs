@@ -1,9 +1,14 @@
 //! Scalar quantization: one signed byte a value, with a range per dimension.
 //!
 //! A value `x_d` becomes the code `c_d = round((x_d - middle_d) / step_d)`, from -127 to 127, and decodes to
-//! `middle_d + step_d c_d`: no value is off by more than half a step. A query keeps its precision: its products with
-//! the steps become 16-bit words with one scale, so that `<q, x>` is a sum of products of integers, which is exact
-//! and the same with every instruction set.
+//! `middle_d + step_d c_d`: no value is off by more than half a step. A query becomes codes as well: its products with the
+//! steps are rounded to bytes with one unit, so that `<q, x>` is a sum of products of bytes, which is exact and the same
+//! with every instruction set. Where a few products are so large that bytes would hardly tell the others apart, each gets
+//! a second byte for what the first leaves.
+//!
+//! A walk finds as much with one byte as with two while rounding the query moves a distance by about as little as
+//! rounding the rows did. Codes come to some 30 on average, as ranges are several standard deviations wide; so must those
+//! of the query, if not much less.
 //!
 //! **Ranges** go from the least to the greatest value of the first call. When a later value lies outside, the range of
 //! its dimension grows to hold it and by a quarter more, and all rows are coded anew: from the exact vectors where
@@ -12,9 +17,10 @@
 
 use super::table::{Table, arrange};
 use super::{Source, rows_with};
+use crate::elementary::ROUND;
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
-use crate::simd::{Kernels, kernels};
+use crate::simd::{Kernels, LOW, kernels};
 
 /// Rows are padded to half a cache line: none touches more lines than it must.
 const PADDED: usize = 32;
@@ -22,14 +28,15 @@ const PADDED: usize = 32;
 /// The greatest code.
 const CODE: f32 = 127.0;
 
-/// The greatest word: 16 bits, with room for rounding.
-const WORD: f32 = 32_000.0;
+/// What all codes of a query may come to, so that the sum of their products with a row's fits in 31 bits.
+const CODES: f32 = (1 << 24) as f32 - (1 << 20) as f32;
 
-/// What all words may come to, so that the sum of their products with codes fits in 31 bits.
-const WORDS: f32 = (1 << 24) as f32 - (1 << 20) as f32;
+/// A query needs second bytes where its first ones come to less than this on average, large ones
+/// [counted](crate::simd::Split::counted) as less.
+const FINE: usize = 12;
 
-/// Adding it leaves the nearest integer in the lowest bits of the mantissa; for numbers below 2^22.
-const ROUND: f32 = 12_582_912.0;
+/// Rows that second bytes are compared with at a time.
+const SOME: usize = 32;
 
 /// By how much a range grows beyond what it must hold.
 const MARGIN: f32 = 0.25;
@@ -41,6 +48,8 @@ pub(super) struct Scalar {
     dim: usize,
     middle: Vec<f32>,
     step: Vec<f32>,
+    /// What codes are about: `middle` under l2, whose distances do not change by moving it to 0; else 0.
+    centre: Vec<f32>,
     codes: Table<i8>,
     /// `|x - middle|^2` under l2 and `1 / |x|` under cosine, of decoded rows; else empty.
     terms: Lines<f32>,
@@ -54,6 +63,7 @@ impl Scalar {
             dim,
             middle: vec![0.0; dim],
             step: vec![0.0; dim],
+            centre: vec![0.0; dim],
             codes: Table::new(dim.next_multiple_of(PADDED)),
             terms: Lines::new(),
             kernels: kernels(),
@@ -90,7 +100,7 @@ impl Scalar {
     }
 
     pub fn bytes(&self) -> usize {
-        self.codes.bytes() + self.terms.bytes() + 8 * self.dim
+        self.codes.bytes() + self.terms.bytes() + 12 * self.dim
     }
 
     pub fn table(&self) -> &Table<i8> {
@@ -192,6 +202,13 @@ impl Scalar {
             // Rounding must not put the bounds outside.
             (self.middle[d], self.step[d]) = (middle, reach / CODE * (1.0 + 4.0 * f32::EPSILON));
         }
+        self.set_centre();
+    }
+
+    fn set_centre(&mut self) {
+        if self.metric == Metric::L2 {
+            self.centre.copy_from_slice(&self.middle);
+        }
     }
 
     fn encode(&mut self, slot: usize, row: &[f32]) {
@@ -217,9 +234,9 @@ impl Scalar {
 
     /// The term of a row, which begins with its codes.
     fn term(&self, row: &[i8]) -> f32 {
-        let centre = if self.metric == Metric::L2 { 0.0 } else { 1.0 };
-        let codes = row.iter().zip(self.middle.iter().zip(&self.step));
-        let values = codes.map(|(&code, (&middle, &step))| centre * middle + step * f32::from(code));
+        let ranges = self.middle.iter().zip(&self.centre).zip(&self.step);
+        let values = row.iter().zip(ranges);
+        let values = values.map(|(&code, ((middle, centre), step))| middle - centre + step * f32::from(code));
         let norm2 = values.map(|value| f64::from(value).powi(2)).sum::<f64>();
         match self.metric {
             Metric::Cosine if norm2 == 0.0 => 0.0,
@@ -242,6 +259,7 @@ impl Scalar {
             return Err("the ranges of codes are no ranges".into());
         }
         let mut scalar = Self { middle, step, codes, ..self };
+        scalar.set_centre();
         match terms {
             Some(terms) => scalar.terms = terms,
             None => scalar.measure(0..scalar.len() as u32),
@@ -285,37 +303,34 @@ impl Scalar {
         }
     }
 
-    /// A vector, times `scale`, which is 1 under l2, as a probe; `room` holds its words.
-    pub fn probe<'a>(&'a self, values: &[f32], scale: f32, room: &'a mut Lines<i16>) -> ScalarProbe<'a> {
-        let stride = self.codes.stride();
-        room.grow(stride, 0);
-        let centre = if self.metric == Metric::L2 { 1.0 } else { 0.0 };
-        let dimensions = || values.iter().zip(self.middle.iter().zip(&self.step));
-        let products =
-            || dimensions().map(|(&value, (&middle, &step))| (value * scale - centre * middle) * step);
-        // As integers, which unlike floats may be compared in any order, several at a time.
-        let greatest = products().map(|product| product.abs().to_bits()).fold(0, u32::max);
-        let unit = f32::from_bits(greatest) / WORD.min(WORDS / self.dim as f32);
-        let inverse = if unit >= f32::MIN_POSITIVE { 1.0 / unit } else { 0.0 };
-        for (word, product) in room.iter_mut().zip(products()) {
-            *word = (product * inverse + ROUND).to_bits() as i16;
-        }
+    /// A vector, times `scale`, which is 1 under l2, as a probe; `room` holds its codes.
+    pub fn probe<'a>(&'a self, values: &[f32], scale: f32, room: &'a mut Lines<i8>) -> ScalarProbe<'a> {
+        let (stride, kernels) = (self.codes.stride(), self.kernels);
+        room.grow(2 * stride, 0);
+        let (high, low) = room[..2 * stride].split_at_mut(stride);
+        let most = CODE.min((CODES / self.dim as f32).floor());
+        let (codes, rest) = (&mut high[..self.dim], &mut low[..self.dim]);
+        let split = (kernels.split_codes)(values, &self.centre, &self.step, most, codes, rest);
         let base = match self.metric {
-            Metric::L2 => (self.kernels.squared_l2)(values, &self.middle),
-            Metric::Ip | Metric::Cosine => scale * (self.kernels.dot)(values, &self.middle),
+            Metric::L2 => (kernels.squared_l2)(values, &self.middle),
+            Metric::Ip | Metric::Cosine => scale * (kernels.dot)(values, &self.middle),
         };
-        ScalarProbe { rows: self, words: &room[..stride], base, unit }
+        let is_fine = split.counted as usize >= FINE * self.dim;
+        let rest = if is_fine { None } else { Some(&*low) };
+        ScalarProbe { rows: self, codes: high, rest, base, unit: scale * split.unit }
     }
 }
 
-/// A query in words.
+/// A query in codes.
 #[derive(Clone, Copy)]
 pub(in crate::hnsw) struct ScalarProbe<'a> {
     rows: &'a Scalar,
-    words: &'a [i16],
+    codes: &'a [i8],
+    /// What these leave, in 254ths.
+    rest: Option<&'a [i8]>,
     /// `|q - middle|^2` under l2, else `<q, middle>`.
     base: f32,
-    /// What a product of a word and a code counts.
+    /// What a product of two codes counts.
     unit: f32,
 }
 
@@ -324,7 +339,10 @@ impl ScalarProbe<'_> {
     pub fn score(self, slots: &[u32], out: &mut [f32]) {
         let Self { rows, base, unit, .. } = self;
         let table = rows.codes.at(slots, &|slot, row| rows.check(slot, row));
-        (rows.kernels.code_dots)(self.words, table, slots, out);
+        (rows.kernels.code_dots)(self.codes, table, slots, out);
+        if let Some(rest) = self.rest {
+            self.add_rest(rest, table, slots, out);
+        }
         let terms = &rows.terms[..];
         match rows.metric {
             Metric::L2 => {
@@ -338,6 +356,15 @@ impl ScalarProbe<'_> {
                     *value = super::cosine_distance(base + unit * *value, 1.0, terms[slot as usize]);
                 }
             }
+        }
+    }
+
+    /// Adds the products with second bytes.
+    fn add_rest(self, rest: &[i8], table: &[i8], slots: &[u32], out: &mut [f32]) {
+        for (slots, out) in slots.chunks(SOME).zip(out.chunks_mut(SOME)) {
+            let more = &mut [0.0; SOME][..slots.len()];
+            (self.rows.kernels.code_dots)(rest, table, slots, more);
+            out.iter_mut().zip(more).for_each(|(value, more)| *value += *more / LOW);
         }
     }
 }

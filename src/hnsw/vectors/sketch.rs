@@ -15,6 +15,7 @@
 use super::probe::Probe;
 use super::table::Table;
 use super::{Rows, Vectors, given_into};
+use crate::elementary::ROUND;
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels};
@@ -35,9 +36,6 @@ const CODE: f32 = 63.0;
 
 /// Values per row whose squared differences are certain to come to less than 2^31.
 const MOST: usize = (1 << 31) / (126 * 126);
-
-/// Adding it leaves the nearest integer in the lowest bits of the mantissa; for numbers below 2^22.
-const ROUND: f32 = 12_582_912.0;
 
 /// Rows are padded to whole cache lines.
 const PADDED: usize = 64;
