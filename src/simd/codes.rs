@@ -126,7 +126,7 @@ pub(super) unsafe fn code_rows<S: Sums, const L2: bool>(
 pub struct Split {
     /// What 1 of the higher codes counts.
     pub unit: f32,
-    /// The sum of what these come to, each at most [`MOST_COUNTED`].
+    /// The sum of what these come to, each at most 32.
     pub counted: u32,
 }
 
