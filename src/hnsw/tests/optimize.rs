@@ -85,8 +85,8 @@ fn the_order_does_not_depend_on_threads() {
 fn an_index_takes_no_more_than_its_vectors_and_160_bytes_a_row() {
     let least = |storage, rescore| Params { storage, rescore, ef_construction: 4, ..Params::default() };
     for (rows, dim, params, stored) in [
-        (100_000, 128, least(Storage::F32, true), 512),
-        (100_000, 128, least(Storage::I8, false), 128),
+        (40_000, 128, least(Storage::F32, true), 512),
+        (40_000, 128, least(Storage::I8, false), 128),
         // More than one segment.
         (150_000, 16, least(Storage::F32, true), 64),
     ] {

@@ -124,8 +124,8 @@ fn a_dimension_that_outweighs_all_others_does_not_hide_them_from_bytes() {
 
 #[test]
 fn quantized_indexes_find_what_exact_ones_find() {
-    let vectors = clustered(5_000, 40, 60, 0);
-    let queries = clustered(100, 40, 60, 0) + 0.05;
+    let vectors = clustered(3_000, 40, 40, 0);
+    let queries = clustered(100, 40, 40, 0) + 0.05;
     for metric in Metric::ALL {
         let exact = built(&vectors, Params { metric, ..Params::default() });
         let truth = exact.exact_search(queries.view(), 10, None).unwrap();
