@@ -152,7 +152,8 @@ mod tests {
             let mut expanded = std::collections::HashSet::new();
             let keys: Vec<u64> = (0..).zip(&distances).map(|(slot, &distance)| key(distance.into(), slot)).collect();
             for batch in keys.chunks(batch) {
-                if let [one] = batch { queue.insert(*one) } else { _ = queue.insert_all(batch.iter().copied()) }
+                let has_next = queue.insert_all(batch.iter().copied());
+                prop_assert_eq!(has_next, queue.peek().is_some_and(|slot| batch.iter().any(|&key| slot_of(key) == slot)));
                 all.extend(batch);
                 all.sort_unstable();
                 all.truncate(capacity);

@@ -308,7 +308,7 @@ impl Scalar {
         let (stride, kernels) = (self.codes.stride(), self.kernels);
         room.grow(2 * stride, 0);
         let (high, low) = room[..2 * stride].split_at_mut(stride);
-        let most = CODE.min((CODES / self.dim as f32).floor());
+        let most = (CODES / self.dim as f32).floor().clamp(1.0, CODE);
         let (codes, rest) = (&mut high[..self.dim], &mut low[..self.dim]);
         let split = (kernels.split_codes)(values, &self.centre, &self.step, most, codes, rest);
         let base = match self.metric {
