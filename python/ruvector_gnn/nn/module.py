@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,16 @@ class Parameter(Tensor):
         return super().__new__(cls, data, requires_grad)
 
 
+class _Modes(threading.local):
+    """Modules in evaluation on this thread: by id, in how many blocks, and whether they train there."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, tuple[int, bool]] = {}
+
+
+_MODES = _Modes()
+
+
 class Module:
     """Base class of layers, used as in PyTorch: assign parameters and sub-modules, define `forward`.
 
@@ -47,7 +58,6 @@ class Module:
     (1, 2)
     """
 
-    training: bool
     _parameters: dict[str, Parameter]
     _modules: dict[str, Module]
 
@@ -56,6 +66,20 @@ class Module:
         self.__dict__["_parameters"] = {}
         self.__dict__["_modules"] = {}
         self.training = True
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout drops: set by `train` and `eval` for all threads, by `evaluation` for its own."""
+        mode = _MODES.of.get(id(self))
+        return bool(self.__dict__.get("training", True)) if mode is None else mode[1]
+
+    @training.setter
+    def training(self, on: bool) -> None:
+        mode = _MODES.of.get(id(self))
+        if mode is None:
+            self.__dict__["training"] = on
+        else:
+            _MODES.of[id(self)] = mode[0], on
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Register parameters and sub-modules; everything else is a plain attribute."""
@@ -212,7 +236,10 @@ def _require_fit(name: str, parameter: Parameter, shape: tuple[int, ...], finite
 
 @contextmanager
 def evaluation(module: Module) -> Iterator[None]:
-    """Run `module` in evaluation and without a tape; each part is as it was afterwards.
+    """Run `module` in evaluation and without a tape on this thread; each part is as it was afterwards.
+
+    Other threads go on in the mode that `train` and `eval` have set: one can train while another evaluates.
+    A thread that is started inside the block needs a block of its own.
 
     >>> import ruvector_gnn as rg
     >>> model = rg.nn.Dropout(0.5)
@@ -222,11 +249,19 @@ def evaluation(module: Module) -> Iterator[None]:
     >>> model.training
     True
     """
-    before = [(part, part.training) for _, part in module.named_modules()]
-    module.eval()
+    # The list keeps the parts alive, and with them their ids.
+    parts = list({id(part): part for _, part in module.named_modules()}.values())
+    before = [part.training for part in parts]
+    modes = _MODES.of
+    for part in parts:
+        modes[id(part)] = modes.get(id(part), (0, False))[0] + 1, False
     try:
         with no_grad():
             yield
     finally:
-        for part, training in before:
-            part.training = training
+        for part, training in zip(parts, before, strict=True):
+            blocks = modes[id(part)][0] - 1
+            if blocks:
+                modes[id(part)] = blocks, training
+            else:
+                del modes[id(part)]
