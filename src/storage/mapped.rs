@@ -21,7 +21,7 @@ impl Mapped {
     #[cfg(feature = "mmap")]
     pub fn open(path: &Path) -> Result<Self> {
         let reading = || format!("read {}", path.display());
-        let file = std::fs::File::open(path).map_err(Error::io(reading()))?;
+        let file = super::open_regular(path)?;
         let path = std::path::absolute(path).map_err(Error::io(reading()))?;
         // SAFETY: the map is only read. Files of this crate are replaced by renaming, never written in place; that nobody
         // else does so is the caller's to see to, as documented above.

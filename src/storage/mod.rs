@@ -18,11 +18,12 @@
 //! lengthen header and entries and add sections; readers step over what they do not know.
 //!
 //! A file is written beside its name, flushed to the disk and renamed, so that a crash at any instant leaves the
-//! old file or the new one ([`replace`]).
+//! old file or the new one ([`replace`]). Only regular files are read ([`open_regular`]) and replaced.
 
 mod blocks;
 mod layout;
 mod mapped;
+mod place;
 mod reader;
 mod replace;
 mod writer;
@@ -34,6 +35,7 @@ mod tests;
 
 pub use blocks::Blocks;
 pub use mapped::Mapped;
+pub use place::open_regular;
 pub use reader::Reader;
 pub use replace::replace;
 pub use writer::Writer;

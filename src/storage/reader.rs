@@ -5,6 +5,7 @@
 use super::blocks::Blocks;
 use super::layout::{Entry, HEADER, Header, LINE, crc_of, damaged, length};
 use super::mapped::Mapped;
+use super::place::open_regular;
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io;
@@ -40,7 +41,7 @@ impl Source {
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         let bytes = match self {
-            Source::File(file) => return std::os::unix::fs::FileExt::read_exact_at(file, into, offset),
+            Source::File(file) => return read_exact_at(file, into, offset),
             Source::Bytes(bytes) => bytes,
             Source::Mapped(file) => file.bytes(),
         };
@@ -51,25 +52,30 @@ impl Source {
     }
 }
 
+#[cfg(unix)]
+fn read_exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, into, offset)
+}
+
+/// Elsewhere the standard library reads at the file's cursor only.
+#[cfg(not(unix))]
+fn read_exact_at(mut file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
+    use io::{Read, Seek};
+    file.seek(io::SeekFrom::Start(offset))?;
+    file.read_exact(into)
+}
+
 impl Reader {
     /// Opens the file at `path`, which must be of `kind` and of a version from 1 to `version`.
     pub fn open(path: impl AsRef<Path>, kind: &str, version: u32) -> Result<Self> {
         let name = path.as_ref().display().to_string();
-        let file = File::open(path).map_err(Error::io(format!("open {name}")))?;
-        if !file.metadata().map_err(Error::io(format!("read {name}")))?.is_file() {
-            return Err(damaged(&name, "not a regular file"));
-        }
-        Self::new(Source::File(file), name, kind, version)
+        Self::new(Source::File(open_regular(path.as_ref())?), name, kind, version)
     }
 
     /// As [`open`](Self::open), of a file that is mapped, so that [`blocks`](Self::blocks) can leave sections where they lie.
     /// [`Error::Config`] where the feature `mmap` is not compiled in.
     pub fn map(path: impl AsRef<Path>, kind: &str, version: u32) -> Result<Self> {
         let name = path.as_ref().display().to_string();
-        let found = std::fs::metadata(&path).map_err(Error::io(format!("open {name}")))?;
-        if !found.is_file() {
-            return Err(damaged(&name, "not a regular file"));
-        }
         let file = Mapped::open(path.as_ref())?;
         Self::new(Source::Mapped(Arc::new(file)), name, kind, version)
     }
