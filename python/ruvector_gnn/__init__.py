@@ -6,6 +6,9 @@
 True
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ruvector_gnn import losses, metrics, nn, optim, search
 from ruvector_gnn._core import (
     Block,
@@ -27,11 +30,13 @@ from ruvector_gnn._core import (
     where,
 )
 from ruvector_gnn.autograd import no_grad, tensor
-from ruvector_gnn.db import SearchResult, VectorDB
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
 from ruvector_gnn.hits import Hits, RangeHits
 from ruvector_gnn.learn import Ranking, SearchLearner
 from ruvector_gnn.partition import Partition
+
+if TYPE_CHECKING:
+    from ruvector_gnn.db import SearchResult, VectorDB
 
 __all__ = [
     "Block",
@@ -72,3 +77,18 @@ __all__ = [
     "tensor",
     "where",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for granted
+    _FROM_DB = ("SearchResult", "VectorDB")
+
+    def __getattr__(name: str) -> Any:
+        """Import the database, and SQLite with it, when it is first used."""
+        if name != "db" and name not in _FROM_DB:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        db = importlib.import_module("ruvector_gnn.db")
+        globals().update({found: getattr(db, found) for found in _FROM_DB})
+        return db if name == "db" else getattr(db, name)
+
+    def __dir__() -> list[str]:
+        """List what is not imported yet, too."""
+        return sorted({*globals(), *__all__, "db"})

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-
-from tqdm import tqdm
+from typing import Any
 
 Callback = Callable[[int, Mapping[str, float]], object]
 
@@ -18,7 +17,7 @@ def watch(
     """
     if not progress and callback is None:
         return None
-    bar = tqdm(desc=name) if progress else None
+    bar = _bar(name) if progress else None
 
     def step(done: int, total: int, metrics: Mapping[str, float]) -> None:
         if bar is not None:
@@ -30,3 +29,10 @@ def watch(
             callback(done, {"total": total, **metrics})
 
     return step
+
+
+def _bar(name: str) -> Any:
+    # Few processes show a bar, and importing tqdm takes a while.
+    from tqdm import tqdm
+
+    return tqdm(desc=name)

@@ -1,15 +1,15 @@
-"""What graphs owe to SciPy, NetworkX and the index: the methods of `Graph` that call these libraries."""
+"""Methods of `Graph` that call SciPy, NetworkX or the index.
+
+SciPy and NetworkX are imported by the functions that need them: they would take half the time of
+`import ruvector_gnn`.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse
-import scipy.sparse.linalg
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.csgraph import connected_components
 
 from ruvector_gnn._core import Graph, HNSWIndex
 from ruvector_gnn.errors import ConfigError, ShapeError
@@ -100,6 +100,8 @@ def require_square(graph: Graph, what: str) -> None:
 
 def laplacian(graph: Graph, normalized: bool = True) -> Any:
     """See `Graph.laplacian`."""
+    import scipy.sparse
+
     require_square(graph, "laplacian")
     directed = graph.to_scipy().astype(np.float64)
     adjacency = ((directed + directed.T) / 2).tocsr()
@@ -141,6 +143,8 @@ def laplacian_positional_encoding(graph: Graph, k: int) -> NDArray[np.float32]:
 
 def connected_parts(graph: Graph, k: int, normalized: bool, what: str) -> tuple[Any, list[NDArray[np.int64]]]:
     """The Laplacian, and the nodes of each connected part."""
+    from scipy.sparse.csgraph import connected_components
+
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}")
     weights = graph.weights
@@ -159,8 +163,12 @@ def lowest(matrix: Any, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64
     """
     nodes = matrix.shape[0]
     if nodes <= DENSE or k >= nodes - 1:
+        import scipy.linalg
+
         values, vectors = scipy.linalg.eigh(matrix.toarray(), subset_by_index=(0, min(k, nodes) - 1))
     else:
+        import scipy.sparse.linalg
+
         start = np.random.default_rng(0).standard_normal(nodes)
         try:
             values, vectors = scipy.sparse.linalg.eigsh(matrix, k, which="SA", v0=start, maxiter=RESTARTS)

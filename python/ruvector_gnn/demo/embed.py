@@ -3,16 +3,21 @@
 The hash is CRC-32 and the SVD is seeded, so the same texts give the same vectors.
 """
 
+from __future__ import annotations
+
 import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from ruvector_gnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 BUCKETS = 32_768
 
@@ -51,7 +56,7 @@ class Embedder:
     axes: npt.NDArray[np.float32]
 
     @classmethod
-    def fit(cls, documents: list[str], dim: int = 256, seed: int = 0) -> "Embedder":
+    def fit(cls, documents: list[str], dim: int = 256, seed: int = 0) -> Embedder:
         """Learn word weights and the `dim` leading directions of the documents.
 
         Raises `ConfigError` if `dim` is not below the number of documents.
@@ -74,6 +79,8 @@ class Embedder:
 
 def _counts(texts: list[str]) -> sparse.csr_matrix:
     """(texts, BUCKETS) of `1 + ln(count)`: the tenth use of a word says less than its first."""
+    from scipy import sparse
+
     buckets: dict[str, list[int]] = {}
     indptr, indices, values = [0], list[int](), list[int]()
     for text in texts:
@@ -92,6 +99,8 @@ def _counts(texts: list[str]) -> sparse.csr_matrix:
 
 def _weighted(counts: sparse.csr_matrix, idf: npt.NDArray[np.float32]) -> sparse.csr_matrix:
     """TF-IDF with rows of unit length."""
+    from scipy import sparse
+
     matrix = counts @ sparse.diags_array(idf)
     norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
     return sparse.csr_matrix(sparse.diags_array(1 / np.maximum(norms, 1e-12)) @ matrix, dtype=np.float32)
