@@ -2,8 +2,8 @@
 //!
 //! Each kernel is one generic body over `lanes::Lanes` (see `kernels.rs`); thin wrappers compile it for scalar,
 //! AVX2+FMA, AVX-512 and NEON, and [`kernels`] returns the table of the best set that this processor has, or of
-//! the one that `RUVECTOR_ISA=scalar|avx2|avx512|neon` names. Sums run in a fixed order per set, so results are
-//! the same on any number of threads, and differ between sets only by rounding.
+//! the one that `RUVECTOR_ISA=scalar|avx2|avx512|neon` names; an empty value counts as unset. Sums run in a fixed
+//! order per set, so results are the same on any number of threads, and differ between sets only by rounding.
 
 mod codes;
 mod extremes;
@@ -20,6 +20,7 @@ pub use heads::HeadPlan;
 pub(crate) use kernels::rows_ahead;
 
 use crate::error::{Error, Result};
+use std::ffi::OsStr;
 use std::sync::OnceLock;
 
 /// An instruction set that kernels are compiled for.
@@ -228,21 +229,32 @@ pub fn kernels_for(isa: Isa) -> Option<&'static Kernels> {
     }
 }
 
-/// Checks that `RUVECTOR_ISA`, if set, names a kernel set that this machine can run.
+/// Checks that `RUVECTOR_ISA`, if set and not empty, names a kernel set that this machine can run.
 pub fn check_environment() -> Result<()> {
     chosen().map(|_| ())
 }
 
 fn chosen() -> Result<&'static Kernels> {
-    let Some(name) = std::env::var_os("RUVECTOR_ISA") else {
+    named(&std::env::var_os("RUVECTOR_ISA").unwrap_or_default())
+}
+
+/// Returns the kernels of the set that `name` names, the best ones if it is empty.
+fn named(name: &OsStr) -> Result<&'static Kernels> {
+    if name.is_empty() {
         let best = [Isa::Avx512, Isa::Avx2, Isa::Neon].into_iter().find_map(kernels_for);
         return Ok(best.unwrap_or(&kernels::scalar::KERNELS));
-    };
+    }
     let isa = Isa::ALL.into_iter().find(|isa| *isa.name() == *name).ok_or_else(|| {
-        Error::Config(format!("RUVECTOR_ISA must be scalar, avx2, avx512 or neon, got {}", name.display()))
+        Error::Config(format!("RUVECTOR_ISA must be scalar, avx2, avx512 or neon, got {:?}", name.display()))
     })?;
-    kernels_for(isa)
-        .ok_or_else(|| Error::Config(format!("RUVECTOR_ISA={} is not available on this machine", isa.name())))
+    kernels_for(isa).ok_or_else(|| {
+        let here = Isa::ALL.into_iter().filter(|&isa| kernels_for(isa).is_some()).map(Isa::name);
+        let here = here.collect::<Vec<_>>().join(", ");
+        Error::Config(format!(
+            "RUVECTOR_ISA={} is not available on this machine, which has {here}",
+            isa.name()
+        ))
+    })
 }
 
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]

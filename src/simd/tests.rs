@@ -309,6 +309,26 @@ fn a_row_of_codes_outside_the_table_is_refused() {
 }
 
 #[test]
+fn the_variable_names_a_set_or_is_empty() {
+    let chosen = |name: &str| named(name.as_ref()).map(|kernels| kernels.isa);
+    let best = chosen("").unwrap();
+    assert!(kernels_for(best).is_some());
+    for isa in Isa::ALL {
+        match chosen(isa.name()) {
+            Ok(found) => assert_eq!(found, isa),
+            Err(error) => {
+                assert!(kernels_for(isa).is_none());
+                assert!(error.to_string().contains("which has scalar"), "{error}");
+            }
+        }
+    }
+    for unknown in ["AVX2", " avx2", "sse", " ", "none"] {
+        let Err(Error::Config(text)) = chosen(unknown) else { panic!("{unknown:?} is accepted") };
+        assert!(text.contains("scalar, avx2, avx512 or neon") && text.contains(unknown), "{text}");
+    }
+}
+
+#[test]
 fn this_machine_runs_its_best_set() {
     assert!(kernels_for(kernels().isa).is_some());
     assert!(check_environment().is_ok());
