@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 /// The seed of the sequence and how many were drawn.
 static SEQUENCE: Mutex<(u64, u64)> = Mutex::new((0, 0));
 
-/// Restarts the sequence of seeds that layers and dropout take when they are given none.
+/// Restarts the sequence of seeds that layers and dropout take when they are given none. It is one for all threads.
 pub fn manual_seed(seed: u64) {
     *SEQUENCE.lock().unwrap_or_else(PoisonError::into_inner) = (seed, 0);
 }

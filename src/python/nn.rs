@@ -38,6 +38,9 @@ fn init_parameter(kind: &str, dims: Vec<usize>, ins: usize, outs: usize, seed: u
 }
 
 /// Restarts the sequence of seeds that layers and dropout take when they are given none.
+///
+/// All threads of the process take from one sequence. Where several draw at once, which one gets which seed depends on
+/// timing: give each layer its `seed` there.
 #[pyfunction]
 fn manual_seed(seed: u64) {
     init::manual_seed(seed);
