@@ -18,7 +18,7 @@
 //! lengthen header and entries and add sections; readers step over what they do not know.
 //!
 //! A file is written beside its name, flushed to the disk and renamed, so that a crash at any instant leaves the
-//! old file or the new one ([`replace`]). Only regular files are read ([`open_regular`]) and replaced.
+//! old file or the new one ([`replace`]). Only regular files are read and replaced.
 
 mod blocks;
 mod layout;
@@ -35,7 +35,7 @@ mod tests;
 
 pub use blocks::Blocks;
 pub use mapped::Mapped;
-pub use place::open_regular;
+pub(crate) use place::open_regular;
 pub use reader::Reader;
 pub use replace::replace;
 pub use writer::Writer;

@@ -13,24 +13,31 @@ use std::path::{Path, PathBuf};
 /// As many symbolic links as Linux follows in one path.
 const MAX_LINKS: usize = 40;
 
-/// Opens a regular file for reading; every other kind is refused with [`Error::Format`], without waiting for a writer.
+/// Opens a regular file for reading, without waiting for the writer of a pipe.
+///
+/// # Errors
+///
+/// [`Error::Format`] for pipes, sockets and devices; [`Error::Io`] for directories and where the system refuses.
 pub fn open_regular(path: &Path) -> Result<File> {
-    let name = path.display();
-    let reading = |source| Error::io(format!("open {name}"))(source);
-    let refused = |kind| Error::Format(format!("{name}: expected a regular file, got {}", describe(kind)));
+    let opening = || Error::io(format!("open {}", path.display()));
+    let check = |found: Metadata| match found.file_type() {
+        kind if kind.is_file() => Ok(()),
+        kind if kind.is_dir() => Err(opening()(refusal(IS_DIRECTORY, "is a directory"))),
+        kind => {
+            let text = format!("{}: expected a regular file, got {}", path.display(), describe(kind));
+            Err(Error::Format(text))
+        }
+    };
     // Opening alone may disturb a device or wake the writer of a pipe.
-    let kind = fs::metadata(path).map_err(reading)?.file_type();
-    if !kind.is_file() {
-        return Err(refused(kind));
-    }
+    check(fs::metadata(path).map_err(opening())?)?;
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
-    let file = options.open(path).map_err(reading)?;
+    let file = options.open(path).map_err(opening())?;
     // Another file may have taken the name since.
-    let kind = file.metadata().map_err(reading)?.file_type();
-    if kind.is_file() { Ok(file) } else { Err(refused(kind)) }
+    check(file.metadata().map_err(opening())?)?;
+    Ok(file)
 }
 
 /// Returns the path that a file written to `path` would have, without symbolic links in its last part.
@@ -112,7 +119,10 @@ fn require_regular(found: &Metadata) -> io::Result<()> {
     }
 }
 
+/// Names a kind other than a regular file or a directory.
 fn describe(kind: FileType) -> &'static str {
+    #[cfg(not(unix))]
+    let _ = kind;
     #[cfg(unix)]
     {
         use std::os::unix::fs::FileTypeExt;
@@ -126,7 +136,7 @@ fn describe(kind: FileType) -> &'static str {
             return "a block device";
         }
     }
-    if kind.is_dir() { "a directory" } else { "a special file" }
+    "a special file"
 }
 
 /// Owner, group and mode bits of a file.
