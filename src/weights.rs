@@ -2,8 +2,9 @@
 //!
 //! Files are written beside their name and renamed, so that a mapped file keeps what it held. They are untrusted when
 //! read: the `safetensors` crate checks the header against the length of the file before anything is used. The format has
-//! no checksum; ours stands among the header's metadata, which other readers pass over, and covers names, types, shapes
-//! and values. Files of others may lack it.
+//! no checksum; ours stands among the header's metadata, which other readers ignore, and covers names, types, shapes and
+//! values. Files of other programs may lack it. A key that differs from ours in a few bytes is ours, damaged: the file is
+//! refused, so that no flipped bit turns it into one without a checksum.
 
 #![forbid(unsafe_code)]
 
@@ -12,12 +13,16 @@ use crate::error::{Error, Result};
 use crate::storage::{self, Mapped};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::HashMap;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Where the checksum stands in the metadata: eight hexadecimal digits.
 const CHECKSUM: &str = "ruvector_gnn.crc32";
+
+/// A key of the same length that differs from [`CHECKSUM`] in at most so many bytes counts as damaged.
+const MAX_DAMAGED_BYTES: usize = 4;
 
 /// A named array.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +52,9 @@ pub fn save(path: &Path, arrays: &[Named]) -> Result<()> {
 /// Reads all arrays of a file; 16- and 64-bit floats are converted. A file that is damaged is refused with
 /// [`Error::Format`], as far as it has a checksum, which [`save`] writes.
 pub fn load(path: &Path) -> Result<Vec<Named>> {
-    let bytes = std::fs::read(path).map_err(Error::io(format!("read {}", path.display())))?;
+    let mut bytes = Vec::new();
+    let mut file = storage::open_regular(path)?;
+    file.read_to_end(&mut bytes).map_err(Error::io(format!("read {}", path.display())))?;
     arrays(path, &bytes, |view| values_of(view).map(Buffer::from))
 }
 
@@ -88,10 +95,16 @@ fn arrays(
     let mut views = file.tensors();
     views.sort_by(|(a, _), (b, _)| a.cmp(b));
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
-    if let Some(written) = header.metadata().as_ref().and_then(|metadata| metadata.get(CHECKSUM))
-        && *written != checksum(&views)
-    {
-        return Err(damaged("damaged: its checksum does not match".into()));
+    if let Some(metadata) = header.metadata() {
+        match metadata.get(CHECKSUM) {
+            Some(written) if *written != checksum(&views) => {
+                return Err(damaged("damaged: its checksum does not match".into()));
+            }
+            None if metadata.keys().any(|key| is_damaged_key(key)) => {
+                return Err(damaged("damaged: the name of its checksum does not match".into()));
+            }
+            _ => {}
+        }
     }
     let mut arrays = Vec::with_capacity(views.len());
     for (name, view) in views {
@@ -99,6 +112,12 @@ fn arrays(
         arrays.push(Named { name, dims: view.shape().to_vec(), values });
     }
     Ok(arrays)
+}
+
+/// Whether a key of the metadata was [`CHECKSUM`] before a few of its bytes changed.
+fn is_damaged_key(key: &str) -> bool {
+    let differing = key.bytes().zip(CHECKSUM.bytes()).filter(|(a, b)| a != b).count();
+    key.len() == CHECKSUM.len() && differing <= MAX_DAMAGED_BYTES
 }
 
 /// The checksum of arrays in the order of their names.
@@ -177,36 +196,97 @@ mod tests {
     }
 
     #[test]
-    fn every_bit_that_flips_is_refused_or_carries_nothing() {
+    fn every_bit_that_flips_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
-        let arrays = [
-            Named { name: "bias".into(), dims: vec![3], values: vec![1.0, -2.5, 0.0].into() },
-            Named { name: "weight".into(), dims: vec![2, 3], values: vec![4.0; 6].into() },
+        let named = |name: &str, dims: &[usize]| {
+            let values = vec![4.0; dims.iter().product()].into();
+            Named { name: name.into(), dims: dims.to_vec(), values }
+        };
+        let files = [
+            vec![named("bias", &[3]), named("weight", &[2, 3])],
+            vec![],
+            vec![named("a", &[0, 7]), named("c", &[0, 7]), named("b", &[])],
+            vec![named("first.é\"\\", &[1, 1, 1]), named("first.è\"\\", &[1, 1, 1])],
         ];
-        save(&path, &arrays).unwrap();
-        let bytes = std::fs::read(&path).unwrap();
         let read_by = |mmap: bool| if mmap { map(&path) } else { load(&path) };
         let ways = if cfg!(feature = "mmap") { vec![false, true] } else { vec![false] };
-        for bit in 0..8 * bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            std::fs::write(&path, &damaged).unwrap();
-            for &mmap in &ways {
-                match read_by(mmap) {
-                    Ok(read) => assert_eq!(read, arrays, "bit {bit}"),
-                    Err(error) => assert!(matches!(error, Error::Format(_)), "bit {bit}: {error}"),
+        for arrays in &files {
+            save(&path, arrays).unwrap();
+            assert_eq!(load(&path).unwrap().len(), arrays.len());
+            let bytes = std::fs::read(&path).unwrap();
+            for bit in 0..8 * bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                std::fs::write(&path, &damaged).unwrap();
+                for &mmap in &ways {
+                    let read = read_by(mmap);
+                    let what = String::from_utf8_lossy(&damaged);
+                    assert!(matches!(read, Err(Error::Format(_))), "bit {bit}: {read:?} from {what}");
                 }
             }
+            for len in 0..bytes.len() {
+                std::fs::write(&path, &bytes[..len]).unwrap();
+                assert!(
+                    ways.iter().all(|&mmap| matches!(read_by(mmap), Err(Error::Format(_)))),
+                    "cut at {len}"
+                );
+            }
         }
-        for len in 0..bytes.len() {
-            std::fs::write(&path, &bytes[..len]).unwrap();
-            assert!(ways.iter().all(|&mmap| matches!(read_by(mmap), Err(Error::Format(_)))), "cut at {len}");
+    }
+
+    #[test]
+    fn metadata_of_other_programs_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let tensor = r#""w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+        for (metadata, refused) in [
+            (r#"{"format":"pt"}"#, false),
+            ("{}", false),
+            (r#"{"another_key.crc32":"0"}"#, false),
+            (r#"{"total_parameters.x":"1","format":"np"}"#, false),
+            (r#"{"ruvector_gnn.crc32":"00000000"}"#, true),
+            (r#"{"ruvector_gnn.crc36":"00000000"}"#, true),
+            (r#"{"Ruvector_gnn.crc32":"00000000","format":"pt"}"#, true),
+        ] {
+            std::fs::write(&path, raw(&format!(r#"{{"__metadata__":{metadata},{tensor}}}"#), &[0; 4]))
+                .unwrap();
+            let read = load(&path);
+            assert_eq!(matches!(read, Err(Error::Format(_))), refused, "{metadata}: {read:?}");
+            assert!(refused || read.is_ok(), "{metadata}: {read:?}");
+        }
+    }
+
+    /// Written before keys near that of the checksum were refused.
+    #[test]
+    fn a_file_of_the_first_version_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let header = concat!(
+            r#"{"__metadata__":{"ruvector_gnn.crc32":"7d8aaad2"},"#,
+            r#""b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#
+        );
+        std::fs::write(&path, raw(header, bytemuck::cast_slice(&[1.0f32, -2.5]))).unwrap();
+        assert_eq!(load(&path).unwrap()[0].values[..], [1.0, -2.5]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_regular_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |read: Result<Vec<Named>>| match read {
+            Err(Error::Format(text)) => text.contains("expected a regular file, got a character device"),
+            Err(Error::Io { source, .. }) => source.kind() == std::io::ErrorKind::IsADirectory,
+            _ => false,
+        };
+        for path in [Path::new("/dev/zero"), Path::new("/dev/null"), folder.path()] {
+            assert!(refused(load(path)), "{path:?}");
+            assert!(!cfg!(feature = "mmap") || refused(map(path)), "{path:?}");
+            assert!(matches!(save(path, &[]), Err(Error::Io { .. })), "{path:?}");
         }
     }
 
     /// A file as safetensors lays it out, `data` right after a header that need not end on a line of eight bytes.
-    #[cfg(feature = "mmap")]
     fn raw(header: &str, data: &[u8]) -> Vec<u8> {
         [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
     }

@@ -212,6 +212,9 @@ impl<T: Real> Tensor<T> {
     }
 
     /// Lets a leaf hold these values, shared: whoever writes them while others hold them writes a copy.
+    ///
+    /// The memory of the replaced values goes back to the system, with the buffers that wait for reuse: mapped weights can
+    /// be larger than what is left of it.
     pub fn share(&self, values: Values<T>) -> Result<()> {
         if !self.is_leaf() {
             return Err(Error::Config("share: only tensors made from data can take other values".into()));
@@ -220,6 +223,7 @@ impl<T: Real> Tensor<T> {
             return Err(Error::Shape(format!("share: {} values for shape {}", values.len(), self.shape())));
         }
         *self.0.values.write().unwrap_or_else(PoisonError::into_inner) = Data::Own(values);
+        T::pool().clear();
         Ok(())
     }
 

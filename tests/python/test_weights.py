@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,3 +124,40 @@ def test_mapped_weights_take_no_memory_of_their_own(tmp_path: Path) -> None:
     with rg.no_grad():
         for other in layers:
             np.testing.assert_array_equal(other(x).numpy(), layer(x).numpy())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_replaced_values_is_released(tmp_path: Path) -> None:
+    script = """
+import re, sys
+import ruvector_gnn as rg
+
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
+
+before = anonymous()
+model = rg.nn.Sequential(*(rg.nn.Linear(width, 1024, bias=False, seed=0) for width in (16_384, 8_192)))
+model.save_weights(sys.argv[1])
+assert anonymous() - before > 90
+model.load_weights(sys.argv[1], mmap=True)
+print(anonymous() - before)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "large.safetensors")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 15, f"{run.stdout} MiB beyond those of the import, of 96 MiB of weights"
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_every_flipped_bit_is_refused(tmp_path: Path, mmap: bool) -> None:
+    path = tmp_path / "layer.safetensors"
+    layer = nn.Linear(3, 2, seed=0)
+    layer.save_weights(path)
+    content = bytearray(path.read_bytes())
+    for bit in range(8 * len(content)):
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        with pytest.raises(rg.FormatError):
+            layer.load_weights(path, mmap=mmap)
+        content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    layer.load_weights(path, mmap=mmap)

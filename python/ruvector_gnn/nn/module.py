@@ -179,7 +179,11 @@ class Module:
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Write all parameters to a safetensors file, replacing what is there in one step.
 
-        A checksum of names, shapes and values stands in the file's metadata, for `load_weights`.
+        The new file keeps the mode, the owner and the group of the one it replaces; a symbolic link stays,
+        and the file it leads to is replaced. The metadata has a checksum of names, shapes and values, for
+        `load_weights`.
+
+        Raises `OSError` where the system refuses, and if `path` is a directory, a pipe, a socket or a device.
         """
         _core.save_tensors(os.fspath(path), list(self.state_dict().items()))
 
@@ -192,8 +196,11 @@ class Module:
         types, or off their alignment, are copied. The file may be replaced by `save_weights` or a
         rename meanwhile; it must not be shortened or written in place.
 
-        Raises `FormatError` for a damaged file (mapped or not, as far as it has a checksum, which files of
-        other programs lack), `NotFoundError` and `ShapeError` as `load_state_dict`.
+        The memory of the parameters' former values is released, so that the model takes the mapped file only.
+
+        Raises `FormatError` for a damaged file, mapped or not (files of other programs have no checksum and
+        load without it), and for a pipe, a socket or a device; `OSError` where the system refuses;
+        `NotFoundError` and `ShapeError` as `load_state_dict`.
 
         >>> import pathlib, tempfile
         >>> import ruvector_gnn as rg
