@@ -138,7 +138,7 @@ def test_names_of_any_bytes_and_length(save: Save, folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_owners_stay_and_without_the_right_to_keep_them_nobody_is_let_in(folder: Path) -> None:
+def test_owners_stay_and_where_they_can_not_no_one_is_let_in(folder: Path) -> None:
     path = folder / "file"
     rg.nn.Linear(2, 2, seed=0).save_weights(path)
     os.chown(path, 12_345, 54_321)
