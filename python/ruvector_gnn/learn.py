@@ -160,7 +160,11 @@ class SearchLearner:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the learner to one file, atomically; the index is saved on its own.
 
-        The file holds a digest of each row that the learner knows, as the index holds it by now.
+        The file holds a digest of each row that the learner knows, as the index holds it by now. It keeps
+        the mode, the owner and the group of the file it replaces; a symbolic link stays, and the file it
+        leads to is replaced.
+
+        Raises `OSError` where the system refuses, and if `path` is a directory, a pipe, a socket or a device.
         """
         self._core.save(path)
 

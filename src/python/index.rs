@@ -409,7 +409,10 @@ impl PyIndex {
 
     /// Write the index to one file, in the place of what is there: a crash leaves the old file or the new one, whole.
     ///
-    /// Raises `OSError`.
+    /// The new file keeps the mode, the owner and the group of the one it replaces; a symbolic link stays, and the file it
+    /// leads to is replaced.
+    ///
+    /// Raises `OSError` where the system refuses, and if `path` is a directory, a pipe, a socket or a device.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         self.settled(py, |index| index.save(path))
     }
@@ -424,8 +427,9 @@ impl PyIndex {
     /// be replaced meanwhile, as `save` does, by this index or another process; a file that is shortened in place kills
     /// its readers. Pickling keeps the path and refuses another file in its place.
     ///
-    /// Raises `FormatError` for a file that is damaged, cut short, of another kind or of a later version; `ConfigError` for
-    /// another `verify`, and for `mmap=True` in a build without the feature `mmap`; `OSError`.
+    /// Raises `FormatError` for a file that is damaged, cut short, of another kind or of a later version, and for a pipe, a
+    /// socket or a device; `ConfigError` for another `verify`, and for `mmap=True` in a build without the feature `mmap`;
+    /// `OSError`.
     ///
     /// Examples
     /// --------
