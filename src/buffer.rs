@@ -3,10 +3,13 @@
 //!
 //! A large [`Buffer`] returns to its type's [`Pool`] when it is dropped, and the next request of that size (or a
 //! little less) takes it from there. The pool holds at most as much as was ever in use at once, so that a training step
-//! finds all it needs after the first, and [`CAPACITY`] bytes in any case; the oldest buffers leave first.
+//! finds all it needs after the first, and [`CAPACITY`] bytes in any case; the oldest buffers leave first. Where the
+//! system refuses memory, the waiting buffers are given back before the request unwinds with
+//! [`Error::Memory`](crate::Error::Memory).
 
 #![forbid(unsafe_code)]
 
+use crate::error::{Error, catch};
 use crate::lines::Lines;
 use crate::real::Real;
 use crate::threads;
@@ -48,8 +51,7 @@ enum Store<T> {
 impl<T: Real> Buffer<T> {
     /// A buffer whose values are arbitrary: every one must be written before it is read.
     pub fn stale(len: usize) -> Self {
-        let fresh = || Lines::with_room(len, roomy::<T>(len));
-        Self(Store::Own(T::pool().take(len).unwrap_or_else(fresh)))
+        Self(Store::Own(T::pool().take(len).unwrap_or_else(|| T::pool().fresh(len))))
     }
 
     /// All zero.
@@ -144,7 +146,12 @@ impl<T: Real> Drop for Buffer<T> {
 /// Room for a little more where the buffer will be reused: mini-batches ask for a slightly different length each time.
 /// What is never written costs no memory.
 fn roomy<T>(len: usize) -> usize {
-    if len * size_of::<T>() < POOLED { len } else { len + len / 8 }
+    if counted::<T>(len) == 0 { len } else { len.saturating_add(len / 8) }
+}
+
+/// The bytes of a buffer that is pooled, else 0.
+fn counted<T>(len: usize) -> usize {
+    Some(len.saturating_mul(size_of::<T>())).filter(|&bytes| bytes >= POOLED).unwrap_or(0)
 }
 
 /// Buffers of one number type that wait for reuse, oldest first.
@@ -159,6 +166,14 @@ struct State<T> {
     peak: usize,
 }
 
+impl<T> State<T> {
+    /// Counts a buffer of `len` values as in use.
+    fn count(&mut self, len: usize) {
+        self.used += counted::<T>(len);
+        self.peak = self.peak.max(self.used);
+    }
+}
+
 impl<T: Real> Pool<T> {
     /// An empty pool.
     #[allow(clippy::new_without_default)] // const: it lives in a static
@@ -170,24 +185,41 @@ impl<T: Real> Pool<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The lock of the pool, held until the guard is dropped: a forked child must not inherit it from a thread that it does
+    /// not have.
+    #[cfg(feature = "python")]
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
+        self.state()
+    }
+
     fn take(&self, len: usize) -> Option<Lines<T>> {
-        let bytes = len * size_of::<T>();
-        if bytes < POOLED {
+        if counted::<T>(len) == 0 {
             return None;
         }
         let mut state = self.state();
-        state.used += bytes;
-        state.peak = state.peak.max(state.used);
         // The most recently dropped one is the likeliest to be in the cache.
         let waiting = &state.waiting;
         let exact = waiting.iter().rposition(|buffer| buffer.len() == len);
         let fits = |buffer: &Lines<T>| buffer.room() >= len && buffer.room() <= len + len / 4;
         let at = exact.or_else(|| waiting.iter().rposition(fits))?;
         let mut buffer = state.waiting.remove(at)?;
+        state.count(len);
         drop(state);
         buffer.truncate(len);
         buffer.grow(len, T::ZERO);
         Some(buffer)
+    }
+
+    /// A new buffer, from the system. Where it has too little memory, what waits here is given back and it is asked again.
+    fn fresh(&self, len: usize) -> Lines<T> {
+        let allocated = || catch(|| Ok(Lines::with_room(len, roomy::<T>(len))));
+        let second = |refused| {
+            self.clear();
+            if let Error::Memory(_) = refused { allocated() } else { Err(refused) }
+        };
+        let buffer = allocated().or_else(second).unwrap_or_else(|refused| refused.throw());
+        self.state().count(len);
+        buffer
     }
 
     fn give(&self, buffer: Lines<T>) {
@@ -238,6 +270,7 @@ mod tests {
         pool.clear();
         // What was in use at once may wait at once.
         (0..6).for_each(|_| assert!(pool.take(quarter).is_none()));
+        (0..6).for_each(|_| pool.state().count(quarter));
         (0..9).for_each(|_| pool.give(Lines::zeros(quarter)));
         assert_eq!(pool.state().waiting.len(), 7);
     }

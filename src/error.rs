@@ -35,6 +35,9 @@ pub enum Error {
     /// A [`Monitor`](crate::monitor::Monitor) asked the work to stop (Ctrl-C, or a callback that raised).
     #[error("{0}")]
     Interrupted(String),
+    /// Memory that the system does not have (`MemoryError`). See [`memory`](crate::memory).
+    #[error("{0}")]
+    Memory(String),
 }
 
 impl Error {
@@ -43,6 +46,25 @@ impl Error {
         let context = context.into();
         move |source| Self::Io { context, source }
     }
+
+    /// Unwinds with this error to the nearest [`catch`]: for refusals and interruptions deep inside functions that return
+    /// plain values. No message is printed.
+    pub fn throw(self) -> ! {
+        std::panic::resume_unwind(Box::new(self))
+    }
+}
+
+/// Runs `work` and returns its error, or the one that it was [thrown](Error::throw). Other panics go on.
+///
+/// What `work` changes must stay valid when it ends early: plan on the side and commit at the end, or undo.
+pub fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+        Ok(result) => result,
+        Err(payload) => match payload.downcast::<Error>() {
+            Ok(error) => Err(*error),
+            Err(panic) => std::panic::resume_unwind(panic),
+        },
+    }
 }
 
 /// Returns a [`Error::Shape`] unless every value is finite; `name` is the argument's name.
@@ -50,5 +72,25 @@ pub fn require_finite(name: &str, values: &[f32]) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(at) => Err(Error::Shape(format!("{name} must be finite: value {at} is {}", values[at]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thrown_error_is_caught_from_any_thread_of_the_pool() {
+        let caught = catch(|| {
+            Ok(crate::threads::map(100, |i| if i == 57 { Error::Memory("here".into()).throw() } else { i }))
+        });
+        assert!(matches!(caught, Err(Error::Memory(text)) if text == "here"));
+        assert_eq!(catch(|| Ok(3)).unwrap(), 3);
+    }
+
+    #[test]
+    fn other_panics_go_on() {
+        let panic = std::panic::catch_unwind(|| catch::<()>(|| std::panic::resume_unwind(Box::new(5))));
+        assert_eq!(panic.unwrap_err().downcast_ref::<i32>(), Some(&5));
     }
 }

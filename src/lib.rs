@@ -3,8 +3,8 @@
 //! The flow, top to bottom; a module uses only what stands above it:
 //!
 //! ```text
-//! error, rng, threads, shared,       the floor everything stands on
-//!   monitor, lines
+//! error, memory, rng, threads,       the floor everything stands on
+//!   shared, monitor, lines
 //! simd -> linalg -> real, loops      kernels, matrix products; numbers and loops over them
 //! buffer                             reused memory
 //! storage                           section files with checksums, atomic replace
@@ -29,6 +29,7 @@ pub mod linalg;
 pub mod lines;
 pub mod loops;
 pub mod losses;
+pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod nn;

@@ -3,9 +3,12 @@
 //!
 //! A row that starts on a line is read with aligned loads and touches no line too many; and random rows of a table
 //! of many megabytes miss the processor's page tables at nearly every step unless a page is 2 MiB.
+//!
+//! Growing unwinds with [`Error::Memory`](crate::Error::Memory) where memory is refused, and has changed nothing then.
 
 #![allow(unsafe_code)]
 
+use crate::memory;
 use bytemuck::{Pod, Zeroable};
 use std::marker::PhantomData;
 
@@ -31,8 +34,7 @@ impl<T: Pod> Lines<T> {
     /// `len` zeros, with room for `room` values in all, which costs no memory before it is used.
     pub fn with_room(len: usize, room: usize) -> Self {
         let mut lines = Self::new();
-        lines.lines.reserve_exact(room.div_ceil(Self::PER_LINE));
-        ask_for_huge_pages(&lines.lines);
+        allocate(&mut lines.lines, room.div_ceil(Self::PER_LINE));
         lines.grow(len, T::zeroed());
         lines
     }
@@ -49,8 +51,8 @@ impl<T: Pod> Lines<T> {
     pub fn grow(&mut self, len: usize, value: T) {
         let (old, lines) = (self.len, len.div_ceil(Self::PER_LINE));
         if lines > self.lines.capacity() {
-            self.lines.reserve_exact(with_spare(lines, self.lines.len()) - self.lines.len());
-            ask_for_huge_pages(&self.lines);
+            let more = with_spare(lines, self.lines.len()) - self.lines.len();
+            allocate(&mut self.lines, more);
         }
         self.lines.resize(lines.max(self.lines.len()), Line::zeroed());
         self.len = len.max(old);
@@ -61,8 +63,8 @@ impl<T: Pod> Lines<T> {
     pub fn reserve(&mut self, len: usize) {
         let lines = len.div_ceil(Self::PER_LINE);
         if lines > self.lines.capacity() {
-            self.lines.reserve_exact(lines - self.lines.len());
-            ask_for_huge_pages(&self.lines);
+            let more = lines - self.lines.len();
+            allocate(&mut self.lines, more);
         }
     }
 
@@ -72,9 +74,16 @@ impl<T: Pod> Lines<T> {
         self.lines.truncate(self.len.div_ceil(Self::PER_LINE));
     }
 
-    /// Gives back what memory is not needed.
+    /// Gives back what memory is not needed; where there is too little to move the values, they stay.
     pub fn shrink(&mut self) {
-        self.lines.shrink_to_fit();
+        let mut lines = Vec::new();
+        if self.lines.capacity() > self.lines.len()
+            && memory::reserve_exact(&mut lines, self.lines.len()).is_ok()
+        {
+            ask_for_huge_pages(&lines);
+            lines.extend_from_slice(&self.lines);
+            self.lines = lines;
+        }
     }
 
     /// Values that fit without asking for memory.
@@ -88,6 +97,12 @@ impl<T: Pod> Lines<T> {
     }
 }
 
+/// Makes room for more lines, on huge pages where there are any.
+fn allocate(lines: &mut Vec<Line>, more: usize) {
+    memory::reserve_exact(lines, more).unwrap_or_else(|error| error.throw());
+    ask_for_huge_pages(lines);
+}
+
 /// Lines beyond those asked for.
 fn spare(lines: usize) -> usize {
     (lines / 8).max(4)
@@ -95,8 +110,8 @@ fn spare(lines: usize) -> usize {
 
 impl<T> Clone for Lines<T> {
     fn clone(&self) -> Self {
-        let mut lines = Vec::with_capacity(self.lines.len() + spare(self.lines.len()));
-        ask_for_huge_pages(&lines);
+        let mut lines = Vec::new();
+        allocate(&mut lines, self.lines.len() + spare(self.lines.len()));
         lines.extend_from_slice(&self.lines);
         Self { lines, len: self.len, values: PhantomData }
     }
@@ -135,7 +150,8 @@ fn with_spare(len: usize, old: usize) -> usize {
 /// Makes room for `len` values, and some more if that is less than an eighth of those held.
 pub fn make_room<T>(values: &mut Vec<T>, len: usize) {
     if len > values.capacity() {
-        values.reserve_exact(with_spare(len, values.len()) - values.len());
+        let more = with_spare(len, values.len()) - values.len();
+        memory::reserve_exact(values, more).unwrap_or_else(|error| error.throw());
     }
 }
 

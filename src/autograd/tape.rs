@@ -234,17 +234,22 @@ impl<T: Real> Tensor<T> {
     }
 
     /// As [`backward`](Self::backward), from a given gradient of this tensor (of ones if it holds one value), and
-    /// keeping the operations for another pass when `retain_graph`.
+    /// keeping the operations for another pass when `retain_graph`. A pass that ends early has changed no `grad`, but has
+    /// released the operations that it had walked back through.
     pub fn backward_from(&self, seed: Option<Buffer<T>>, retain_graph: bool) -> Result<()> {
         let seed = self.seed(seed)?;
+        // Kept until the walk has ended, so that one that is interrupted has changed no gradient.
+        let mut complete = Vec::new();
         walk(self, seed, retain_graph, |tensor, grad, is_leaf| {
             if is_leaf
                 && tensor.requires_grad()
                 && let Some(grad) = grad.take()
             {
-                tensor.accumulate_grad(grad);
+                complete.push((tensor.clone(), grad));
             }
-        })
+        })?;
+        complete.into_iter().for_each(|(tensor, grad)| tensor.accumulate_grad(grad));
+        Ok(())
     }
 
     fn seed(&self, seed: Option<Buffer<T>>) -> Result<Buffer<T>> {

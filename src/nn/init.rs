@@ -19,6 +19,13 @@ pub fn manual_seed(seed: u64) {
     *SEQUENCE.lock().unwrap_or_else(PoisonError::into_inner) = (seed, 0);
 }
 
+/// The lock of the sequence, held until the guard is dropped: a forked child must not inherit it from a thread that it
+/// does not have.
+#[cfg(feature = "python")]
+pub(crate) fn hold() -> impl Sized {
+    SEQUENCE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The next seed of the sequence.
 pub fn next_seed() -> u64 {
     let mut sequence = SEQUENCE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@ use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::nn::{GatLayer, GatV2Layer, HeadGates, take_heads as taken};
-use crate::python::call::detached;
+use crate::python::call::interruptible;
 use crate::python::error::Raise;
 use crate::python::graph::{PyGraph, edge_index};
 use crate::python::nn::{Handle, linear_of, wrong_count};
@@ -34,9 +34,9 @@ fn attend(
     with_weights: impl FnOnce() -> Result<(Tensor<f32>, Graph, Tensor<f32>)> + Send,
 ) -> PyResult<Attended<'_>> {
     if !attention {
-        return Ok((PyTensor(detached(py, plain)?), None));
+        return Ok((PyTensor(interruptible(py, plain)?), None));
     }
-    let (out, graph, alpha) = detached(py, with_weights)?;
+    let (out, graph, alpha) = interruptible(py, with_weights)?;
     Ok((PyTensor(out), Some((edge_index(py, &graph)?, PyTensor(alpha)))))
 }
 

@@ -1,15 +1,55 @@
-//! Every long call goes through [`detached`]: it releases the GIL, converts errors, and lets Ctrl-C and callbacks
-//! stop the work.
+//! Every call that computes goes through one of three functions. All release the GIL and turn errors, refused memory and
+//! panics into Python's exceptions.
+//!
+//! - [`interruptible`], for what only reads and returns something new: Ctrl-C ends it within a moment;
+//! - [`monitored`], for long work that changes something: it reports its steps, between which it may be stopped;
+//! - [`detached`], for the rest, which runs to its end.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch};
 use crate::monitor::Monitor;
-use crate::python::error::Raise;
+use crate::python::error::{Raise, internal};
+use crate::threads;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `work` with the GIL released.
 pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    Ok(py.detach(work).map_err(Raise)?)
+    let result = py.detach(|| settled(work))?;
+    Ok(result.map_err(Raise)?)
+}
+
+thread_local! {
+    /// What a signal handler raised during the interruptible call of this thread.
+    static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` with the GIL released; Ctrl-C, and whatever a signal handler raises, ends it early and is raised here.
+///
+/// `work` unwinds then, so it must not leave anything half changed.
+pub fn interruptible<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    let result = py.detach(|| settled(|| threads::interruptible(poll_signals, work)))?;
+    match RAISED.take() {
+        Some(raised) => Err(raised),
+        None => Ok(result.map_err(Raise)?),
+    }
+}
+
+fn poll_signals() -> Result<()> {
+    Python::attach(|py| py.check_signals()).map_err(|raised| {
+        RAISED.set(Some(raised));
+        Error::Interrupted("interrupted by a signal".into())
+    })
+}
+
+/// The result of `work`, with what it unwound with; another panic is a fault of this package, and becomes an exception.
+fn settled<T>(work: impl FnOnce() -> Result<T>) -> PyResult<Result<T>> {
+    let result = catch_unwind(AssertUnwindSafe(|| catch(work))).map_err(|panic| internal(&*panic))?;
+    if let Err(Error::Memory(_)) = result {
+        super::ALLOCATOR.fill();
+    }
+    Ok(result)
 }
 
 /// Runs `work` with the GIL released; its monitor polls for signals and calls `callback(done, total, metrics)`.
@@ -22,7 +62,7 @@ pub fn monitored<T: Send>(
     work: impl FnOnce(&mut dyn Monitor) -> Result<T> + Send,
 ) -> PyResult<T> {
     let mut watch = Watch { callback, raised: None };
-    let result = py.detach(|| work(&mut watch));
+    let result = py.detach(|| settled(|| work(&mut watch)))?;
     match (result, watch.raised) {
         (Ok(value), _) => Ok(value),
         (Err(Error::Interrupted(report)), Some(raised)) => {

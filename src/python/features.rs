@@ -4,7 +4,7 @@ use crate::autograd::{Tensor, is_recording};
 use crate::error::Error;
 use crate::nn::Table;
 use crate::python::array;
-use crate::python::call::detached;
+use crate::python::call::interruptible;
 use crate::python::error::Raise;
 use crate::python::tensor::{PyTensor, tensor_of};
 use numpy::{PyArray1, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
@@ -49,19 +49,19 @@ impl Features<'_> {
         match self {
             Self::Table(table) => {
                 let (values, shape) = (table.as_slice()?, table.shape());
-                detached(py, || Table::new(values, shape[0], shape[1])?.gather(nodes))
+                interruptible(py, || Table::new(values, shape[0], shape[1])?.gather(nodes))
             }
             Self::Array(array) => {
                 let rows = PyArray1::from_vec(py, nodes.iter().map(|&node| i64::from(node)).collect());
                 tensor_of("x", &array.call_method1("take", (rows, 0))?, true)
             }
             Self::Tensor(tensor) if tensor.requires_grad() && is_recording() => {
-                detached(py, || tensor.index_select(nodes))
+                interruptible(py, || tensor.index_select(nodes))
             }
             Self::Tensor(tensor) => {
                 let values = tensor.values();
                 let dims = tensor.dims();
-                detached(py, || Table::new(&values, dims[0], dims[1])?.gather(nodes))
+                interruptible(py, || Table::new(&values, dims[0], dims[1])?.gather(nodes))
             }
         }
     }

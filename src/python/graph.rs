@@ -4,7 +4,7 @@ use crate::error::{Error, require_finite};
 use crate::graph::{Graph, WalkOptions};
 use crate::python::array;
 use crate::python::block::{PyBlock, block_of, blocks_of};
-use crate::python::call::{detached, monitored};
+use crate::python::call::{interruptible, monitored};
 use crate::python::error::Raise;
 use numpy::{PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
@@ -119,7 +119,7 @@ impl PyGraph {
         let (indptr, indices) = (indptr_of(indptr)?, array::nodes("indices", indices)?);
         let sources = num_sources.unwrap_or(indptr.len().saturating_sub(1));
         let weights = weights_of(weights)?;
-        detached(py, || Graph::from_csr(indptr, indices, sources, weights)).map(Self)
+        interruptible(py, || Graph::from_csr(indptr, indices, sources, weights)).map(Self)
     }
 
     /// From a list of neighbours per node.
@@ -135,7 +135,7 @@ impl PyGraph {
             indptr.push(indices.len());
         }
         let count = lists.len();
-        detached(py, || Graph::from_csr(indptr, indices, count, None)).map(Self)
+        interruptible(py, || Graph::from_csr(indptr, indices, count, None)).map(Self)
     }
 
     /// From sources `edge_index[0]` and targets `edge_index[1]`, as PyTorch Geometric: node `edge_index[1, e]` aggregates
@@ -161,7 +161,7 @@ impl PyGraph {
         let (sources, targets) = nodes.split_at(nodes.len() / 2);
         let count = num_nodes.unwrap_or_else(|| nodes.iter().max().map_or(0, |&node| node as usize + 1));
         let weights = weights_of(weights)?;
-        detached(py, || Graph::from_edges(targets, sources, count, count, weights.as_deref())).map(Self)
+        interruptible(py, || Graph::from_edges(targets, sources, count, count, weights.as_deref())).map(Self)
     }
 
     /// From a sparse matrix as it stands: `matrix @ x` is the sum aggregation. Stored values are the weights, zeros too; a
@@ -197,7 +197,7 @@ impl PyGraph {
         graphs: Vec<PyRef<'py, Self>>,
     ) -> PyResult<(Self, Bound<'py, PyArray1<i64>>)> {
         let graphs: Vec<Graph> = graphs.iter().map(|graph| graph.0.clone()).collect();
-        let (graph, batch) = detached(py, || Graph::batch(&graphs))?;
+        let (graph, batch) = interruptible(py, || Graph::batch(&graphs))?;
         Ok((Self(graph), int64(py, batch.into_iter().map(i64::from))))
     }
 
@@ -295,7 +295,7 @@ impl PyGraph {
 
     /// The graph with every edge reversed; its edge order refers to this graph's edges in row order.
     fn transpose(&self, py: Python<'_>) -> PyResult<Self> {
-        detached(py, || Ok(self.0.transpose())).map(Self)
+        interruptible(py, || Ok(self.0.transpose())).map(Self)
     }
 
     /// Adds an edge of weight 1 from each node to itself where there is none. The edge order counts the edges of this graph
@@ -306,7 +306,7 @@ impl PyGraph {
     /// array([[0, 1, 1],
     ///        [0, 0, 1]])
     fn add_self_loops(&self, py: Python<'_>) -> PyResult<Self> {
-        detached(py, || self.0.add_self_loops()).map(Self)
+        interruptible(py, || self.0.add_self_loops()).map(Self)
     }
 
     /// Weights `w_ij / sqrt(d_i d_j)` with `d_i = sum_j w_ij` (Kipf & Welling 2017), after each node got one loop to itself
@@ -317,7 +317,7 @@ impl PyGraph {
     /// array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     #[pyo3(signature = (add_self_loops = true))]
     fn gcn_normalize(&self, py: Python<'_>, add_self_loops: bool) -> PyResult<Self> {
-        detached(py, || self.0.gcn_normalize(add_self_loops)).map(Self)
+        interruptible(py, || self.0.gcn_normalize(add_self_loops)).map(Self)
     }
 
     /// The same graph with names for its nodes, one integer each.
@@ -351,7 +351,7 @@ impl PyGraph {
         seed: u64,
     ) -> PyResult<Vec<Py<PyBlock>>> {
         let (nodes, fanouts) = (array::nodes("nodes", nodes)?, fanouts_of(fanouts)?);
-        blocks_of(py, detached(py, || self.0.sample(&nodes, &fanouts, seed))?)
+        blocks_of(py, interruptible(py, || self.0.sample(&nodes, &fanouts, seed))?)
     }
 
     /// Blocks as those of `sample`, each of which aggregates from one set of nodes that all its targets share: `sizes[k]`
@@ -377,7 +377,7 @@ impl PyGraph {
     ) -> PyResult<Vec<Py<PyBlock>>> {
         let nodes = array::nodes("nodes", nodes)?;
         let sizes = sizes.into_iter().map(|size| count_of("sizes", size)).collect::<PyResult<Vec<_>>>()?;
-        blocks_of(py, detached(py, || self.0.layer_sample(&nodes, &sizes, seed))?)
+        blocks_of(py, interruptible(py, || self.0.layer_sample(&nodes, &sizes, seed))?)
     }
 
     /// Subgraphs between the nodes of random walks (GraphSAINT, Zeng et al. 2020), each with its nodes' weights in a loss.
@@ -428,7 +428,7 @@ impl PyGraph {
         k: i64,
     ) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let (nodes, k) = (array::nodes("nodes", nodes)?, count_of("k", k)?);
-        Ok(int64(py, detached(py, || self.0.k_hop(&nodes, k))?.into_iter().map(i64::from)))
+        Ok(int64(py, interruptible(py, || self.0.k_hop(&nodes, k))?.into_iter().map(i64::from)))
     }
 
     /// The edges between `nodes`, which are renumbered in the order given and must differ (`ConfigError`).
@@ -443,7 +443,7 @@ impl PyGraph {
     ///        [1]]), array([2, 1]), array([1]))
     fn subgraph(&self, py: Python<'_>, nodes: &Bound<'_, PyAny>) -> PyResult<Py<PyBlock>> {
         let nodes = array::nodes("nodes", nodes)?;
-        block_of(py, detached(py, || self.0.subgraph(&nodes))?)
+        block_of(py, interruptible(py, || self.0.subgraph(&nodes))?)
     }
 
     /// The number of hops along the rows from `source` to every node, of shape `(num_nodes,)`; from several sources

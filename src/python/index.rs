@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::hnsw::{Filter, Hits, HnswIndex, LoadOptions, Params, SharedIndex, Stats};
+use crate::memory;
 use crate::python::array;
-use crate::python::call::{detached, monitored};
+use crate::python::call::{detached, interruptible, monitored};
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
 use ndarray::{ArrayView2, ArrayViewD, Ix1, Ix2};
@@ -12,6 +13,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 /// Approximate nearest-neighbour index: a Hierarchical Navigable Small World graph.
@@ -69,13 +71,14 @@ impl PyIndex {
         Self { index: SharedIndex::new(index) }
     }
 
-    /// Reads the index as it is at one instant, with the GIL released.
+    /// Reads the index as it is at one instant, with the GIL released. Ctrl-C ends it.
     pub(super) fn read<T: Send>(
         &self,
         py: Python<'_>,
         task: impl FnOnce(&HnswIndex) -> Result<T> + Send,
     ) -> PyResult<T> {
-        detached(py, || self.index.read(task))
+        let _reading = self.reading().map_err(Raise)?;
+        interruptible(py, || self.index.read(task))
     }
 
     /// Reads the index between the calls that change it, with the GIL released.
@@ -84,7 +87,42 @@ impl PyIndex {
         py: Python<'_>,
         task: impl FnOnce(&HnswIndex) -> Result<T> + Send,
     ) -> PyResult<T> {
-        detached(py, || self.index.settled(task)?)
+        detached(py, || self.outside()?.settled(task)?)
+    }
+
+    /// The index, unless this thread is in a call that reads it: a signal handler would wait for that call for ever.
+    fn outside(&self) -> Result<&SharedIndex> {
+        if READ_HERE.with_borrow(|read| read.contains(&self.address())) {
+            return Err(Error::Config(
+                "a signal handler can't use the index that a call reads which it interrupts".into(),
+            ));
+        }
+        Ok(&self.index)
+    }
+
+    /// Notes that this thread reads the index, until the guard is dropped.
+    fn reading(&self) -> Result<Reading> {
+        self.outside()?;
+        READ_HERE.with_borrow_mut(|read| read.push(self.address()));
+        Ok(Reading)
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(&self.index).addr()
+    }
+}
+
+thread_local! {
+    /// The indexes that this thread reads, by address.
+    static READ_HERE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A call that reads an index.
+struct Reading;
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        READ_HERE.with_borrow_mut(Vec::pop);
     }
 }
 
@@ -141,8 +179,14 @@ impl PyIndex {
         let watch =
             py.import("ruvector_gnn._progress")?.call_method1("watch", (progress, callback, "add"))?;
         let watch = (!watch.is_none()).then(|| watch.unbind());
-        let rows = monitored(py, watch, |monitor| self.index.add(view, monitor))?;
-        Ok((rows.start as i64..rows.end as i64).collect::<Vec<_>>().into_pyarray(py))
+        let rows = monitored(py, watch, |monitor| {
+            // Before the rows are in: what is refused afterwards could not be reported.
+            let mut numbers = memory::try_with_capacity(view.nrows())?;
+            let rows = self.outside()?.add(view, monitor)?;
+            numbers.extend(rows.start as i64..rows.end as i64);
+            Ok(numbers)
+        })?;
+        Ok(rows.into_pyarray(py))
     }
 
     /// Remove rows: no search that starts afterwards finds them, their numbers are never reused, and their vectors are
@@ -166,7 +210,7 @@ impl PyIndex {
     fn remove(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<()> {
         let rows = array::int64("rows", rows)?;
         let rows = list("rows", &rows).map_err(Raise)?;
-        monitored(py, None, |monitor| self.index.remove(rows, monitor))
+        monitored(py, None, |monitor| self.outside()?.remove(rows, monitor))
     }
 
     /// Hand out the next `count` row numbers to nothing, as if those rows had been added and removed: so rows get the
@@ -184,7 +228,7 @@ impl PyIndex {
     fn skip_rows(&self, py: Python<'_>, count: i64) -> PyResult<()> {
         detached(py, || {
             let refused = |_| Error::Config(format!("count must be at least 0, got {count}"));
-            self.index.skip_rows(usize::try_from(count).map_err(refused)?)
+            self.outside()?.skip_rows(usize::try_from(count).map_err(refused)?)
         })
     }
 
@@ -208,7 +252,7 @@ impl PyIndex {
         let (rows, vectors) = (array::int64("rows", rows)?, array::float32("vectors", vectors)?);
         let rows = list("rows", &rows).map_err(Raise)?;
         let view = matrix("vectors", &vectors).map_err(Raise)?;
-        monitored(py, None, |monitor| self.index.update(rows, view, monitor))
+        monitored(py, None, |monitor| self.outside()?.update(rows, view, monitor))
     }
 
     /// Give back the memory that removed rows left. Rows keep their numbers, and searches find the same.
@@ -228,7 +272,7 @@ impl PyIndex {
     /// >>> before["free"], index.stats()["free"], before["bytes"] > 3 * index.stats()["bytes"]
     /// (400, 0, True)
     fn compact(&self, py: Python<'_>) -> PyResult<()> {
-        detached(py, || self.index.compact())
+        detached(py, || self.outside()?.compact())
     }
 
     /// Order the rows in memory as walks meet them, so that rows near each other lie near each other: searches find the
@@ -253,7 +297,7 @@ impl PyIndex {
     /// >>> bool((index.vectors(rows) == vectors).all())
     /// True
     fn optimize(&self, py: Python<'_>) -> PyResult<()> {
-        detached(py, || self.index.optimize())
+        detached(py, || self.outside()?.optimize())
     }
 
     /// Return the `k` rows nearest to each query as `Hits(rows, distances)`, both of shape `(queries, k)`.
@@ -345,8 +389,11 @@ impl PyIndex {
     ) -> PyResult<Bound<'py, PyAny>> {
         let queries = array::float32("queries", queries)?;
         let view = matrix("queries", &queries).map_err(Raise)?;
-        let hits = self.read(py, |index| index.range_search(view, radius, exact))?;
-        let indptr: Vec<i64> = hits.indptr.into_iter().map(|at| at as i64).collect();
+        let (hits, indptr) = self.read(py, |index| {
+            let hits = index.range_search(view, radius, exact)?;
+            let indptr = memory::collect(hits.indptr.iter().map(|&at| at as i64));
+            Ok((hits, indptr))
+        })?;
         let parts = (indptr.into_pyarray(py), hits.rows.into_pyarray(py), hits.distances.into_pyarray(py));
         static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         hits_class(py, &CLASS, "RangeHits")?.call1(parts)
@@ -377,7 +424,7 @@ impl PyIndex {
 
     /// Return the row numbers held, rising, int64 `(n,)`: the order of `vectors()` and of the nodes of `graph(level)`.
     fn rows<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        let rows = self.read(py, |index| Ok(index.rows().map(|row| row as i64).collect::<Vec<_>>()))?;
+        let rows = self.read(py, |index| Ok(memory::collect(index.rows().map(|row| row as i64))))?;
         Ok(rows.into_pyarray(py))
     }
 
@@ -555,7 +602,11 @@ impl PyIndex {
         match state {
             Ok(mapped) => Ok((core.getattr("_index_from_map")?, mapped.into_bound_py_any(py)?)),
             Err(bytes) => {
-                let bytes = (PyBytes::new(py, &bytes),).into_bound_py_any(py)?;
+                let bytes = PyBytes::new_with(py, bytes.len(), |room| {
+                    room.copy_from_slice(&bytes);
+                    Ok(())
+                })?;
+                let bytes = (bytes,).into_bound_py_any(py)?;
                 Ok((core.getattr("_index_from_bytes")?, bytes))
             }
         }
@@ -564,8 +615,8 @@ impl PyIndex {
 
 /// What `pickle` calls.
 #[pyfunction]
-pub fn _index_from_bytes(py: Python<'_>, bytes: Vec<u8>) -> PyResult<PyIndex> {
-    Ok(PyIndex::new(detached(py, || HnswIndex::from_bytes(bytes))?))
+pub fn _index_from_bytes(py: Python<'_>, bytes: &[u8]) -> PyResult<PyIndex> {
+    Ok(PyIndex::new(detached(py, || HnswIndex::from_bytes(memory::copy_of(bytes)))?))
 }
 
 /// What `pickle` calls for a mapped index.

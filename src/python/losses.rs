@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::losses::{self, FeatureKind, Pairs, Reduction, Score, Targets};
 use crate::python::array;
-use crate::python::call::detached;
+use crate::python::call::interruptible;
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
 use crate::python::tensor::{PyTensor, tensor_of};
@@ -67,7 +67,7 @@ fn cross_entropy(
 ) -> PyResult<PyTensor> {
     let (scores, targets) = (tensor_of("scores", scores, false)?, targets_of(targets)?);
     let reduction = reduction_of(reduction)?;
-    detached(py, || losses::cross_entropy(&scores, targets, reduction)).map(PyTensor)
+    interruptible(py, || losses::cross_entropy(&scores, targets, reduction)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -84,7 +84,7 @@ fn info_nce(
         (tensor_of("anchors", anchors, true)?, tensor_of("positives", positives, true)?);
     let negatives = negatives.map(|negatives| tensor_of("negatives", negatives, true)).transpose()?;
     let reduction = reduction_of(reduction)?;
-    detached(py, || losses::info_nce(&anchors, &positives, negatives.as_ref(), temperature, reduction))
+    interruptible(py, || losses::info_nce(&anchors, &positives, negatives.as_ref(), temperature, reduction))
         .map(PyTensor)
 }
 
@@ -98,7 +98,7 @@ fn mse(
 ) -> PyResult<PyTensor> {
     let (x, target) = (tensor_of("x", x, true)?, tensor_of("target", target, true)?);
     let reduction = reduction_of(reduction)?;
-    detached(py, || losses::mse(&x, &target, reduction)).map(PyTensor)
+    interruptible(py, || losses::mse(&x, &target, reduction)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -113,7 +113,8 @@ fn bce_with_logits(
     let (logits, targets) = (tensor_of("logits", logits, true)?, tensor_of("targets", targets, true)?);
     let weights = weights.map(|weights| tensor_of("weights", weights, true)).transpose()?;
     let reduction = reduction_of(reduction)?;
-    detached(py, || losses::bce_with_logits(&logits, &targets, weights.as_ref(), reduction)).map(PyTensor)
+    interruptible(py, || losses::bce_with_logits(&logits, &targets, weights.as_ref(), reduction))
+        .map(PyTensor)
 }
 
 #[pyfunction]
@@ -127,7 +128,7 @@ fn deep_graph_infomax(
     let (positive, negative) =
         (tensor_of("positive", positive, true)?, tensor_of("negative", negative, true)?);
     let reduction = reduction_of(reduction)?;
-    detached(py, || losses::deep_graph_infomax(&positive, &negative, reduction)).map(PyTensor)
+    interruptible(py, || losses::deep_graph_infomax(&positive, &negative, reduction)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -144,7 +145,7 @@ fn link_prediction(
     let (positive, negative) = (ends("pos_edges", pos_edges)?, ends("neg_edges", neg_edges)?);
     let score = named("score", score, &[("cosine", Score::Cosine), ("dot", Score::Dot)])?;
     let reduction = reduction_of(reduction)?;
-    detached(py, || {
+    interruptible(py, || {
         losses::link_prediction(&embeddings, pairs(&positive), pairs(&negative), score, reduction)
     })
     .map(PyTensor)
@@ -163,7 +164,7 @@ fn feature_reconstruction(
     let kinds =
         [("mse", FeatureKind::Numbers), ("bce", FeatureKind::Binary), ("ce", FeatureKind::Distribution)];
     let (kind, reduction) = (named("kind", kind, &kinds)?, reduction_of(reduction)?);
-    detached(py, || losses::feature_reconstruction(&x, &x_hat, kind, reduction)).map(PyTensor)
+    interruptible(py, || losses::feature_reconstruction(&x, &x_hat, kind, reduction)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -176,7 +177,7 @@ fn adjacency_reconstruction(
     reduction: &str,
 ) -> PyResult<PyTensor> {
     let (embeddings, reduction) = (tensor_of("embeddings", embeddings, true)?, reduction_of(reduction)?);
-    detached(py, || losses::adjacency_reconstruction(&embeddings, &graph.0, positive_weight, reduction))
+    interruptible(py, || losses::adjacency_reconstruction(&embeddings, &graph.0, positive_weight, reduction))
         .map(PyTensor)
 }
 
@@ -192,7 +193,7 @@ fn sparse_adjacency(
 ) -> PyResult<PyTensor> {
     let (embeddings, edges) = (tensor_of("embeddings", embeddings, true)?, ends("edges", edges)?);
     let (negatives, reduction) = (usize::try_from(num_negatives).unwrap_or(0), reduction_of(reduction)?);
-    detached(py, || losses::sparse_adjacency(&embeddings, pairs(&edges), negatives, seed, reduction))
+    interruptible(py, || losses::sparse_adjacency(&embeddings, pairs(&edges), negatives, seed, reduction))
         .map(PyTensor)
 }
 
@@ -206,7 +207,8 @@ fn negative_edges<'py>(
     seed: u64,
 ) -> PyResult<Bound<'py, PyArray2<i64>>> {
     let (edges, count) = (ends("edges", edges)?, usize::try_from(num_negatives).unwrap_or(0));
-    let (sources, targets) = detached(py, || losses::negative_edges(pairs(&edges), num_nodes, count, seed))?;
+    let (sources, targets) =
+        interruptible(py, || losses::negative_edges(pairs(&edges), num_nodes, count, seed))?;
     let drawn = sources.len();
     let both: Vec<i64> = sources.into_iter().chain(targets).map(i64::from).collect();
     PyArray1::from_vec(py, both).reshape([2, drawn])

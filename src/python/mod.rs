@@ -8,6 +8,7 @@ mod block;
 mod call;
 mod error;
 mod features;
+mod fork;
 mod graph;
 mod index;
 mod learn;
@@ -23,6 +24,9 @@ mod training;
 
 use pyo3::prelude::*;
 
+#[global_allocator]
+static ALLOCATOR: crate::memory::Reserve = crate::memory::Reserve::new();
+
 /// The bound on threads: `set_num_threads`, else `RUVECTOR_NUM_THREADS`, else the machine's parallelism.
 #[pyfunction]
 fn num_threads() -> usize {
@@ -31,7 +35,8 @@ fn num_threads() -> usize {
 
 /// Bound the threads of all later work in this process.
 ///
-/// Results do not depend on it. Raises `ConfigError` if `n` is less than 1.
+/// Results do not depend on it. Raises `ConfigError` if `n` is not from 1 to 1024. Threads start with the first call
+/// that uses them, which raises `OSError` where the system refuses them; `set_num_threads(1)` needs none.
 #[pyfunction]
 fn set_num_threads(n: i64) -> PyResult<()> {
     Ok(crate::threads::set_num_threads(usize::try_from(n).unwrap_or(0)).map_err(error::Raise)?)
@@ -41,6 +46,7 @@ fn set_num_threads(n: i64) -> PyResult<()> {
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     crate::simd::check_environment().map_err(error::Raise)?;
     crate::threads::check_environment().map_err(error::Raise)?;
+    ALLOCATOR.fill();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
@@ -52,6 +58,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<block::PyBlock>()?;
     module.add_function(wrap_pyfunction!(graph::_graph_from_parts, module)?)?;
     module.add_function(wrap_pyfunction!(block::_block_from_parts, module)?)?;
+    fork::register(module)?;
     ops::register(module)?;
     nn::register(module)?;
     losses::register(module)?;

@@ -9,7 +9,7 @@ use crate::nn::{
 };
 use crate::python::array;
 use crate::python::block::PyBlock;
-use crate::python::call::detached;
+use crate::python::call::interruptible;
 use crate::python::error::Raise;
 use crate::python::features::{Features, features_of};
 use crate::python::graph::PyGraph;
@@ -60,7 +60,7 @@ fn linear(
     bias: Option<Handle<'_>>,
 ) -> PyResult<PyTensor> {
     let (x, layer) = (input_of("x", x)?, linear_of(weight, bias.as_deref()));
-    detached(py, || layer.forward(&x)).map(PyTensor)
+    interruptible(py, || layer.forward(&x)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -73,13 +73,13 @@ fn layer_norm(
 ) -> PyResult<PyTensor> {
     let x = input_of("x", x)?;
     let layer = LayerNorm { weight: weight.0.clone(), bias: bias.0.clone(), eps };
-    detached(py, || layer.forward(&x)).map(PyTensor)
+    interruptible(py, || layer.forward(&x)).map(PyTensor)
 }
 
 #[pyfunction]
 fn activate(py: Python<'_>, x: &Bound<'_, PyAny>, name: &str) -> PyResult<PyTensor> {
     let (x, activation) = (input_of("x", x)?, name.parse::<Activation>().map_err(Raise)?);
-    detached(py, || activation.apply(&x)).map(PyTensor)
+    interruptible(py, || activation.apply(&x)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -97,7 +97,7 @@ fn gcn(
     let activation = activation.map(str::parse).transpose().map_err(Raise)?;
     let bias = bias.map(|bias| bias.0.clone());
     let layer = GcnLayer { lin: linear_of(weight, None), bias, add_self_loops, activation };
-    detached(py, || layer.forward(&x, &graph.0)).map(PyTensor)
+    interruptible(py, || layer.forward(&x, &graph.0)).map(PyTensor)
 }
 
 /// Parameters in the order of `named_parameters`: three maps' and, for an LSTM, its four; `padded` speaks of that.
@@ -112,7 +112,7 @@ fn sage(
     padded: bool,
 ) -> PyResult<PyTensor> {
     let (x, layer) = (input_of("x", x)?, sage_of(&parameters, aggregator, normalize, padded)?);
-    detached(py, || layer.forward(&x, &graph.0)).map(PyTensor)
+    interruptible(py, || layer.forward(&x, &graph.0)).map(PyTensor)
 }
 
 fn sage_of(
@@ -144,14 +144,14 @@ fn graph_conv(
 ) -> PyResult<PyTensor> {
     let (x, reduce) = (input_of("x", x)?, reduce_of(aggregator)?);
     let (lin_rel, lin_root) = (linear_of(rel, bias.as_deref()), linear_of(root, None));
-    detached(py, || GraphConv { lin_rel, lin_root, reduce }.forward(&x, &graph.0)).map(PyTensor)
+    interruptible(py, || GraphConv { lin_rel, lin_root, reduce }.forward(&x, &graph.0)).map(PyTensor)
 }
 
 /// What the map of a `GINLayer` is given.
 #[pyfunction]
 fn gin_sum(py: Python<'_>, x: &Bound<'_, PyAny>, graph: &PyGraph, eps: &PyTensor) -> PyResult<PyTensor> {
     let x = input_of("x", x)?;
-    detached(py, || nn::gin_sum(&x, &graph.0, &eps.0)).map(PyTensor)
+    interruptible(py, || nn::gin_sum(&x, &graph.0, &eps.0)).map(PyTensor)
 }
 
 pub(super) fn wrong_count(parameters: &[Handle<'_>], expected: usize) -> PyErr {
@@ -176,7 +176,7 @@ fn lstm(
 ) -> PyResult<(PyTensor, PyTensor, PyTensor)> {
     let (x, layer) = (input_of("x", x)?, lstm_of(&parameters)?);
     let state = state.map(|(h, c)| PyResult::Ok((input_of("h", &h)?, input_of("c", &c)?))).transpose()?;
-    let run = detached(py, || layer.forward(&x, state.as_ref().map(|(h, c)| (h, c))))?;
+    let run = interruptible(py, || layer.forward(&x, state.as_ref().map(|(h, c)| (h, c))))?;
     Ok((PyTensor(run.states), PyTensor(run.h), PyTensor(run.c)))
 }
 
@@ -210,11 +210,11 @@ fn sage_table(
     match features_of(x, block.num_graph_nodes())? {
         Features::Table(array) => {
             let (values, shape) = (array.as_slice()?, array.shape());
-            detached(py, || layer.forward_table(&Table::new(values, shape[0], shape[1])?, block))
+            interruptible(py, || layer.forward_table(&Table::new(values, shape[0], shape[1])?, block))
         }
         features => {
             let rows = features.gather(py, block.source_nodes())?;
-            detached(py, || layer.forward(&rows, block.graph()))
+            interruptible(py, || layer.forward(&rows, block.graph()))
         }
     }
     .map(PyTensor)
@@ -229,7 +229,7 @@ fn multihead_attention(
     heads: usize,
 ) -> PyResult<PyTensor> {
     let (x, layer) = (input_of("x", x)?, attention_of(&parameters, heads)?);
-    detached(py, || layer.forward(&x, &graph.0)).map(PyTensor)
+    interruptible(py, || layer.forward(&x, &graph.0)).map(PyTensor)
 }
 
 /// Attention over whole sequences `(B, L, dim)`: the result, and the weights `(B heads, L, S)`.
@@ -245,7 +245,7 @@ fn dense_attention(
     let query = input_of("query", query)?;
     let (key, value) = (input_of("key", key)?, input_of("value", value)?);
     let layer = attention_of(&parameters, heads)?;
-    let (out, weights) = detached(py, || layer.attend(&query, &key, &value))?;
+    let (out, weights) = interruptible(py, || layer.attend(&query, &key, &value))?;
     Ok((PyTensor(out), PyTensor(weights)))
 }
 
@@ -258,7 +258,7 @@ fn attention_pool(
     size: usize,
 ) -> PyResult<PyTensor> {
     let batch = array::nodes("batch", batch)?;
-    detached(py, || nn::attention_pool(&scores.0, &x.0, &batch, size)).map(PyTensor)
+    interruptible(py, || nn::attention_pool(&scores.0, &x.0, &batch, size)).map(PyTensor)
 }
 
 /// Maps from weight and bias in turn.
@@ -282,7 +282,7 @@ fn gru(
 ) -> PyResult<PyTensor> {
     let (x, h) = (input_of("x", x)?, input_of("h", h)?);
     let cell = gru_of(maps(&parameters)?);
-    detached(py, || cell.forward(&x, &h)).map(PyTensor)
+    interruptible(py, || cell.forward(&x, &h)).map(PyTensor)
 }
 
 /// Parameters in the order of `named_parameters`, without the gates.
@@ -308,7 +308,7 @@ fn ruvector(
         w_update: gru_of([w_z, u_z, w_r, u_r, w_h, u_h]),
         norm: LayerNorm { weight: last.weight, bias: norm_bias, eps },
     };
-    detached(py, || layer.forward(&x, &graph.0, dropout)).map(PyTensor)
+    interruptible(py, || layer.forward(&x, &graph.0, dropout)).map(PyTensor)
 }
 
 type Loaded = (Vec<(String, PyTensor)>, usize, f64, f64);
@@ -316,7 +316,7 @@ type Loaded = (Vec<(String, PyTensor)>, usize, f64, f64);
 /// Named parameters, heads, dropout rate and epsilon of the layer that the text describes.
 #[pyfunction]
 fn ruvector_from_json(py: Python<'_>, text: &str) -> PyResult<Loaded> {
-    detached(py, || -> Result<_> {
+    interruptible(py, || -> Result<_> {
         let (layer, dropout) = RuvectorLayer::<f32>::from_ruvector_json(text)?;
         let named = layer
             .named_parameters()

@@ -3,7 +3,7 @@
 use crate::autograd::{self, Reduce, Tensor};
 use crate::error::Result;
 use crate::python::array;
-use crate::python::call::detached;
+use crate::python::call::interruptible;
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
 use crate::python::tensor::{PyTensor, tensor_of};
@@ -27,7 +27,7 @@ fn tensors_of(values: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Tensor<f32>>> {
 #[pyo3(signature = (tensors, axis = 0))]
 fn concat(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResult<PyTensor> {
     let tensors = tensors_of(tensors)?;
-    detached(py, || Tensor::concat(&tensors, axis)).map(PyTensor)
+    interruptible(py, || Tensor::concat(&tensors, axis)).map(PyTensor)
 }
 
 /// Join tensors of one shape along a new axis.
@@ -39,7 +39,7 @@ fn concat(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResu
 #[pyo3(signature = (tensors, axis = 0))]
 fn stack(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResult<PyTensor> {
     let tensors = tensors_of(tensors)?;
-    detached(py, || Tensor::stack(&tensors, axis)).map(PyTensor)
+    interruptible(py, || Tensor::stack(&tensors, axis)).map(PyTensor)
 }
 
 /// Take `x` where the boolean `mask` is set, else `y`; all three broadcast as in NumPy.
@@ -56,7 +56,7 @@ fn choose(
     let mask = array::boolean("mask", mask)?;
     let (flags, dims) = (mask.as_slice()?.to_vec(), mask.shape().to_vec());
     let (x, y) = (tensor_of("x", x, false)?, tensor_of("y", y, false)?);
-    detached(py, || Tensor::choose(&flags, &dims, &x, &y)).map(PyTensor)
+    interruptible(py, || Tensor::choose(&flags, &dims, &x, &y)).map(PyTensor)
 }
 
 /// Aggregate `x (num_sources, d)` over the neighbours of each node: `(num_nodes, d)`, 0 without neighbours.
@@ -82,7 +82,7 @@ fn aggregate(
 ) -> PyResult<PyTensor> {
     let (x, reduce) = (tensor_of("x", x, true)?, reduce_of(reduce)?);
     let weights = weights.map(|weights| tensor_of("weights", weights, true)).transpose()?;
-    detached(py, || match weights {
+    interruptible(py, || match weights {
         None => x.aggregate(&graph.0, reduce),
         Some(weights) => x.aggregate_weighted(&graph.0, &weights, reduce),
     })
@@ -99,7 +99,7 @@ fn aggregate(
 #[pyfunction]
 fn edge_softmax(py: Python<'_>, scores: &Bound<'_, PyAny>, graph: &PyGraph) -> PyResult<PyTensor> {
     let scores = tensor_of("scores", scores, true)?;
-    detached(py, || scores.edge_softmax(&graph.0)).map(PyTensor)
+    interruptible(py, || scores.edge_softmax(&graph.0)).map(PyTensor)
 }
 
 fn by_segment(
@@ -110,7 +110,7 @@ fn by_segment(
     reduce: Reduce,
 ) -> PyResult<PyTensor> {
     let (x, segments) = (tensor_of("x", x, true)?, array::nodes("segments", segments)?);
-    detached(py, || autograd::segment_reduce(&x, &segments, count, reduce)).map(PyTensor)
+    interruptible(py, || autograd::segment_reduce(&x, &segments, count, reduce)).map(PyTensor)
 }
 
 /// Sum the rows of `x (N, d)` by segment: row `e` goes to row `segments[e]` of `(num_segments, d)`.
@@ -172,7 +172,7 @@ fn aggregate_edges(
     reduce: &str,
 ) -> PyResult<PyTensor> {
     let (messages, reduce) = (tensor_of("messages", messages, true)?, reduce_of(reduce)?);
-    detached(py, || messages.aggregate_edges(&graph.0, reduce)).map(PyTensor)
+    interruptible(py, || messages.aggregate_edges(&graph.0, reduce)).map(PyTensor)
 }
 
 /// Give the gradients of the single number `loss` with respect to `tensors`, leaving their `grad` alone.
@@ -191,7 +191,7 @@ fn grad(
     retain_graph: bool,
 ) -> PyResult<Vec<Option<PyTensor>>> {
     let tensors: Vec<Tensor<f32>> = tensors.iter().map(|tensor| tensor.0.clone()).collect();
-    detached(py, || -> Result<_> {
+    interruptible(py, || -> Result<_> {
         let grads = autograd::gradients(&loss.0, &tensors, retain_graph)?;
         let named = grads.into_iter().zip(&tensors);
         named

@@ -7,7 +7,7 @@ use crate::nn::{
     MultiheadAttention, PoincareLayer, Sequential, SparseAttentionLayer, Step,
 };
 use crate::python::array;
-use crate::python::call::detached;
+use crate::python::call::interruptible;
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
 use crate::python::nn::{Handle, attention_of, linear_of, maps, wrong_count};
@@ -62,7 +62,7 @@ fn graph_transformer<'py>(
         self_attn: attention(&self_attn)?,
         feed_forward: feed_forward(&rest)?,
     };
-    detached(py, || layer.forward(&x, &graph.0, batch.as_deref(), pe.as_ref(), dropout)).map(PyTensor)
+    interruptible(py, || layer.forward(&x, &graph.0, batch.as_deref(), pe.as_ref(), dropout)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -83,7 +83,7 @@ fn sparse_attention<'py>(
         self_attn: attention(&attentions[1])?,
         feed_forward: feed_forward(&rest)?,
     };
-    detached(py, || layer.forward(&x, &graph.0, batch.as_deref(), dropout)).map(PyTensor)
+    interruptible(py, || layer.forward(&x, &graph.0, batch.as_deref(), dropout)).map(PyTensor)
 }
 
 /// One of the maps of the Poincaré ball: exp, log or project.
@@ -96,7 +96,7 @@ fn poincare_map(py: Python<'_>, kind: &str, x: &Bound<'_, PyAny>, curvature: f64
         "project" => Tensor::poincare_project,
         _ => return Err(Raise(Error::Config(format!("unknown map {kind:?}"))).into()),
     };
-    detached(py, || map(&x, curvature)).map(PyTensor)
+    interruptible(py, || map(&x, curvature)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -107,7 +107,7 @@ fn mobius_add(
     curvature: f64,
 ) -> PyResult<PyTensor> {
     let (x, y) = (input_of("x", x)?, input_of("y", y)?);
-    detached(py, || nn::mobius_add(&x, &y, curvature)).map(PyTensor)
+    interruptible(py, || nn::mobius_add(&x, &y, curvature)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -118,7 +118,7 @@ fn poincare_distance(
     curvature: f64,
 ) -> PyResult<PyTensor> {
     let (x, y) = (input_of("x", x)?, input_of("y", y)?);
-    detached(py, || nn::poincare_distance(&x, &y, curvature)).map(PyTensor)
+    interruptible(py, || nn::poincare_distance(&x, &y, curvature)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -129,7 +129,7 @@ fn poincare_midpoint(
     curvature: f64,
 ) -> PyResult<PyTensor> {
     let points = input_of("points", points)?;
-    detached(py, || nn::poincare_midpoint(&points, &graph.0, curvature)).map(PyTensor)
+    interruptible(py, || nn::poincare_midpoint(&points, &graph.0, curvature)).map(PyTensor)
 }
 
 #[pyfunction]
@@ -147,7 +147,7 @@ fn poincare(
     let activation = activation.map(str::parse).transpose().map_err(Raise)?;
     let (lin, bias) = (linear_of(weight, None), bias.map(|bias| bias.0.clone()));
     let layer = PoincareLayer { lin, bias, curvature, takes_points, activation };
-    detached(py, || layer.forward(&x, &graph.0)).map(PyTensor)
+    interruptible(py, || layer.forward(&x, &graph.0)).map(PyTensor)
 }
 
 /// Calls `field(h)` four times per step; what it raises is raised here.
@@ -192,7 +192,7 @@ fn egnn(
         coord_mlp: Sequential(vec![map(coord, Some(coord_bias)), silu(), map(factor, None)]),
         node_mlp: Sequential(vec![Step::Linear(node_first), silu(), Step::Linear(node_second)]),
     };
-    let (x, pos) = detached(py, || layer.forward(&x, &graph.0, &pos, features.as_ref()))?;
+    let (x, pos) = interruptible(py, || layer.forward(&x, &graph.0, &pos, features.as_ref()))?;
     Ok((PyTensor(x), PyTensor(pos)))
 }
 
@@ -209,14 +209,14 @@ fn mixture_of_experts(
     let x = input_of("x", x)?;
     let experts = experts.iter().map(|(weight, bias)| linear_of(weight, bias.as_deref())).collect();
     let layer = MixtureOfExperts { gate: linear_of(gate, None), experts, top_k };
-    let (out, gates) = detached(py, || layer.forward(&x, &graph.0))?;
+    let (out, gates) = interruptible(py, || layer.forward(&x, &graph.0))?;
     Ok((PyTensor(out), PyTensor(gates)))
 }
 
 #[pyfunction]
 fn load_balance(py: Python<'_>, gates: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
     let gates = input_of("gates", gates)?;
-    detached(py, || nn::load_balance(&gates)).map(PyTensor)
+    interruptible(py, || nn::load_balance(&gates)).map(PyTensor)
 }
 
 /// Registers the functions.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::python::array;
-use crate::python::call::detached;
+use crate::python::call::interruptible;
 use crate::python::graph::PyGraph;
 use crate::python::index::positive;
 use crate::python::tensor::{PyTensor, tensor_of};
@@ -26,7 +26,7 @@ fn differentiable_search<'py>(
 ) -> PyResult<(Bound<'py, PyArray2<i64>>, PyTensor)> {
     let (queries, candidates) =
         (tensor_of("query", queries, true)?, tensor_of("candidates", candidates, true)?);
-    let Choice { indices, weights } = detached(py, || {
+    let Choice { indices, weights } = interruptible(py, || {
         search::differentiable_search(&queries, &candidates, positive("k", k)?, temperature)
     })?;
     let shape = [weights.dims()[0], weights.dims()[1]];
@@ -44,7 +44,8 @@ fn gather_level(
 ) -> PyResult<(PyTensor, PyGraph)> {
     let (states, candidates) =
         (tensor_of("query", states, true)?, tensor_of("level_embeddings", candidates, true)?);
-    let star = detached(py, || search::gather_level(&states, &candidates, positive("k", k)?, temperature))?;
+    let star =
+        interruptible(py, || search::gather_level(&states, &candidates, positive("k", k)?, temperature))?;
     Ok((PyTensor(star.x), PyGraph(star.graph)))
 }
 
@@ -59,14 +60,14 @@ fn receptive_field<'py>(
     hops: usize,
 ) -> PyResult<Field<'py>> {
     let nodes = array::nodes("nodes", nodes)?;
-    let field = detached(py, || graph.0.receptive_field(&nodes, hops))?;
+    let field = interruptible(py, || graph.0.receptive_field(&nodes, hops))?;
     Ok((int64(py, field.nodes), PyGraph(field.graph), int64(py, field.places)))
 }
 
 /// The numbers below `count` in an order drawn from `seed`.
 #[pyfunction]
 fn permutation(py: Python<'_>, count: usize, seed: u64) -> PyResult<Bound<'_, PyArray1<i64>>> {
-    let order = detached(py, || -> Result<Vec<u32>> {
+    let order = interruptible(py, || -> Result<Vec<u32>> {
         let last = u32::try_from(count)
             .map_err(|_| Error::Config(format!("permutation: at most {} rows, got {count}", u32::MAX)))?;
         let mut order: Vec<u32> = (0..last).collect();

@@ -4,7 +4,7 @@ use crate::autograd::{Tensor, is_recording};
 use crate::buffer::{Buffer, all_finite};
 use crate::error::{Error, Result, require_finite};
 use crate::python::array;
-use crate::python::call::detached;
+use crate::python::call::{detached, interruptible};
 use crate::python::error::Raise;
 use crate::python::subscript;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
@@ -63,7 +63,7 @@ impl PyTensor {
         py: Python<'_>,
         f: impl FnOnce(&Tensor<f32>) -> Result<Tensor<f32>> + Send,
     ) -> PyResult<Self> {
-        detached(py, || f(&self.0)).map(PyTensor)
+        interruptible(py, || f(&self.0)).map(PyTensor)
     }
 
     /// An operator on two operands; `NotImplemented` for what is no array, so that the other side may try.
@@ -77,7 +77,7 @@ impl PyTensor {
             return Ok(py.NotImplemented().into_bound(py));
         }
         let other = tensor_of("operand", other, false)?;
-        let result = detached(py, || f(&self.0, &other))?;
+        let result = interruptible(py, || f(&self.0, &other))?;
         Ok(Bound::new(py, PyTensor(result))?.into_any())
     }
 }
@@ -209,7 +209,7 @@ impl PyTensor {
         retain_graph: bool,
     ) -> PyResult<()> {
         let seed = gradient.map(|gradient| tensor_of("gradient", gradient, false)).transpose()?;
-        detached(py, || self.0.backward_from(seed.map(|seed| seed.to_vec().into()), retain_graph))
+        interruptible(py, || self.0.backward_from(seed.map(|seed| seed.to_vec().into()), retain_graph))
     }
 
     fn detach(&self) -> Self {

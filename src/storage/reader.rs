@@ -7,6 +7,7 @@ use super::layout::{Entry, HEADER, Header, LINE, crc_of, damaged, length};
 use super::mapped::Mapped;
 use super::place::open_regular;
 use crate::error::{Error, Result};
+use crate::memory;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -146,7 +147,7 @@ impl Reader {
     /// The numbers of a section, verified.
     pub fn values<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&self, name: &str) -> Result<Vec<T>> {
         // The table was checked against the length of the file, so this allocates no more than the file holds.
-        let mut values = vec![T::zeroed(); self.count::<T>(name)?];
+        let mut values = memory::zeros(self.count::<T>(name)?);
         self.values_into(name, &mut values)?;
         Ok(values)
     }
@@ -238,14 +239,14 @@ impl Reader {
     fn block_checksums(&self, entry: &Entry) -> Result<Vec<u32>> {
         let list_at = entry.offset + entry.padded().expect("the table was checked");
         let end = entry.end().expect("the table was checked");
-        let mut list = vec![0; (end - list_at) as usize];
+        let mut list = memory::zeros((end - list_at) as usize);
         self.fill(&mut list, list_at)?;
         if crc_of(&[&length(entry.len), &list]) != entry.crc {
             let name = &entry.name;
             return Err(self.damaged(format!("section {name:?}: its list of checksums is damaged")));
         }
         let count = entry.blocks().expect("the table was checked") as usize;
-        Ok(list.as_chunks::<4>().0.iter().take(count).map(|&crc| u32::from_le_bytes(crc)).collect())
+        Ok(memory::collect(list.as_chunks::<4>().0.iter().take(count).map(|&crc| u32::from_le_bytes(crc))))
     }
 
     /// A file that shrinks while it is read is as truncated as one that was short before.

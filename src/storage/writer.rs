@@ -5,6 +5,7 @@
 use super::layout::{self, BLOCK, Entry, LINE, crc_of, length};
 use super::replace::replace;
 use crate::error::Result;
+use crate::memory;
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
@@ -75,17 +76,23 @@ impl<'a> Writer<'a> {
 
     /// Writes the file in the place of `path`, atomically and durably.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        replace(path.as_ref(), |out| self.write(out))
+        let (head, lists) = self.head();
+        replace(path.as_ref(), |out| self.write(&head, &lists, out))
     }
 
     /// The file as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.write(&mut bytes).expect("writing to memory does not fail");
+        let (head, lists) = self.head();
+        let sections: usize =
+            self.sections.iter().map(|section| section.bytes.len().next_multiple_of(LINE as usize)).sum();
+        let room = head.len() + sections + lists.iter().map(Vec::len).sum::<usize>();
+        let mut bytes = memory::with_capacity(room);
+        self.write(&head, &lists, &mut bytes).expect("writing to memory does not fail");
         bytes
     }
 
-    fn write(&self, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
+    /// Header and section table, and the padded list of block checksums of each section.
+    fn head(&self) -> (Vec<u8>, Vec<Vec<u8>>) {
         let mut offset = layout::head_len(self.sections.len()) as u64;
         let mut entries = Vec::with_capacity(self.sections.len());
         let mut lists = Vec::with_capacity(self.sections.len());
@@ -97,8 +104,12 @@ impl<'a> Writer<'a> {
             entries.push(entry);
             lists.push(list);
         }
-        out.write_all(&layout::encode(self.kind, self.version, &entries))?;
-        for (section, list) in self.sections.iter().zip(&lists) {
+        (layout::encode(self.kind, self.version, &entries), lists)
+    }
+
+    fn write(&self, head: &[u8], lists: &[Vec<u8>], out: &mut (impl Write + ?Sized)) -> io::Result<()> {
+        out.write_all(head)?;
+        for (section, list) in self.sections.iter().zip(lists) {
             out.write_all(&section.bytes)?;
             out.write_all(padding(section.bytes.len()))?;
             out.write_all(list)?;
