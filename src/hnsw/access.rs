@@ -10,8 +10,9 @@ use super::build::draw_level;
 use super::journal::Journal;
 use super::links::Links;
 use super::traverse::Core;
-use super::vectors::Stored;
+use super::vectors::{Stored, Vectors};
 use crate::error::Result;
+use crate::memory;
 use crate::shared::Writer;
 use ndarray::{ArrayView2, Axis};
 use std::mem::replace;
@@ -59,25 +60,27 @@ pub(super) trait Access {
     }
 
     /// Hands out numbers and slots for rows, which it stores with their levels; they are not held before they are linked.
+    /// Where memory is refused it unwinds before anything has changed.
     fn take_in(&mut self, vectors: ArrayView2<'_, f32>) -> Journal {
-        let (mut journal, levels, longer) = self.plan(|index| {
+        let (mut journal, levels, longer, remade) = self.plan(|index| {
             let slots = index.core.rows.next_slots(vectors.nrows());
             let journal = Journal::new(&index.core, slots);
             let rows = (journal.first()..).take(vectors.nrows());
-            let levels: Vec<u8> = rows.map(|row| draw_level(&index.params, row)).collect();
+            let levels = memory::collect(rows.map(|row| draw_level(&index.params, row)));
             let longer = longer(&index.core.links, journal.slots(), &levels);
-            (journal, levels, longer)
+            let remade = remade(&index.core.vectors, journal.slots(), vectors);
+            (journal, levels, longer, remade)
         });
+        self.commit(|index| index.core.rows.make_room(journal.slots()));
         let are_taken = longer.is_some();
         if let Some(longer) = longer {
             drop(self.commit(|index| replace(&mut index.core.links, longer)));
         }
-        let remade = self.remake(journal.slots(), vectors);
         let are_stored = remade.is_some();
-        if let Some(stored) = remade {
+        if let Some((vectors, stored)) = remade {
+            drop(self.commit(|index| replace(&mut index.core.vectors, vectors)));
             journal.stored(stored);
         }
-        self.commit(|index| index.core.rows.make_room(journal.slots()));
         let vectors = vectors.axis_chunks_iter(Axis(0), PIECE);
         for ((slots, levels), vectors) in journal.slots().chunks(PIECE).zip(levels.chunks(PIECE)).zip(vectors)
         {
@@ -94,28 +97,25 @@ pub(super) trait Access {
         journal
     }
 
-    /// Writes vectors at slots to which nothing links, up to a batch of them.
-    fn store(&mut self, slots: &[u32], vectors: ArrayView2<'_, f32>) {
-        if self.remake(slots, vectors).is_none() {
-            self.commit(|index| index.core.vectors.store(slots, vectors));
+    /// Writes vectors at slots to which nothing links, up to a batch of them. Returns what undoes it, but for the vectors.
+    fn store(&mut self, slots: &[u32], vectors: ArrayView2<'_, f32>) -> Stored {
+        match self.plan(|index| remade(&index.core.vectors, slots, vectors)) {
+            Some((vectors, stored)) => {
+                drop(self.commit(|index| replace(&mut index.core.vectors, vectors)));
+                stored
+            }
+            None => self.commit(|index| index.core.vectors.store(slots, vectors)),
         }
     }
+}
 
-    /// Stores vectors in a copy of the table, which takes its place, if they do not fit in as it is.
-    fn remake(&mut self, slots: &[u32], vectors: ArrayView2<'_, f32>) -> Option<Stored> {
-        let remade = self.plan(|index| {
-            let stands = &index.core.vectors;
-            (!stands.fits(slots, vectors)).then(|| {
-                let mut copy = stands.clone();
-                let stored = copy.store(slots, vectors);
-                (copy, stored)
-            })
-        });
-        remade.map(|(vectors, stored)| {
-            drop(self.commit(|index| replace(&mut index.core.vectors, vectors)));
-            stored
-        })
-    }
+/// A copy of the table with vectors stored in it, if they do not fit in as it is.
+fn remade(stands: &Vectors, slots: &[u32], vectors: ArrayView2<'_, f32>) -> Option<(Vectors, Stored)> {
+    (!stands.fits(slots, vectors)).then(|| {
+        let mut copy = stands.clone();
+        let stored = copy.store(slots, vectors);
+        (copy, stored)
+    })
 }
 
 /// A copy in which the slots are taken, if they do not fit in the memory held.

@@ -31,7 +31,8 @@ use super::select::{Before, Fate, Ruler};
 use super::traverse::{Core, Lists};
 use super::vectors::{Room, Sketch};
 use super::visited::{Pool, Scratch};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch};
+use crate::memory;
 use crate::monitor::Monitor;
 use crate::rng::stream;
 use crate::threads;
@@ -151,29 +152,34 @@ pub(super) fn add(
     vectors: ArrayView2<'_, f32>,
     monitor: &mut dyn Monitor,
 ) -> Result<Range<u64>> {
-    let rows = vectors.nrows();
-    let start = index.plan(|index| {
-        index.core.vectors.check_new("vectors", vectors)?;
-        index.require_room(rows)
-    })?;
-    index.own()?;
-    if rows > SEGMENT {
-        index.reserve(rows);
-    }
-    let mut notes = index.plan(|index| Notes::for_rows(index, vectors));
-    for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
-        let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
-        if let Err(stop) = insert_segment(index, segment, &mut notes, &mut done) {
-            let (held, kept) = (index.plan(HnswIndex::len), i * SEGMENT);
-            return Err(match stop {
-                Error::Interrupted(_) => Error::Interrupted(format!(
-                    "add was interrupted: the index holds {held} rows, the first {kept} of these {rows} among them"
-                )),
-                other => other,
-            });
+    catch(|| {
+        let rows = vectors.nrows();
+        let start = index.plan(|index| {
+            index.core.vectors.check_new("vectors", vectors)?;
+            index.require_room(rows)
+        })?;
+        index.own()?;
+        let mut notes = catch(|| {
+            if rows > SEGMENT {
+                index.reserve(rows);
+            }
+            Ok(index.plan(|index| Notes::for_rows(index, vectors)))
+        })?;
+        for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
+            let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
+            if let Err(stop) = catch(|| insert_segment(index, segment, &mut notes, &mut done)) {
+                let (held, kept) = (index.plan(HnswIndex::len), i * SEGMENT);
+                let report =
+                    format!("the index holds {held} rows, the first {kept} of these {rows} among them");
+                return Err(match stop {
+                    Error::Interrupted(_) => Error::Interrupted(format!("add was interrupted: {report}")),
+                    Error::Memory(what) => Error::Memory(format!("add: {what}; {report}")),
+                    other => other,
+                });
+            }
         }
-    }
-    Ok(start as u64..(start + rows) as u64)
+        Ok(start as u64..(start + rows) as u64)
+    })
 }
 
 /// Inserts rows, all or none.
@@ -185,36 +191,36 @@ pub(super) fn insert_segment(
 ) -> Result<()> {
     let (linked, seed) = index.plan(|index| (index.len(), index.params.seed));
     let mut journal = index.take_in(vectors);
-    if let Some(sketch) = notes.as_mut().and_then(|notes| notes.sketch.as_mut()) {
-        index.plan(|index| index.core.vectors.sketch_rows(sketch, journal.slots()));
-    }
-    let mut order = journal.slots().to_vec();
-    stream(seed, "insertion order", journal.first()).shuffle(&mut order);
-    let mut inserted = 0;
-    let mut changes = index.plan(|index| Changes::none(&index.core.links));
-    while inserted < order.len() {
-        let len = batch_len(linked + inserted).min(order.len() - inserted);
-        let batch = &order[inserted..inserted + len];
-        changes = index.plan(|index| {
-            let changes = index.plan_insert(batch, notes.as_mut(), changes);
-            journal.record(&index.core.links, &changes);
-            changes
-        });
-        index.commit(|index| {
-            index.core.links.write(&changes);
-            batch.iter().for_each(|&slot| index.core.rows.place(slot, journal.row(slot)));
-        });
-        inserted += len;
-        if let Some(notes) = notes {
-            notes.give_up_blurred();
+    let ended = catch(|| {
+        if let Some(sketch) = notes.as_mut().and_then(|notes| notes.sketch.as_mut()) {
+            index.plan(|index| index.core.vectors.sketch_rows(sketch, journal.slots()));
         }
-        if let Err(stop) = done(inserted) {
-            index.commit(|index| journal.take_back(&mut index.core));
-            return Err(stop);
+        let mut order = memory::copy_of(journal.slots());
+        stream(seed, "insertion order", journal.first()).shuffle(&mut order);
+        let mut inserted = 0;
+        let mut changes = index.plan(|index| Changes::none(&index.core.links));
+        while inserted < order.len() {
+            let len = batch_len(linked + inserted).min(order.len() - inserted);
+            let batch = &order[inserted..inserted + len];
+            changes = index.plan(|index| {
+                let changes = index.plan_insert(batch, notes.as_mut(), changes);
+                journal.record(&index.core.links, &changes);
+                changes
+            });
+            index.commit(|index| {
+                index.core.links.write(&changes);
+                batch.iter().for_each(|&slot| index.core.rows.place(slot, journal.row(slot)));
+            });
+            inserted += len;
+            if let Some(notes) = notes {
+                notes.give_up_blurred();
+            }
+            done(inserted)?;
         }
-    }
-    seek(index, order);
-    Ok(())
+        seek(index, order);
+        Ok(())
+    });
+    ended.inspect_err(|_| index.commit(|index| journal.take_back(&mut index.core)))
 }
 
 /// `floor(-ln(U) / ln(m))` with `U` uniform in `(0, 1]`.
@@ -351,9 +357,9 @@ impl Core {
         let width = draft.width(0);
         let (mut lists, mut fates) = notes.as_mut().map(|notes| take(&mut notes.room)).unwrap_or_default();
         lists.clear();
-        lists.resize(groups.len() * width, NONE);
+        memory::resize(&mut lists, groups.len() * width, NONE);
         fates.clear();
-        fates.resize(groups.len() * width, Fate::default());
+        memory::resize(&mut fates, groups.len() * width, Fate::default());
         let (standing, known) = (&*draft, notes.as_deref());
         threads::for_each_chunk_of_both((&mut lists, width), (&mut fates, width), |i, list, fates| {
             pool.with(|scratch| self.relink(groups[i], standing, known, scratch, (list, fates)));

@@ -80,6 +80,16 @@ impl Changes {
     pub fn none(links: &Links) -> Self {
         Self { lists: ListMap::default(), parents: Map::default(), entry: links.entry() }
     }
+
+    /// What takes `changes` back once they are made: the lists and parents that `links` have now.
+    pub fn undoing(changes: &Changes, links: &Links) -> Self {
+        let mut undo = Self::none(links);
+        for ((level, slot), _) in changes.lists.iter() {
+            undo.lists.insert(level, slot, links.list(level, slot).iter().copied());
+        }
+        undo.parents.extend(changes.parents.keys().map(|&slot| (slot, links.parent(slot))));
+        undo
+    }
 }
 
 /// Links with changes that are not made yet.

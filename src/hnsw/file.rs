@@ -12,8 +12,9 @@ use super::traverse::{Core, Lists};
 use super::vectors::{Reading, Vectors};
 use super::visited::Pool;
 use super::{HnswIndex, Params};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch};
 use crate::lines::Lines;
+use crate::memory;
 use crate::storage::{self, Reader, Writer};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -59,7 +60,7 @@ impl HnswIndex {
     pub fn to_bytes(&self) -> Vec<u8> {
         match self.core.vectors.file() {
             None => self.with_writer(|writer| writer.to_bytes()),
-            Some((file, _)) => file.bytes().to_vec(),
+            Some((file, _)) => memory::copy_of(file.bytes()),
         }
     }
 
@@ -91,14 +92,19 @@ impl HnswIndex {
     /// # Ok::<(), ruvector_gnn::Error>(())
     /// ```
     pub fn load(path: impl AsRef<Path>, options: LoadOptions) -> Result<Self> {
-        let reader =
-            if options.mmap { Reader::map(path, KIND, VERSION)? } else { Reader::open(path, KIND, VERSION)? };
-        Self::read(&reader, options.verify)
+        catch(|| {
+            let reader = if options.mmap {
+                Reader::map(path, KIND, VERSION)?
+            } else {
+                Reader::open(path, KIND, VERSION)?
+            };
+            Self::read(&reader, options.verify)
+        })
     }
 
     /// Reads what [`to_bytes`](Self::to_bytes) made.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
-        Self::read(&Reader::from_bytes(bytes, KIND, VERSION)?, true)
+        catch(|| Self::read(&Reader::from_bytes(bytes, KIND, VERSION)?, true))
     }
 
     /// The file that the index is mapped from, and its checksum: another file in its place has another. `None` if the
@@ -189,7 +195,7 @@ impl HnswIndex {
         }
         let links = read_links(reader, empty.params.m, &levels, &rows, number("entry")?)?;
         let slots = rows.slots();
-        let free = (0..slots as u32).filter(|&slot| rows.is_free(slot)).collect();
+        let free = memory::collect((0..slots as u32).filter(|&slot| rows.is_free(slot)));
         let vectors = Vectors::read(Reading { reader, dim, params: &empty.params, slots, free, verify })?;
         Ok(Self { core: Core { rows, vectors, links }, pool: Pool::default(), ..empty })
     }
@@ -197,7 +203,7 @@ impl HnswIndex {
 
 fn read_rows(reader: &Reader, slots: usize) -> Result<Rows> {
     if reader.version() == 1 {
-        let all = (0..slots as u32).collect();
+        let all = memory::collect(0..slots as u32);
         return Rows::from_slots_of_rows(all, slots).map_err(|how| reader.damaged(how));
     }
     Rows::from_slots_of_rows(reader.values("slots")?, slots).map_err(|how| reader.damaged(how))

@@ -2,6 +2,7 @@
 
 use super::HnswIndex;
 use crate::error::{Error, Result};
+use crate::memory;
 use std::borrow::Cow;
 
 /// The rows that a search may return.
@@ -29,7 +30,7 @@ impl HnswIndex {
         match filter {
             Filter::Mask(marks) if marks.len() == self.num_rows() => {
                 let rows = &self.core.rows;
-                let slots = rows.by_slot().filter(|&slot| marks[rows.row(slot) as usize]).collect();
+                let slots = memory::collect(rows.by_slot().filter(|&slot| marks[rows.row(slot) as usize]));
                 if rows.is_plain() {
                     return Ok(Allowed { slots, marks: Cow::Borrowed(marks) });
                 }
@@ -40,8 +41,10 @@ impl HnswIndex {
                 Err(Error::Shape(format!("filter must have num_rows = {expected} marks, got {given}")))
             }
             Filter::Rows(rows) => {
-                let slots = rows.iter().map(|&row| self.require_slot("filter", row));
-                let mut slots = slots.collect::<Result<Vec<u32>>>()?;
+                let mut slots = memory::try_with_capacity(rows.len())?;
+                for &row in rows {
+                    slots.push(self.require_slot("filter", row)?);
+                }
                 slots.sort_unstable();
                 slots.dedup();
                 Ok(self.allowed(slots))
@@ -50,7 +53,7 @@ impl HnswIndex {
     }
 
     fn allowed<'a>(&self, slots: Vec<u32>) -> Allowed<'a> {
-        let mut marks = vec![false; self.core.rows.slots()];
+        let mut marks = memory::vec![false; self.core.rows.slots()];
         slots.iter().for_each(|&slot| marks[slot as usize] = true);
         Allowed { slots, marks: Cow::Owned(marks) }
     }

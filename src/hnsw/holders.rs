@@ -9,6 +9,7 @@ use super::draft::Draft;
 use super::links::{Links, NONE};
 use super::traverse::{Core, Lists};
 use super::visited::{Pool, Visited};
+use crate::memory;
 use crate::threads;
 
 /// Lists that a walk reads: what it has not found by then, it would not find soon.
@@ -84,7 +85,7 @@ impl Links {
     fn scan(&self, gone: &[u32], level: usize) -> Vec<(usize, u32)> {
         let mut marks = Vec::new();
         if gone.len() > 1 {
-            marks.resize(self.slots(), false);
+            marks = memory::vec![false; self.slots()];
             gone.iter().for_each(|&slot| marks[slot as usize] = true);
         }
         let holds = |level: usize, slot: u32| match gone {
@@ -98,7 +99,7 @@ impl Links {
             }
             found
         });
-        bands.into_iter().flatten().collect()
+        memory::collect(bands.into_iter().flatten())
     }
 }
 

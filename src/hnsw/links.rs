@@ -15,6 +15,7 @@
 use super::draft::{Changes, Map};
 use super::traverse::Lists;
 use crate::lines::{Lines, lengthen};
+use crate::memory;
 use crate::simd::prefetch;
 use std::collections::BTreeMap;
 
@@ -30,7 +31,7 @@ pub(super) const NONE: u32 = u32::MAX;
 /// More lists than are counted.
 const UNCOUNTED: u16 = u16::MAX;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Links {
     m: usize,
     level0: Lines<u32>,
@@ -47,6 +48,24 @@ pub(super) struct Links {
     /// Slots that a list dropped and that fewer than `m` others hold, since they were last [taken](Links::take_dropped).
     dropped: Vec<u32>,
     entry: u32,
+}
+
+impl Clone for Links {
+    fn clone(&self) -> Self {
+        Self {
+            m: self.m,
+            level0: self.level0.clone(),
+            upper: self.upper.clone(),
+            upper_at: self.upper_at.clone(),
+            spare: self.spare.clone(),
+            levels: memory::copy_of(&self.levels),
+            parents: memory::copy_of(&self.parents),
+            children: memory::copy_of(&self.children),
+            incoming: memory::copy_of(&self.incoming),
+            dropped: memory::copy_of(&self.dropped),
+            entry: self.entry,
+        }
+    }
 }
 
 impl Links {
@@ -120,11 +139,11 @@ impl Links {
         list[neighbours.len()..].fill(NONE);
     }
 
-    /// Makes all the changes of a draft.
+    /// Makes all the changes of a draft. Nothing is allocated that may be refused: it also takes changes back.
     pub fn write(&mut self, changes: &Changes) {
-        let lists: Vec<_> = changes.lists.iter().collect();
-        for (i, &((level, slot), list)) in lists.iter().enumerate() {
-            if let Some(&((level, slot), _)) = lists.get(i + AHEAD) {
+        let mut ahead = changes.lists.iter().skip(AHEAD);
+        for ((level, slot), list) in changes.lists.iter() {
+            if let Some(((level, slot), _)) = ahead.next() {
                 self.prefetch(level, slot);
             }
             self.set(level, slot, list);
@@ -192,10 +211,11 @@ impl Links {
     pub fn reserve(&mut self, slots: usize) {
         let more = slots.saturating_sub(self.slots());
         self.level0.reserve(slots * 2 * self.m);
-        self.levels.reserve_exact(more);
-        self.parents.reserve_exact(more);
-        self.children.reserve_exact(more);
-        self.incoming.reserve_exact(more);
+        let all = memory::reserve_exact(&mut self.levels, more)
+            .and_then(|()| memory::reserve_exact(&mut self.parents, more))
+            .and_then(|()| memory::reserve_exact(&mut self.children, more))
+            .and_then(|()| memory::reserve_exact(&mut self.incoming, more));
+        all.unwrap_or_else(|refused| refused.throw());
     }
 
     /// Gives a free slot a level, and empty lists up to it.
@@ -240,7 +260,7 @@ impl Links {
 
     /// The same links between the slots `kept`, all that are not free, numbered anew in their order.
     pub fn arranged(&self, kept: &[u32]) -> Self {
-        let mut new_of = vec![NONE; self.slots()];
+        let mut new_of = memory::vec![NONE; self.slots()];
         (0..).zip(kept).for_each(|(new, &old)| new_of[old as usize] = new);
         let moved = |old: u32| new_of.get(old as usize).copied().unwrap_or(NONE);
         let mut links = Self::new(self.m);
@@ -336,7 +356,7 @@ impl Links {
             return Err(format!("slot {slot} has too many children"));
         }
         // Walk up from each row until a row already known to lead to the root; a walk that meets itself does not.
-        let mut walked = vec![NONE; self.slots()];
+        let mut walked = memory::vec![NONE; self.slots()];
         for slot in 0..self.slots() as u32 {
             let mut above = slot;
             while above != NONE && walked[above as usize] == NONE {

@@ -67,7 +67,8 @@ pub use search::Hits;
 pub use shared::SharedIndex;
 pub use stats::{LevelStats, Stats};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch};
+use crate::memory;
 use links::Links;
 use ndarray::Array2;
 use rows::Rows;
@@ -154,14 +155,22 @@ impl HnswIndex {
     /// The vectors of `rows`, or of all rows held: bit for bit as they were added or, where quantized storage does not
     /// `rescore` and so keeps codes alone, as these decode. Unknown rows are refused with [`Error::Row`].
     pub fn vectors(&self, rows: Option<&[i64]>) -> Result<Array2<f32>> {
-        let slots: Vec<u32> = match rows {
-            None => self.core.rows.by_row().collect(),
-            Some(rows) => rows.iter().map(|&row| self.require_slot("rows", row)).collect::<Result<_>>()?,
-        };
-        let mut values = Vec::with_capacity(slots.len() * self.dim());
-        slots.iter().for_each(|&slot| values.extend_from_slice(&self.core.vectors.row(slot)));
-        self.core.vectors.require_sound()?;
-        Ok(Array2::from_shape_vec((slots.len(), self.dim()), values).expect("one row per slot"))
+        catch(|| {
+            let slots: Vec<u32> = match rows {
+                None => memory::collect(self.core.rows.by_row()),
+                Some(rows) => {
+                    let mut slots = memory::try_with_capacity(rows.len())?;
+                    for &row in rows {
+                        slots.push(self.require_slot("rows", row)?);
+                    }
+                    slots
+                }
+            };
+            let mut values = memory::try_with_capacity(slots.len() * self.dim())?;
+            slots.iter().for_each(|&slot| values.extend_from_slice(&self.core.vectors.row(slot)));
+            self.core.vectors.require_sound()?;
+            Ok(Array2::from_shape_vec((slots.len(), self.dim()), values).expect("one row per slot"))
+        })
     }
 
     /// One row's vector, as [`vectors`](Self::vectors) gives it. An unknown row is refused with [`Error::Row`].

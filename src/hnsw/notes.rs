@@ -4,6 +4,7 @@ use super::HnswIndex;
 use super::select::{Before, Fate};
 use super::traverse::Core;
 use super::vectors::Sketch;
+use crate::memory;
 use ndarray::ArrayView2;
 
 /// Rows held for one that is added, at most: to code one takes as long as a few distances.
@@ -24,7 +25,7 @@ impl Notes {
     pub fn for_rows(index: &HnswIndex, vectors: ArrayView2<'_, f32>) -> Option<Self> {
         let Core { rows, vectors: stored, .. } = &index.core;
         (rows.len() / NOTED <= vectors.nrows()).then(|| {
-            let held: Vec<u32> = rows.by_slot().collect();
+            let held = memory::collect(rows.by_slot());
             let slots = rows.slots() + vectors.nrows();
             Self {
                 sketch: stored.new_sketch(&held, vectors),
@@ -55,7 +56,7 @@ pub(super) struct Choices {
 impl Choices {
     /// For lists of `width` rows of so many slots.
     pub fn new(width: usize, slots: usize) -> Self {
-        Self { width, fates: vec![Fate::default(); slots * width], prints: vec![0; slots] }
+        Self { width, fates: memory::vec![Fate::default(); slots * width], prints: memory::vec![0; slots] }
     }
 
     /// Takes down what a choice for `slot` made of the rows of a list; of one that is not full, nothing.

@@ -8,7 +8,9 @@
 use super::HnswIndex;
 use super::links::NONE;
 use super::traverse::{Core, Lists};
-use crate::error::Result;
+use super::vectors::Moves;
+use crate::error::{Result, catch};
+use crate::memory;
 
 impl HnswIndex {
     /// Moves rows together in memory that walks meet together, so that searches are faster where rows are short. They find
@@ -30,17 +32,21 @@ impl HnswIndex {
     /// # Ok::<(), ruvector_gnn::Error>(())
     /// ```
     pub fn optimize(&mut self) -> Result<()> {
-        self.core.vectors.own()?;
-        let order = self.core.breadth_first();
-        self.arrange(&order);
-        Ok(())
+        catch(|| {
+            self.core.vectors.own()?;
+            let order = self.core.breadth_first();
+            self.arrange(&order);
+            Ok(())
+        })
     }
 
     /// Moves what stands at the slots `kept`, all that are not free, to the slots from 0 on, in this order.
     pub(super) fn arrange(&mut self, kept: &[u32]) {
-        self.core.links = self.core.links.arranged(kept);
-        self.core.vectors.arrange(kept);
+        // All that may be refused comes first.
+        let (links, mut moves) = (self.core.links.arranged(kept), Moves::new(kept, self.core.rows.slots()));
         self.core.rows.arrange(kept);
+        self.core.vectors.arrange(&mut moves);
+        self.core.links = links;
     }
 }
 
@@ -49,8 +55,8 @@ impl Core {
     /// entry point.
     fn breadth_first(&self) -> Vec<u32> {
         let (links, entry) = (&self.links, self.links.entry());
-        let mut met = vec![false; links.slots()];
-        let mut order = Vec::with_capacity(self.rows.len());
+        let mut met = memory::vec![false; links.slots()];
+        let mut order = memory::with_capacity(self.rows.len());
         if entry != NONE {
             met[entry as usize] = true;
             order.push(entry);

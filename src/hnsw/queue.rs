@@ -5,6 +5,7 @@
 //! ties arise. Against a pair of heaps, a sorted array wins at the sizes that a search uses: insertion is a pass of
 //! vector instructions over a few cache lines without a branch, and the next candidate is found by a cursor.
 
+use crate::lines::make_room;
 use crate::simd::{Kernels, kernels};
 
 /// A key's lowest bit.
@@ -91,6 +92,7 @@ impl Queue {
         self.len = self.capacity.min(self.len + wanted);
         let end = self.len.next_multiple_of(BLOCK);
         if self.keys.len() <= end {
+            make_room(&mut self.keys, 1 + end);
             self.keys.resize(1 + end, u64::MAX);
         }
         // Keys before the cursor are less.

@@ -9,7 +9,8 @@ use super::search::{SHARED, TILE};
 use super::traverse::{Core, Lists};
 use super::vectors::{Probe, Room};
 use super::visited::{Batch, Scratch};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch};
+use crate::memory;
 use crate::threads;
 use ndarray::ArrayView2;
 
@@ -45,37 +46,45 @@ impl HnswIndex {
     /// # Ok::<(), ruvector_gnn::Error>(())
     /// ```
     pub fn range_search(&self, queries: ArrayView2<'_, f32>, radius: f64, exact: bool) -> Result<RangeHits> {
-        if radius.is_nan() {
-            return Err(Error::Config("radius must be a number, got NaN".into()));
-        }
-        self.core.vectors.check("queries", queries)?;
-        let queries = queries.as_standard_layout();
-        let query = |i: usize| queries.row(i).to_slice().expect("standard layout");
-        let found: Vec<Vec<u64>> = if exact || self.is_empty() {
-            let groups = threads::map(queries.nrows().div_ceil(SHARED), |group| {
-                let mine = group * SHARED..queries.nrows().min((group + 1) * SHARED);
-                let mut rooms: Vec<_> = mine.clone().map(|_| Room::default()).collect();
-                let probes: Vec<Probe<'_>> = mine
-                    .zip(&mut rooms)
-                    .map(|(i, room)| self.core.vectors.query(query(i), room).last())
-                    .collect();
-                self.core.scan_range(&probes, radius)
-            });
-            groups.into_iter().flatten().collect()
-        } else {
-            let ef = self.params.ef_search;
-            threads::map(queries.nrows(), |i| {
-                self.pool.with(|scratch| self.core.walk_range(query(i), radius, ef, scratch))
-            })
-        };
-        self.core.vectors.require_sound()?;
-        let mut hits = RangeHits { indptr: vec![0], rows: Vec::new(), distances: Vec::new() };
-        for keys in found {
-            hits.rows.extend(keys.iter().map(|&key| self.core.rows.row(slot_of(key))));
-            hits.distances.extend(keys.iter().map(|&key| distance_of(key)));
-            hits.indptr.push(hits.rows.len());
-        }
-        Ok(hits)
+        catch(|| {
+            if radius.is_nan() {
+                return Err(Error::Config("radius must be a number, got NaN".into()));
+            }
+            self.core.vectors.check("queries", queries)?;
+            let queries = queries.as_standard_layout();
+            let query = |i: usize| queries.row(i).to_slice().expect("standard layout");
+            let found: Vec<Vec<u64>> = if exact || self.is_empty() {
+                let groups = threads::map(queries.nrows().div_ceil(SHARED), |group| {
+                    let mine = group * SHARED..queries.nrows().min((group + 1) * SHARED);
+                    let mut rooms: Vec<_> = mine.clone().map(|_| Room::default()).collect();
+                    let probes: Vec<Probe<'_>> = mine
+                        .zip(&mut rooms)
+                        .map(|(i, room)| self.core.vectors.query(query(i), room).last())
+                        .collect();
+                    self.core.scan_range(&probes, radius)
+                });
+                memory::collect(groups.into_iter().flatten())
+            } else {
+                let ef = self.params.ef_search;
+                threads::map(queries.nrows(), |i| {
+                    self.pool.with(|scratch| self.core.walk_range(query(i), radius, ef, scratch))
+                })
+            };
+            self.core.vectors.require_sound()?;
+            let count = found.iter().map(Vec::len).sum();
+            let mut hits = RangeHits {
+                indptr: memory::try_with_capacity(found.len() + 1)?,
+                rows: memory::try_with_capacity(count)?,
+                distances: memory::try_with_capacity(count)?,
+            };
+            hits.indptr.push(0);
+            for keys in found {
+                hits.rows.extend(keys.iter().map(|&key| self.core.rows.row(slot_of(key))));
+                hits.distances.extend(keys.iter().map(|&key| distance_of(key)));
+                hits.indptr.push(hits.rows.len());
+            }
+            Ok(hits)
+        })
     }
 }
 
@@ -102,7 +111,7 @@ impl Core {
             let inside = keys.partition_point(|&key| within(key, radius));
             if inside <= keys.len() / 2 {
                 // Whether a candidate was expanded is none of a hit's business.
-                break keys[..inside].iter().map(|&at| key(distance_of(at), slot_of(at))).collect();
+                break memory::collect(keys[..inside].iter().map(|&at| key(distance_of(at), slot_of(at))));
             }
             ef = ef.saturating_mul(2);
         };
@@ -112,16 +121,17 @@ impl Core {
 
     /// By comparing each probe with all rows.
     fn scan_range(&self, probes: &[Probe<'_>], radius: f64) -> Vec<Vec<u64>> {
-        let slots: Vec<u32> = self.rows.by_slot().collect();
+        let slots = memory::collect(self.rows.by_slot());
         let mut found = vec![Vec::new(); probes.len()];
         let mut batch = Batch::default();
         for tile in slots.chunks(TILE) {
+            threads::checkpoint();
             batch.slots.clear();
             batch.slots.extend_from_slice(tile);
             for (probe, found) in probes.iter().zip(&mut found) {
                 batch.score(|slots, out| probe.score(slots, out));
                 let keys = batch.scored().map(|(slot, distance)| key(distance, slot));
-                found.extend(keys.filter(|&key| within(key, radius)));
+                keys.filter(|&key| within(key, radius)).for_each(|key| memory::push(found, key));
             }
         }
         found.iter_mut().for_each(|keys| keys.sort_unstable());

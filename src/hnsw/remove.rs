@@ -7,9 +7,10 @@ use super::draft::Changes;
 use super::links::Links;
 use super::rows::MAX_ROWS;
 use super::seek::seek;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch};
+use crate::memory;
 use crate::monitor::Monitor;
-use ndarray::{ArrayView2, Axis, Slice};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Slice};
 
 impl HnswIndex {
     /// Removes rows: no search finds them again, their numbers are never reused, and their vectors are wiped. The rows
@@ -54,13 +55,17 @@ impl HnswIndex {
     /// # Ok::<(), ruvector_gnn::Error>(())
     /// ```
     pub fn skip_rows(&mut self, count: usize) -> Result<()> {
-        if count > MAX_ROWS - self.num_rows() {
-            let wanted = self.num_rows().saturating_add(count);
-            return Err(Error::Config(format!("an index hands out at most {MAX_ROWS} rows, got {wanted}")));
-        }
-        self.core.vectors.own()?;
-        self.core.rows.skip(count);
-        Ok(())
+        catch(|| {
+            if count > MAX_ROWS - self.num_rows() {
+                let wanted = self.num_rows().saturating_add(count);
+                return Err(Error::Config(format!(
+                    "an index hands out at most {MAX_ROWS} rows, got {wanted}"
+                )));
+            }
+            self.core.vectors.own()?;
+            self.core.rows.skip(count);
+            Ok(())
+        })
     }
 
     /// Replaces the vectors `(n, dim)` of rows, which keep their numbers: each is taken out of the graph and linked
@@ -96,10 +101,12 @@ impl HnswIndex {
     /// Slots of removed rows are taken by the next rows that are added, so only an index that shrinks for good has to
     /// be compacted. While that runs, the links are held twice.
     pub fn compact(&mut self) -> Result<()> {
-        self.core.vectors.own()?;
-        let kept: Vec<u32> = self.core.rows.by_slot().collect();
-        self.arrange(&kept);
-        Ok(())
+        catch(|| {
+            self.core.vectors.own()?;
+            let kept = memory::collect(self.core.rows.by_slot());
+            self.arrange(&kept);
+            Ok(())
+        })
     }
 
     /// Removes all rows. Returns the links that there were.
@@ -111,8 +118,11 @@ impl HnswIndex {
 
     /// The slots of rows that must be held, and given once.
     fn distinct_slots(&self, rows: &[i64]) -> Result<Vec<u32>> {
-        let slots = rows.iter().map(|&row| self.require_slot("rows", row)).collect::<Result<_>>()?;
-        let mut sorted = rows.to_vec();
+        let mut slots = memory::try_with_capacity(rows.len())?;
+        for &row in rows {
+            slots.push(self.require_slot("rows", row)?);
+        }
+        let mut sorted = memory::copy_of(rows);
         sorted.sort_unstable();
         match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
             None => Ok(slots),
@@ -123,30 +133,32 @@ impl HnswIndex {
 
 /// See [`HnswIndex::remove`].
 pub(super) fn remove(index: &mut impl Access, rows: &[i64], monitor: &mut dyn Monitor) -> Result<()> {
-    let slots = index.plan(|index| index.distinct_slots(rows))?;
-    index.own()?;
-    if slots.len() == index.plan(HnswIndex::len) {
-        drop(index.commit(HnswIndex::clear));
-        return Ok(());
-    }
-    let mut done = 0;
-    while done < slots.len() {
-        let (batch, changes) = next_batch(index, &slots[done..]);
-        index.commit(|index| {
-            index.core.links.write(&changes);
-            index.core.links.vacate(batch);
-            index.core.links.take_dropped();
-            for &slot in batch {
-                index.core.vectors.clear(slot);
-                index.core.rows.remove(slot);
-            }
-        });
-        done += batch.len();
-        let report =
-            || format!("remove was interrupted: the first {done} of these {} rows are gone", slots.len());
-        monitor.step(done, slots.len(), &[]).map_err(|stop| stopped(stop, report))?;
-    }
-    Ok(())
+    catch(|| {
+        let slots = index.plan(|index| index.distinct_slots(rows))?;
+        index.own()?;
+        if slots.len() == index.plan(HnswIndex::len) {
+            drop(index.commit(HnswIndex::clear));
+            return Ok(());
+        }
+        let mut done = 0;
+        while done < slots.len() {
+            let report = |done| format!("remove: the first {done} of these {} rows are gone", slots.len());
+            let planned = catch(|| Ok(next_batch(index, &slots[done..])));
+            let (batch, changes) = planned.map_err(|refused| stopped(refused, || report(done)))?;
+            index.commit(|index| {
+                index.core.links.write(&changes);
+                index.core.links.vacate(batch);
+                index.core.links.take_dropped();
+                for &slot in batch {
+                    index.core.vectors.clear(slot);
+                    index.core.rows.remove(slot);
+                }
+            });
+            done += batch.len();
+            monitor.step(done, slots.len(), &[]).map_err(|stop| stopped(stop, || report(done)))?;
+        }
+        Ok(())
+    })
 }
 
 /// See [`HnswIndex::update`].
@@ -156,33 +168,67 @@ pub(super) fn update(
     vectors: ArrayView2<'_, f32>,
     monitor: &mut dyn Monitor,
 ) -> Result<()> {
-    let slots = index.plan(|index| {
-        let slots = index.distinct_slots(rows)?;
-        index.core.vectors.check_new("vectors", vectors)?;
-        Ok(slots)
-    })?;
-    if vectors.nrows() != rows.len() {
-        let (given, wanted) = (vectors.nrows(), rows.len());
-        return Err(Error::Shape(format!("vectors: {given} vectors were given for {wanted} rows")));
-    }
-    index.own()?;
-    let mut done = 0;
-    while done < slots.len() {
-        let (batch, changes) = next_batch(index, &slots[done..]);
-        index.commit(|index| {
-            index.core.links.write(&changes);
-            index.core.links.take_dropped();
-        });
-        index.store(batch, vectors.slice_axis(Axis(0), Slice::from(done..done + batch.len())));
+    catch(|| {
+        let slots = index.plan(|index| {
+            let slots = index.distinct_slots(rows)?;
+            index.core.vectors.check_new("vectors", vectors)?;
+            Ok(slots)
+        })?;
+        if vectors.nrows() != rows.len() {
+            let (given, wanted) = (vectors.nrows(), rows.len());
+            return Err(Error::Shape(format!("vectors: {given} vectors were given for {wanted} rows")));
+        }
+        index.own()?;
+        let mut done = 0;
+        while done < slots.len() {
+            let report = |done| {
+                format!("update: the first {done} of these {} rows have their new vectors", slots.len())
+            };
+            let len = catch(|| {
+                Ok(update_batch(index, &slots[done..], vectors.slice_axis(Axis(0), Slice::from(done..))))
+            });
+            done += len.map_err(|refused| stopped(refused, || report(done)))?;
+            monitor.step(done, slots.len(), &[]).map_err(|stop| stopped(stop, || report(done)))?;
+        }
+        Ok(())
+    })
+}
+
+/// Updates the first of the slots, all of a batch or none, and returns how many.
+fn update_batch(index: &mut impl Access, slots: &[u32], vectors: ArrayView2<'_, f32>) -> usize {
+    let (batch, changes) = next_batch(index, slots);
+    let (undo, old) = index.plan(|index| {
+        let mut old = Array2::zeros((batch.len(), index.dim()));
+        for (mut to, &slot) in old.rows_mut().into_iter().zip(batch) {
+            to.assign(&ArrayView1::from(&*index.core.vectors.row(slot)));
+        }
+        (Changes::undoing(&changes, &index.core.links), old)
+    });
+    index.commit(|index| {
+        index.core.links.write(&changes);
+        index.core.links.take_dropped();
+    });
+    let (mut stored, mut linked) = (None, None);
+    let relinked = catch(|| {
+        stored = Some(index.store(batch, vectors.slice_axis(Axis(0), Slice::from(..batch.len()))));
         let changes = index.plan(|index| index.plan_insert(batch, None, Changes::none(&index.core.links)));
+        linked = Some(index.plan(|index| Changes::undoing(&changes, &index.core.links)));
         index.commit(|index| index.core.links.write(&changes));
         seek(index, batch.to_vec());
-        done += batch.len();
-        let report =
-            || format!("update was interrupted: the first {done} of these {} rows are updated", slots.len());
-        monitor.step(done, slots.len(), &[]).map_err(|stop| stopped(stop, report))?;
+        Ok(())
+    });
+    if let Err(refused) = relinked {
+        index.commit(|index| {
+            linked.iter().for_each(|undo| index.core.links.write(undo));
+            if let Some(stored) = stored {
+                index.core.vectors.take_back(stored);
+                index.core.vectors.store(batch, old.view());
+            }
+            index.core.links.write(&undo);
+        });
+        refused.throw()
     }
-    Ok(())
+    batch.len()
 }
 
 /// The first of the slots, as many as go out of the graph together, and what takes them out.
@@ -193,10 +239,11 @@ fn next_batch<'a>(index: &mut impl Access, slots: &'a [u32]) -> (&'a [u32], Chan
     })
 }
 
-/// An interruption tells what was done.
+/// What ends a call early tells what was done.
 fn stopped(stop: Error, report: impl Fn() -> String) -> Error {
     match stop {
-        Error::Interrupted(_) => Error::Interrupted(report()),
+        Error::Interrupted(_) => Error::Interrupted(format!("interrupted: {}", report())),
+        Error::Memory(what) => Error::Memory(format!("{}: {what}", report())),
         other => other,
     }
 }

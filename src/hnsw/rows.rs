@@ -5,6 +5,7 @@
 
 use super::links::NONE;
 use crate::lines::{lengthen, make_room};
+use crate::memory;
 use std::collections::BTreeSet;
 
 /// Row numbers there are: [`NONE`] is none.
@@ -87,7 +88,7 @@ impl Rows {
     /// The slots of the next `count` rows, rising: free ones, then new ones.
     pub fn next_slots(&self, count: usize) -> Vec<u32> {
         let new = self.slots() as u32..;
-        self.free.iter().copied().chain(new).take(count).collect()
+        memory::collect(self.free.iter().copied().chain(new).take(count))
     }
 
     /// Hands out the next `count` row numbers to nothing: they are as those of rows that were removed.
@@ -141,8 +142,10 @@ impl Rows {
 
     /// Makes room for `slots` slots and `rows` row numbers in all, and no more.
     pub fn reserve(&mut self, slots: usize, rows: usize) {
-        self.row_of.reserve_exact(slots.saturating_sub(self.row_of.len()));
-        self.slot_of.reserve_exact(rows.saturating_sub(self.slot_of.len()));
+        let more = slots.saturating_sub(self.row_of.len());
+        memory::reserve_exact(&mut self.row_of, more).unwrap_or_else(|refused| refused.throw());
+        let more = rows.saturating_sub(self.slot_of.len());
+        memory::reserve_exact(&mut self.slot_of, more).unwrap_or_else(|refused| refused.throw());
     }
 
     /// Makes room for rows that go to `slots`, the [next](Self::next_slots), as they are handed out in pieces.
@@ -154,7 +157,7 @@ impl Rows {
 
     /// Moves the rows at the slots `kept`, all that are not free, to the slots from 0 on, in this order.
     pub fn arrange(&mut self, kept: &[u32]) {
-        self.row_of = kept.iter().map(|&slot| self.row_of[slot as usize]).collect();
+        self.row_of = memory::collect(kept.iter().map(|&slot| self.row_of[slot as usize]));
         for (slot, &row) in (0..).zip(&self.row_of) {
             self.slot_of[row as usize] = slot;
         }
@@ -169,7 +172,7 @@ impl Rows {
         if slot_of.len() > MAX_ROWS {
             return Err(format!("{} row numbers are more than there are", slot_of.len()));
         }
-        let mut row_of = vec![NONE; slots];
+        let mut row_of = memory::vec![NONE; slots];
         for (row, &slot) in (0u32..).zip(&slot_of).filter(|(_, slot)| **slot != NONE) {
             match row_of.get_mut(slot as usize) {
                 Some(place) if *place == NONE => *place = row,

@@ -10,7 +10,8 @@ use super::queue::{Queue, distance_of, slot_of};
 use super::traverse::{Core, Lists};
 use super::vectors::{Probe, Room};
 use super::visited::{Batch, Scratch};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch};
+use crate::memory;
 use crate::threads;
 use ndarray::{Array2, ArrayView2, Axis};
 
@@ -46,40 +47,44 @@ impl HnswIndex {
         ef: Option<usize>,
         filter: Option<Filter<'_>>,
     ) -> Result<Hits> {
-        let ef = ef.unwrap_or(self.params.ef_search);
-        if ef == 0 {
-            return Err(Error::Config("ef must be at least 1, got 0".into()));
-        }
-        self.core.vectors.check("queries", queries)?;
-        let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
-        let ef = ef.max(k);
-        if let Some(allowed) = &allowed
-            && allowed.slots.len() as f32 <= self.core.scan_limit(ef, self.core.share(allowed))
-        {
-            return self.hits(self.scan_all(queries, k, &allowed.slots)?, k);
-        }
-        let mut found = room(queries.nrows(), k)?;
-        let queries = queries.as_standard_layout();
-        // A few hundred tasks at most, so that handing them out costs nothing beside a search.
-        let per_task = queries.nrows().div_ceil(256).max(1);
-        threads::for_each_chunk(&mut found, per_task * k, |task, found| {
-            self.pool.with(|scratch| {
-                for (i, found) in found.chunks_mut(k).enumerate() {
-                    let query = queries.row(task * per_task + i);
-                    let query = query.as_slice().expect("standard layout");
-                    self.core.search_one(query, found, ef, allowed.as_ref(), scratch);
-                }
-            });
-        });
-        let left: Vec<usize> = (0..queries.nrows()).filter(|query| found[query * k] == NO_KEY).collect();
-        if !left.is_empty() {
-            let slots = allowed.map_or_else(|| self.core.rows.by_slot().collect(), |allowed| allowed.slots);
-            let scanned = self.scan_all(queries.select(Axis(0), &left).view(), k, &slots)?;
-            for (query, scanned) in left.into_iter().zip(scanned.chunks(k)) {
-                found[query * k..][..k].copy_from_slice(scanned);
+        catch(|| {
+            let ef = ef.unwrap_or(self.params.ef_search);
+            if ef == 0 {
+                return Err(Error::Config("ef must be at least 1, got 0".into()));
             }
-        }
-        self.hits(found, k)
+            self.core.vectors.check("queries", queries)?;
+            let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
+            let ef = ef.max(k);
+            if let Some(allowed) = &allowed
+                && allowed.slots.len() as f32 <= self.core.scan_limit(ef, self.core.share(allowed))
+            {
+                return self.hits(self.scan_all(queries, k, &allowed.slots)?, k);
+            }
+            let mut found = room(queries.nrows(), k)?;
+            let queries = queries.as_standard_layout();
+            // A few hundred tasks at most, so that handing them out costs nothing beside a search.
+            let per_task = queries.nrows().div_ceil(256).max(1);
+            threads::for_each_chunk(&mut found, per_task * k, |task, found| {
+                self.pool.with(|scratch| {
+                    for (i, found) in found.chunks_mut(k).enumerate() {
+                        threads::checkpoint();
+                        let query = queries.row(task * per_task + i);
+                        let query = query.as_slice().expect("standard layout");
+                        self.core.search_one(query, found, ef, allowed.as_ref(), scratch);
+                    }
+                });
+            });
+            let left = memory::collect((0..queries.nrows()).filter(|query| found[query * k] == NO_KEY));
+            if !left.is_empty() {
+                let slots = allowed
+                    .map_or_else(|| memory::collect(self.core.rows.by_slot()), |allowed| allowed.slots);
+                let scanned = self.scan_all(queries.select(Axis(0), &left).view(), k, &slots)?;
+                for (query, scanned) in left.into_iter().zip(scanned.chunks(k)) {
+                    found[query * k..][..k].copy_from_slice(scanned);
+                }
+            }
+            self.hits(found, k)
+        })
     }
 
     /// The `k` rows nearest to each query, by comparing it with all of them: the ground truth, with the distances
@@ -90,10 +95,13 @@ impl HnswIndex {
         k: usize,
         filter: Option<Filter<'_>>,
     ) -> Result<Hits> {
-        self.core.vectors.check("queries", queries)?;
-        let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
-        let slots = allowed.map_or_else(|| self.core.rows.by_slot().collect(), |allowed| allowed.slots);
-        self.hits(self.scan_all(queries, k, &slots)?, k)
+        catch(|| {
+            self.core.vectors.check("queries", queries)?;
+            let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
+            let slots =
+                allowed.map_or_else(|| memory::collect(self.core.rows.by_slot()), |allowed| allowed.slots);
+            self.hits(self.scan_all(queries, k, &slots)?, k)
+        })
     }
 
     /// The keys of the `k` nearest of `slots` for each query.
@@ -119,8 +127,9 @@ impl HnswIndex {
         let row = |&key: &u64| if key == NO_KEY { -1 } else { self.core.rows.row(slot_of(key)) };
         let distance = |&key: &u64| if key == NO_KEY { f32::INFINITY } else { distance_of(key) };
         Ok(Hits {
-            rows: Array2::from_shape_vec(shape, found.iter().map(row).collect()).expect("k hits a query"),
-            distances: Array2::from_shape_vec(shape, found.iter().map(distance).collect())
+            rows: Array2::from_shape_vec(shape, memory::collect(found.iter().map(row)))
+                .expect("k hits a query"),
+            distances: Array2::from_shape_vec(shape, memory::collect(found.iter().map(distance)))
                 .expect("k hits a query"),
         })
     }
@@ -172,6 +181,7 @@ impl Core {
         queues.iter_mut().for_each(|queue| queue.reset(k.min(slots.len())));
         let mut batch = Batch::default();
         for tile in slots.chunks(TILE) {
+            threads::checkpoint();
             batch.slots.clear();
             batch.slots.extend_from_slice(tile);
             for (probe, queue) in probes.iter().zip(&mut queues) {
@@ -190,10 +200,11 @@ fn room(queries: usize, k: usize) -> Result<Vec<u64>> {
     if k == 0 {
         return Err(Error::Config("k must be at least 1, got 0".into()));
     }
-    let mut found = Vec::new();
-    let len = queries.checked_mul(k).filter(|&len| found.try_reserve_exact(len).is_ok());
-    let len =
-        len.ok_or_else(|| Error::Config(format!("k = {k} hits for {queries} queries do not fit in memory")))?;
+    let too_many = || {
+        Error::Config(format!("k = {k}: so many hits for {queries} queries are more than any machine holds"))
+    };
+    let len = queries.checked_mul(k).ok_or_else(too_many)?;
+    let mut found = memory::try_with_capacity(len)?;
     found.resize(len, NO_KEY);
     Ok(found)
 }

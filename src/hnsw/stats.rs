@@ -3,8 +3,9 @@
 use super::HnswIndex;
 use super::links::NONE;
 use super::traverse::{Core, Lists};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch};
 use crate::graph::Graph;
+use crate::memory;
 
 /// Figures of one level.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,25 +47,30 @@ impl HnswIndex {
     /// The links of one level as a graph, whose node ids are row numbers, rising. A level that the index does not have is
     /// refused with [`Error::Config`]; level 0 of an empty index is an empty graph.
     pub fn graph(&self, level: usize) -> Result<Graph> {
-        if level > 0 && level >= self.levels() {
-            return Err(Error::Config(format!(
-                "level must be below levels = {}, got {level}",
-                self.levels()
-            )));
-        }
-        let Core { rows, links, .. } = &self.core;
-        let slots: Vec<u32> = rows.by_row().filter(|&slot| links.level(slot) >= level).collect();
-        let mut node_of = vec![NONE; links.slots()];
-        slots.iter().enumerate().for_each(|(node, &slot)| node_of[slot as usize] = node as u32);
-        let (mut indptr, mut indices) = (vec![0], Vec::new());
-        for &slot in &slots {
-            let start = indices.len();
-            indices.extend(links.list(level, slot).iter().map(|&other| node_of[other as usize]));
-            indices[start..].sort_unstable();
-            indptr.push(indices.len());
-        }
-        let node_ids = slots.iter().map(|&slot| rows.row(slot)).collect();
-        Graph::from_csr(indptr, indices, slots.len(), None)?.with_node_ids(node_ids)
+        catch(|| {
+            if level > 0 && level >= self.levels() {
+                return Err(Error::Config(format!(
+                    "level must be below levels = {}, got {level}",
+                    self.levels()
+                )));
+            }
+            let Core { rows, links, .. } = &self.core;
+            let slots = memory::collect(rows.by_row().filter(|&slot| links.level(slot) >= level));
+            let mut node_of = memory::vec![NONE; links.slots()];
+            slots.iter().enumerate().for_each(|(node, &slot)| node_of[slot as usize] = node as u32);
+            let degrees = slots.iter().map(|&slot| links.list(level, slot).len());
+            let mut indices = memory::with_capacity(degrees.sum());
+            let mut indptr = memory::with_capacity(slots.len() + 1);
+            indptr.push(0);
+            for &slot in &slots {
+                let start = indices.len();
+                indices.extend(links.list(level, slot).iter().map(|&other| node_of[other as usize]));
+                indices[start..].sort_unstable();
+                indptr.push(indices.len());
+            }
+            let node_ids = memory::collect(slots.iter().map(|&slot| rows.row(slot)));
+            Graph::from_csr(indptr, indices, slots.len(), None)?.with_node_ids(node_ids)
+        })
     }
 
     /// Counts rows, links, rows out of reach and bytes.
@@ -72,12 +78,13 @@ impl HnswIndex {
         let Core { rows, links, vectors } = &self.core;
         let level = |level: usize| {
             let on_level = rows.by_slot().filter(|&slot| links.level(slot) >= level);
-            let degrees: Vec<usize> = on_level.map(|slot| links.list(level, slot).len()).collect();
-            LevelStats {
-                rows: degrees.len(),
-                links: degrees.iter().sum(),
-                max_degree: degrees.iter().copied().max().unwrap_or(0),
+            let mut stats = LevelStats { rows: 0, links: 0, max_degree: 0 };
+            for degree in on_level.map(|slot| links.list(level, slot).len()) {
+                stats.rows += 1;
+                stats.links += degree;
+                stats.max_degree = stats.max_degree.max(degree);
             }
+            stats
         };
         Stats {
             rows: rows.len(),
@@ -94,7 +101,7 @@ impl HnswIndex {
         if links.entry() == NONE {
             return 0;
         }
-        let mut met = vec![false; links.slots()];
+        let mut met = memory::vec![false; links.slots()];
         met[links.entry() as usize] = true;
         let mut ahead = vec![links.entry()];
         let mut count = 0;
@@ -102,7 +109,7 @@ impl HnswIndex {
             count += 1;
             for &other in links.list(0, slot) {
                 if !std::mem::replace(&mut met[other as usize], true) {
-                    ahead.push(other);
+                    memory::push(&mut ahead, other);
                 }
             }
         }

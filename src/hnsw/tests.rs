@@ -12,6 +12,7 @@ use std::ops::Range;
 mod files;
 #[cfg(feature = "mmap")]
 mod mapped;
+mod memory;
 mod optimize;
 mod removal;
 mod select;
@@ -37,7 +38,7 @@ pub(super) fn part(vectors: &Array2<f32>, rows: Range<usize>) -> ArrayView2<'_, 
     vectors.slice_axis(Axis(0), Slice::from(rows))
 }
 
-fn params(metric: Metric) -> Params {
+pub(super) fn params(metric: Metric) -> Params {
     Params { metric, ..Params::default() }
 }
 

@@ -5,6 +5,7 @@ use super::links::NONE;
 use super::queue::{Queue, key};
 use super::select::Selection;
 use super::vectors::Room;
+use crate::memory;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Mutex, PoisonError};
@@ -26,7 +27,7 @@ impl Visited {
         }
         self.epoch += 1;
         if self.marks.len() < slots {
-            self.marks.resize(slots, 0);
+            memory::resize(&mut self.marks, slots, 0);
         }
     }
 

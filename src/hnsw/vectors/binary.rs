@@ -7,7 +7,7 @@
 //! **Means** are those of the first call. Where exact vectors are kept they are taken anew, and all rows coded anew, as
 //! often as the number of rows passes a power of two; codes alone say nothing that other means could be taken from.
 
-use super::table::Table;
+use super::table::{Moves, Table};
 use super::{Source, rows_with};
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels};
@@ -94,9 +94,9 @@ impl Binary {
         self.bits.row_mut(slot).fill(0);
     }
 
-    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
-    pub fn arrange(&mut self, kept: &[u32]) {
-        self.bits.arrange(kept);
+    /// Moves the rows, and drops those that are not kept.
+    pub fn arrange(&mut self, moves: &mut Moves) {
+        self.bits.arrange(moves);
     }
 
     /// Takes the means of `rows` rows.
@@ -162,6 +162,9 @@ impl Binary {
 
     pub fn truncate(&mut self, rows: usize) {
         self.bits.truncate(rows);
+        if rows == 0 {
+            self.levels.iter_mut().for_each(|level| level.fill(0.0));
+        }
     }
 
     /// The row that a slot's bits stand for.

@@ -3,7 +3,7 @@
 use super::binary::Binary;
 use super::half::Half;
 use super::scalar::Scalar;
-use super::table::Table;
+use super::table::{Moves, Table};
 use super::{Probe, Source, sections};
 use crate::error::Result;
 use crate::hnsw::params::{Params, Storage};
@@ -94,12 +94,12 @@ impl Codes {
         }
     }
 
-    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
-    pub fn arrange(&mut self, kept: &[u32]) {
+    /// Moves the rows, and drops those that are not kept.
+    pub fn arrange(&mut self, moves: &mut Moves) {
         match self {
-            Codes::Half(codes) => codes.arrange(kept),
-            Codes::Scalar(codes) => codes.arrange(kept),
-            Codes::Binary(codes) => codes.arrange(kept),
+            Codes::Half(codes) => codes.arrange(moves),
+            Codes::Scalar(codes) => codes.arrange(moves),
+            Codes::Binary(codes) => codes.arrange(moves),
         }
     }
 

@@ -3,7 +3,7 @@
 //! They lie in memory padded with zeros to whole cache lines, so that every kernel call runs without a tail. Cosine
 //! needs one number per row besides: the inverse norm.
 
-use super::table::{Table, arrange};
+use super::table::{Moves, Table};
 use super::{check, cosine_distance, inverse_norm, rows_with};
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
@@ -103,11 +103,11 @@ impl Exact {
         self.measure([slot]);
     }
 
-    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
-    pub fn arrange(&mut self, kept: &[u32]) {
-        self.table.arrange(kept);
+    /// Moves the rows, and drops those that are not kept.
+    pub fn arrange(&mut self, moves: &mut Moves) {
+        self.table.arrange(moves);
         if self.is_scaled() {
-            arrange(&mut self.scale, 1, kept);
+            moves.make(&mut self.scale, 1);
         }
     }
 

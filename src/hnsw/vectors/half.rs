@@ -2,7 +2,7 @@
 //!
 //! A value keeps 11 significant bits, and must not exceed 65504. Queries stay in `f32`.
 
-use super::table::{Table, arrange};
+use super::table::{Moves, Table};
 use super::{Source, cosine_distance, inverse_norm, rows_with};
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
@@ -88,11 +88,11 @@ impl Half {
         self.measure([slot]);
     }
 
-    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
-    pub fn arrange(&mut self, kept: &[u32]) {
-        self.table.arrange(kept);
+    /// Moves the rows, and drops those that are not kept.
+    pub fn arrange(&mut self, moves: &mut Moves) {
+        self.table.arrange(moves);
         if self.has_terms() {
-            arrange(&mut self.terms, 1, kept);
+            moves.make(&mut self.terms, 1);
         }
     }
 

@@ -52,7 +52,7 @@ pub(super) use sections::Reading;
 pub(super) use sketch::Sketch;
 use std::borrow::Cow;
 use std::sync::Arc;
-use table::arrange;
+pub(super) use table::Moves;
 
 /// Squared norms beyond these lose all digits, or overflow, in `f32` arithmetic.
 const NORM2_MAX: f64 = f32::MAX as f64 / 8.0;
@@ -277,18 +277,18 @@ impl Vectors {
         }
     }
 
-    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
-    pub fn arrange(&mut self, kept: &[u32]) {
+    /// Moves the rows, and drops those that are not kept.
+    pub fn arrange(&mut self, moves: &mut Moves) {
         if let Rows::Exact(exact) | Rows::Both(_, exact) = &mut self.rows {
-            exact.arrange(kept);
+            exact.arrange(moves);
         }
         if let Rows::Codes(codes, _) | Rows::Both(codes, _) = &mut self.rows {
-            codes.arrange(kept);
+            codes.arrange(moves);
         }
         if let Rows::Codes(_, norms) = &mut self.rows
             && !norms.is_empty()
         {
-            arrange(norms, 1, kept);
+            moves.make(norms, 1);
         }
     }
 

@@ -15,7 +15,7 @@
 //! they are kept, else from what the old codes decode to. As ranges grow geometrically this happens a few times, and
 //! the errors of repeated coding add up to a few half steps at most.
 
-use super::table::{Table, arrange};
+use super::table::{Moves, Table};
 use super::{Source, rows_with};
 use crate::elementary::ROUND;
 use crate::hnsw::metric::Metric;
@@ -169,11 +169,11 @@ impl Scalar {
         self.measure([slot]);
     }
 
-    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
-    pub fn arrange(&mut self, kept: &[u32]) {
-        self.codes.arrange(kept);
+    /// Moves the rows, and drops those that are not kept.
+    pub fn arrange(&mut self, moves: &mut Moves) {
+        self.codes.arrange(moves);
         if self.has_terms() {
-            arrange(&mut self.terms, 1, kept);
+            moves.make(&mut self.terms, 1);
         }
     }
 
@@ -291,6 +291,11 @@ impl Scalar {
     pub fn truncate(&mut self, rows: usize) {
         self.codes.truncate(rows);
         self.terms.truncate(rows);
+        if rows == 0 {
+            for range in [&mut self.middle, &mut self.step, &mut self.centre] {
+                range.fill(0.0);
+            }
+        }
     }
 
     /// The row that a slot's codes stand for.

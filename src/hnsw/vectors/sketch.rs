@@ -18,6 +18,7 @@ use super::{Rows, Vectors, given_into};
 use crate::elementary::ROUND;
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
+use crate::memory;
 use crate::simd::{Kernels, kernels};
 use crate::threads;
 use ndarray::ArrayView2;
@@ -194,7 +195,7 @@ impl Vectors {
         let (Rows::Exact(exact) | Rows::Both(_, exact)) = &self.rows else { return };
         let has_terms = self.metric == Metric::Ip;
         sketch.codes.grow(self.len());
-        sketch.blurred.resize(self.len(), false);
+        memory::resize(&mut sketch.blurred, self.len(), false);
         if has_terms {
             sketch.terms.grow(self.len(), 0.0);
         }

@@ -7,6 +7,7 @@
 
 use crate::error::Result;
 use crate::lines::Lines;
+use crate::memory;
 use crate::storage::{Blocks, Reader};
 use bytemuck::Pod;
 use std::ops::Range;
@@ -149,10 +150,10 @@ impl<T: Pod> Table<T> {
         self.lines().truncate(len);
     }
 
-    /// Moves the rows at the slots `kept` to the slots from 0 on, in this order, and drops the others.
-    pub fn arrange(&mut self, kept: &[u32]) {
+    /// Moves the rows, and drops those that are not kept.
+    pub fn arrange(&mut self, moves: &mut Moves) {
         let stride = self.stride;
-        arrange(self.lines(), stride, kept);
+        moves.make(self.lines(), stride);
     }
 
     /// The rows in memory, to be changed; those in a file, which is never written, are copied first.
@@ -181,32 +182,49 @@ impl<T: Pod> Table<T> {
     }
 }
 
-/// Moves the rows, `stride` values each, at the places `kept` to the first places, in this order, and drops the others.
-pub(super) fn arrange<T: Pod>(table: &mut Lines<T>, stride: usize, kept: &[u32]) {
-    let rows = table.len() / stride;
-    // With those that go at its end it is a permutation, and each of its cycles needs room for one row.
-    let (mut order, mut done) = (kept.to_vec(), vec![false; rows]);
-    kept.iter().for_each(|&slot| done[slot as usize] = true);
-    order.extend((0..rows as u32).filter(|&slot| !done[slot as usize]));
-    done.fill(false);
-    let mut first = vec![T::zeroed(); stride];
-    for start in 0..rows {
-        if done[start] {
-            continue;
-        }
-        first.copy_from_slice(&table[start * stride..][..stride]);
-        let mut at = start;
-        loop {
-            done[at] = true;
-            let from = order[at] as usize;
-            if from == start {
-                break;
-            }
-            table.copy_within(from * stride..(from + 1) * stride, at * stride);
-            at = from;
-        }
-        table[at * stride..][..stride].copy_from_slice(&first);
+/// Where the rows of all tables of an index move.
+#[derive(Debug)]
+pub(in crate::hnsw) struct Moves {
+    /// Which row comes to each place: those kept, then those that go. A permutation.
+    order: Vec<u32>,
+    kept: usize,
+    done: Vec<bool>,
+}
+
+impl Moves {
+    /// The rows at the places `kept` move to the first places, in this order, out of `rows`.
+    pub fn new(kept: &[u32], rows: usize) -> Self {
+        let (mut order, mut done) = (memory::with_capacity(rows), memory::vec![false; rows]);
+        order.extend_from_slice(kept);
+        kept.iter().for_each(|&slot| done[slot as usize] = true);
+        order.extend((0..rows as u32).filter(|&slot| !done[slot as usize]));
+        Self { order, kept: kept.len(), done }
     }
-    table.truncate(kept.len() * stride);
-    table.shrink();
+
+    /// Moves the rows of one table, `stride` values each, and drops those that are not kept.
+    pub fn make<T: Pod>(&mut self, table: &mut Lines<T>, stride: usize) {
+        let Self { order, kept, done } = self;
+        done.fill(false);
+        // Each cycle of the permutation needs room for one row.
+        let mut first = vec![T::zeroed(); stride];
+        for start in 0..order.len() {
+            if done[start] {
+                continue;
+            }
+            first.copy_from_slice(&table[start * stride..][..stride]);
+            let mut at = start;
+            loop {
+                done[at] = true;
+                let from = order[at] as usize;
+                if from == start {
+                    break;
+                }
+                table.copy_within(from * stride..(from + 1) * stride, at * stride);
+                at = from;
+            }
+            table[at * stride..][..stride].copy_from_slice(&first);
+        }
+        table.truncate(*kept * stride);
+        table.shrink();
+    }
 }
