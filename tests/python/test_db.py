@@ -14,7 +14,7 @@ import zlib
 
 import numpy as np
 import pytest
-from ruvector_gnn import ConfigError, FormatError, NotFoundError, RuvectorError, ShapeError
+from ruvector_gnn import ConfigError, FormatError, NotFoundError, ShapeError
 from ruvector_gnn.db import VectorDB
 
 DIM = 8
@@ -464,14 +464,17 @@ def test_readers_follow_the_writer(filled, path):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_must_open_again(filled):
+def test_a_forked_child_reads_with_the_handle_of_its_parent(filled):
     child = os.fork()
     if child == 0:
+        status = 1
         try:
-            filled.search([1] * DIM)
-        except RuvectorError:
-            os._exit(7)
-        os._exit(1)
+            assert len(filled.search([1] * DIM)) == 10
+            filled.add("x", vectors(1))
+        except ConfigError as refused:
+            status = 7 if "before a fork" in str(refused) else 1
+        finally:
+            os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert len(filled.search([1] * DIM)) == 10
 

@@ -9,15 +9,13 @@ carry a checksum.
 """
 
 import json
-import sqlite3
-import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ruvector_gnn.db.errors import catalog_errors
+from ruvector_gnn.db.connection import Connection
+from ruvector_gnn.db.names import CATALOG, LARGEST_FILE_NUMBER, PATTERNS
+from ruvector_gnn.db.place import Place
 from ruvector_gnn.db.where import Condition
 from ruvector_gnn.errors import FormatError
 
@@ -41,6 +39,8 @@ SETTINGS = frozenset(
         *("vectors_file", "index_file", "model_file", "file_number"),
     )
 )
+LARGEST_DIM = 1 << 20  # as `HNSWIndex`
+MOST_ROWS = (1 << 32) - 1
 _CHUNK = 500  # SQLite before 3.32 takes 999 parameters
 
 
@@ -59,28 +59,26 @@ def document_crc(identity: Id, metadata: str | None, vector: bytes) -> int:
     return checksum(name, metadata, vector)
 
 
-class Catalog:
-    """One connection, shared by the threads of a process under a lock."""
+class Catalog(Connection):
+    """The tables of a database."""
 
-    def __init__(self, path: Path, *, writable: bool, synchronous: str = "normal") -> None:
+    def __init__(
+        self,
+        place: Place,
+        *,
+        writable: bool,
+        synchronous: str = "normal",
+        create: bool = False,
+        interruptible: bool = False,
+    ) -> None:
         """Connect; nothing is checked until `is_new` or `check`."""
-        self.path = path
-        self._synchronous = synchronous
-        self._lock = threading.RLock()
-        mode = "rwc" if writable else "ro"
-        uri = f"{path.resolve().as_uri()}?mode={mode}"
-        with catalog_errors(path):
-            # Transactions are begun and ended by hand.
-            self._connection = sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30
-            )
-            try:
-                self._connection.execute(f"PRAGMA synchronous = {synchronous}")
-                self._connection.execute("PRAGMA fullfsync = 1")  # only macOS knows a difference
-                self._connection.execute("SELECT 1 FROM sqlite_master").fetchall()
-            except BaseException:
-                self._connection.close()
-                raise
+        super().__init__(
+            *(place, CATALOG),
+            writable=writable,
+            synchronous=synchronous,
+            create=create,
+            interruptible=interruptible,
+        )
 
     def is_new(self) -> bool:
         """Whether nothing was ever committed here: a creation that was cut short leaves that."""
@@ -108,36 +106,8 @@ class Catalog:
         if len(tables) != len(_SCHEMA) or {sql for (sql,) in tables} != set(_SCHEMA):
             raise FormatError(f"{self.path}: the tables are not those of schema version {SCHEMA_VERSION}")
         # In another mode SQLite would not look at what the write-ahead log holds.
-        if self.one("PRAGMA journal_mode") != "wal":
+        if not self.without_locks and self.one("PRAGMA journal_mode") != "wal":
             raise FormatError(f"{self.path}: not in write-ahead mode, in which it was made")
-
-    @contextmanager
-    def transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
-        """All or nothing; `kind="DEFERRED"` gives several reads one view."""
-        with self._lock, catalog_errors(self.path):
-            self._connection.execute(f"BEGIN {kind}")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """Run one statement and return its rows."""
-        with self._lock, catalog_errors(self.path):
-            return self._connection.execute(sql, parameters).fetchall()
-
-    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Run one statement for each row of parameters."""
-        with self._lock, catalog_errors(self.path):
-            self._connection.executemany(sql, rows)
-
-    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """The single value that a query returns, or None without a row."""
-        rows = self.execute(sql, parameters)
-        return rows[0][0] if rows else None
 
     def settings(self) -> dict[str, Any]:
         """All settings; raises `FormatError` if one is damaged or missing."""
@@ -150,7 +120,32 @@ class Catalog:
         if found.keys() != SETTINGS:
             strange = sorted(found.keys() ^ SETTINGS)
             raise FormatError(f"{self.path}: settings {strange} are missing or unknown")
+        self._check_values(found)
         return found
+
+    def _check_values(self, settings: dict[str, Any]) -> None:
+        """Raise `FormatError` for a value that this package never writes; checksums can be made by hand."""
+        limits = {
+            "dim": (1, LARGEST_DIM),
+            "rows": (0, MOST_ROWS),
+            "dead": (0, settings["rows"]),
+            "file_number": (0, LARGEST_FILE_NUMBER),
+        }
+        for name, (least, most) in limits.items():
+            value = settings[name]
+            if not isinstance(value, int) or not least <= value <= most:
+                raise FormatError(
+                    f"{self.path}: setting {name!r} must be from {least} to {most}, got {value!r}"
+                )
+        for name, pattern in PATTERNS.items():
+            value = settings[name]
+            if value is None and name != "vectors_file":
+                continue
+            if not isinstance(value, str) or not pattern.fullmatch(value):
+                raise FormatError(f"{self.path}: setting {name!r} is no file name of its kind, got {value!r}")
+        for name in ("metric", "index_options"):
+            if not isinstance(settings[name], str):
+                raise FormatError(f"{self.path}: setting {name!r} must be text, got {settings[name]!r}")
 
     def set(self, **settings: object) -> None:
         """Write some settings, within the caller's transaction if there is one."""
@@ -158,27 +153,6 @@ class Catalog:
             "INSERT OR REPLACE INTO settings VALUES (?, ?, ?)",
             ((name, value, _setting_crc(name, value)) for name, value in settings.items()),
         )
-
-    @contextmanager
-    def lasting(self) -> Iterator[None]:
-        """A transaction that outlasts power loss too, whatever `synchronous` says."""
-        with self._lock:
-            self.execute("PRAGMA synchronous = full")
-            try:
-                with self.transaction():
-                    yield
-            finally:
-                self.execute(f"PRAGMA synchronous = {self._synchronous}")
-
-    @property
-    def has_written(self) -> bool:
-        """Whether this connection has changed anything."""
-        with self._lock, catalog_errors(self.path):
-            return self._connection.total_changes > 0
-
-    def data_version(self) -> int:
-        """A number that changes when another connection has committed."""
-        return int(self.one("PRAGMA data_version"))
 
     def rows_of(self, ids: Sequence[Id]) -> dict[Id, int]:
         """The live row of each id that is known."""
@@ -229,11 +203,6 @@ class Catalog:
         """The live rows, rising, for which a condition holds."""
         sql = f"SELECT row FROM documents WHERE {condition.sql} ORDER BY row"
         return [row for (row,) in self.execute(sql, condition.parameters)]
-
-    def close(self) -> None:
-        """Close the connection; the last one folds the write-ahead log in."""
-        with self._lock:
-            self._connection.close()
 
 
 def _setting_crc(name: str, value: object) -> int:

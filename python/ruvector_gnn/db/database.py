@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ruvector_gnn._core import Graph
-from ruvector_gnn.db import arguments, log, verify
+from ruvector_gnn.db import arguments, fork, log, verify
 from ruvector_gnn.db.arguments import Ids
 from ruvector_gnn.db.catalog import Id, document_crc
 from ruvector_gnn.db.encoder import Encoder, rank_encoded
@@ -25,7 +25,7 @@ from ruvector_gnn.db.store import Settings, Store, Wishes, open_store
 from ruvector_gnn.db.vector_file import Committed, Rows
 from ruvector_gnn.db.vectors import Vectors, checked, checked_query
 from ruvector_gnn.db.where import Where, condition
-from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError
+from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RuvectorError
 
 
 class VectorDB:
@@ -47,7 +47,8 @@ class VectorDB:
         self._live = Live(store)
         self._exploration = Exploration(seed)
         self._writing = threading.RLock()
-        self._owner = os.getpid()
+        self._forked = False
+        fork.watch(self)
 
     @classmethod
     def open(
@@ -84,7 +85,7 @@ class VectorDB:
 
     @property
     def path(self) -> Path:
-        """The directory."""
+        """The directory, by its absolute path; after it was renamed, by the new one."""
         return self._store.path
 
     @property
@@ -121,7 +122,11 @@ class VectorDB:
         if not self._store.release.alive:
             return f"VectorDB({str(self.path)!r}, closed)"
         state = "" if self._store.writable else ", mode='r'"
-        return f"VectorDB({str(self.path)!r}, {len(self)} x {self.dimensions}, metric={self.metric!r}{state})"
+        try:
+            size = str(len(self))
+        except (OSError, RuvectorError):
+            size = "unreadable"
+        return f"VectorDB({str(self.path)!r}, {size} x {self.dimensions}, metric={self.metric!r}{state})"
 
     def ids(self) -> list[Id]:
         """All ids, in the order of `get_all_vectors` and of the nodes of `get_hnsw_graph`."""
@@ -245,8 +250,9 @@ class VectorDB:
         allowed = None
         if test is not None:
             allowed = np.array(self._store.catalog.matching(test), dtype=np.int64)
-            # Committed by another thread, but not indexed yet.
-            allowed = allowed[allowed < self._live.index.num_rows]
+            with self._live.in_use():
+                # Committed by another thread, but not indexed yet.
+                allowed = allowed[allowed < self._live.index.num_rows]
         ranking = self._live.rank(asked, count, allowed, learned=learned)
         result = self._result(ranking.rows, ranking.scores)
         if not rate:
@@ -320,7 +326,8 @@ class VectorDB:
         with self._writing:
             self._check_open(writing=True)
             self._live.follow()
-            learner = train(self._live.index, catalog, seed=seed, progress=progress)
+            with self._live.in_use():
+                learner = train(self._live.index, catalog, seed=seed, progress=progress)
             self._live.adopt(learner)
         return learner.report() or {}
 
@@ -335,7 +342,8 @@ class VectorDB:
         """All vectors (n, dim), in the order of `ids()`; mapped from the file where no row in it is dead."""
         self._check_open()
         self._live.refresh()
-        rows = self._live.index.rows()
+        with self._live.in_use():
+            rows = self._live.index.rows()
         # What another process has deleted and compacted away meanwhile is not there.
         return self._store.reading(lambda settings, committed: committed.take(committed.known(rows)))
 
@@ -388,12 +396,14 @@ class VectorDB:
 
     def close(self) -> None:
         """Save the index if it has grown, and let go of all files, even if that fails; a second call does
-        nothing."""
+        nothing.
+
+        Nothing is saved if the directory, or a file in it, was removed or replaced.
+        """
         with self._writing:
             if self._store.release.alive:
-                self._check_process()
                 try:
-                    if self._store.writable:
+                    if self._store.writable and self._store.is_in_place():
                         self._live.follow()
                         self._live.snapshot()
                 finally:
@@ -410,19 +420,30 @@ class VectorDB:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A database pickles as its path, and opens for reading where it is unpickled."""
-        return _reopen, (str(self.path.resolve()),)
+        """A database pickles as its path at the moment, and opens for reading where it is unpickled."""
+        place = self._store.place
+        path = self.path if not self._store.release.alive else place.current()
+        return _reopen, (str(path.resolve()),)
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._owner:
-            raise ConfigError(f"{self.path}: opened before a fork; open it again in the child")
+    def after_fork_in_child(self) -> None:
+        """Replace the lock, which a thread of the parent may hold; the writer's handle only reads from now
+        on."""
+        self._writing = threading.RLock()
+        self._forked = True
 
     def _check_open(self, *, writing: bool = False) -> None:
-        self._check_process()
         if not self._store.release.alive:
             raise ConfigError(f"{self.path}: closed")
-        if writing and not self._store.writable:
+        if not writing:
+            return
+        if not self._store.writable:
+            if self._store.lock is not None and self._forked:
+                raise ConfigError(
+                    f"{self.path}: this handle was opened for writing before a fork, and only reads in the"
+                    " child; to write, open the database in the child after the parent has closed it"
+                )
             raise ConfigError(f"{self.path}: opened with mode='r'")
+        self._store.check_in_place()
 
 
 def _reopen(path: str) -> VectorDB:

@@ -5,7 +5,9 @@ has taken in the first `n` rows and the first `d` deaths, and lacks what the cat
 died before they were indexed are skipped.
 """
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ruvector_gnn._core import Graph, HNSWIndex
+from ruvector_gnn.db import fork
+from ruvector_gnn.db.catalog import Catalog
+from ruvector_gnn.db.connection import Interrupted
 from ruvector_gnn.db.disk import flush_names
-from ruvector_gnn.db.store import RETRIES, Settings, Store
+from ruvector_gnn.db.names import PATTERNS, is_data, is_temporary, numbered
+from ruvector_gnn.db.store import Settings, Store
 from ruvector_gnn.db.vector_file import Committed, Rows, VectorFile
 from ruvector_gnn.db.vectors import Vectors
 from ruvector_gnn.errors import FormatError, RowError
@@ -28,6 +34,9 @@ from ruvector_gnn.learn import SearchLearner
 # been large keeps the sum linear.
 SNAPSHOT_FLOOR = 50_000
 _BLOCK = 8_192
+# Forks that come more often than the work takes must not keep it from ever ending.
+MOST_INTERRUPTIONS = 5
+SECONDS_FOR_A_FORK = 0.05
 
 
 @dataclass
@@ -58,50 +67,82 @@ class Live:
         """Load what there is and take in what was committed since."""
         self.store = store
         self._lock = threading.RLock()
-        self._seen = -1
+        self._seen: tuple[int, int] | None = None
         self._behind = False
         self._graph: tuple[tuple[int, int], Graph] | None = None
+        self._calls: set[object] = set()
+        self._lost = False
         self._load()
         self.follow()
         if store.writable:
             self._sweep()
+        fork.watch(self)
+
+    @property
+    def index(self) -> HNSWIndex:
+        """The index; a forked child that could not inherit it loads it here."""
+        if self._lost:
+            with self._lock:
+                if self._lost:
+                    self._load()
+        return self._index
+
+    @property
+    def learner(self) -> SearchLearner | None:
+        """The model, if there is one."""
+        return self._learner if self.index is not None else None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Around calls on index and model: a fork meanwhile leaves them locked for ever in the child."""
+        token = object()
+        self._calls.add(token)
+        try:
+            yield
+        finally:
+            self._calls.discard(token)
+
+    def after_fork_in_child(self) -> None:
+        """Go on with index and model of the parent if no call was using them; else load them when needed."""
+        if self._calls:
+            fork.keep(self._index, self._learner, self._graph)
+            self._lost, self._graph = True, None
+        self._lock = threading.RLock()
+        self._calls = set()
+        self._behind = True
 
     def _sweep(self) -> None:
         """Remove files that a killed process wrote but did not commit, or replaced but did not remove."""
         settings = self.store.catalog.settings()
-        named = {settings[name] for name in ("vectors_file", "index_file", "model_file")}
-        for pattern in ("vectors*", "index-*", "model-*", ".index-*", ".model-*"):
-            for path in self.store.path.glob(pattern):
-                if path.name not in named:
-                    path.unlink(missing_ok=True)
+        named = {settings[setting] for setting in PATTERNS}
+        for entry in list(os.scandir(self.store.place.current())):
+            ours = is_temporary(entry.name) or (is_data(entry.name) and entry.name not in named)
+            if ours and self.store.place.has(entry.name):
+                self.store.place.remove(entry.name)
 
     def _load(self) -> None:
         """Index snapshot and model: a model serves beside an index that has handed out the rows it knew."""
-        for _ in range(RETRIES):
-            settings = self.store.catalog.settings()
-            index_file, model_file = settings["index_file"], settings["model_file"]
-            try:
-                index = self._load_index(index_file)
-                learner = self._load_model(model_file, index)
-            except FileNotFoundError as lost:
-                missing = lost
-                continue  # a writer has replaced it since
-            self.index, self.learner, self._graph = index, learner, None
-            self._saved, self._model_file = self._taken_in(), model_file
-            return
-        raise FormatError(f"a snapshot is missing: {missing}; open with rebuild=True") from None
+
+        def load(settings: Settings) -> tuple[HNSWIndex, SearchLearner | None, str | None]:
+            index = self._load_index(settings["index_file"])
+            return index, self._load_model(settings["model_file"], index), settings["model_file"]
+
+        loaded = self.store.with_files(load, "index_file", "model_file")
+        self._index, self._learner, self._model_file = loaded
+        self._graph, self._lost = None, False
+        self._saved = self._taken_in()
 
     def _load_index(self, name: str | None) -> HNSWIndex:
         if name is None:
             metric: Any = self.store.metric  # one of the three: `open_store` has checked
             return HNSWIndex(self.store.dim, metric=metric, **self.store.index_options)
-        index = HNSWIndex.load(str(self.store.file(name)))
+        index = HNSWIndex.load(self.store.existing(name))
         if (index.dim, index.metric) != (self.store.dim, self.store.metric):
             raise FormatError(f"{self.store.file(name)}: not an index of this database")
         return index
 
     def _load_model(self, name: str | None, index: HNSWIndex) -> SearchLearner | None:
-        return None if name is None else SearchLearner.load(str(self.store.file(name)), index)
+        return None if name is None else SearchLearner.load(self.store.existing(name), index)
 
     def _taken_in(self) -> tuple[int, int]:
         """How many rows the index has taken in, and how many deaths."""
@@ -113,7 +154,7 @@ class Live:
 
         Rows from `written` on are the caller's own, and need no check.
         """
-        with self._lock:
+        with self._lock, self.in_use():
             self._behind = True
             version = self.store.catalog.data_version()
             while (news := self.store.reading(partial(self._news, written=written))) is None:
@@ -179,12 +220,12 @@ class Live:
     @contextmanager
     def unchanged(self) -> Iterator[None]:
         """While no other thread of this process changes the index."""
-        with self._lock:
+        with self._lock, self.in_use():
             yield
 
     def graph(self) -> Graph:
         """The index's links at level 0, taken anew when rows have come or gone; its `node_ids` are rows."""
-        with self._lock:
+        with self._lock, self.in_use():
             state = self._taken_in()
             if self._graph is None or self._graph[0] != state:
                 self._graph = state, self.index.graph(0)
@@ -192,14 +233,15 @@ class Live:
 
     def rank(self, query: npt.NDArray[np.float32], k: int, allowed: Rows | None, *, learned: bool) -> Ranking:
         """The k best of the allowed rows (None: all), by the model if there is one and it is wanted."""
-        try:
-            return self._rank(query, k, allowed, learned=learned)
-        except RowError:
-            # Another thread has removed some of the allowed rows.
-            with self._lock:
-                held = self.index.rows()
-                allowed = held if allowed is None else np.intersect1d(allowed, held)
+        with self.in_use():
+            try:
                 return self._rank(query, k, allowed, learned=learned)
+            except RowError:
+                # Another thread has removed some of the allowed rows.
+                with self._lock:
+                    held = self.index.rows()
+                    allowed = held if allowed is None else np.intersect1d(allowed, held)
+                    return self._rank(query, k, allowed, learned=learned)
 
     def _rank(
         self, query: npt.NDArray[np.float32], k: int, allowed: Rows | None, *, learned: bool
@@ -220,12 +262,13 @@ class Live:
     # --- snapshots and compaction: files are written beside those they replace, and then named by a commit
     def wants_snapshot(self) -> bool:
         """Whether reopening now would take in more than it would load."""
-        (rows, dead), (saved, saved_dead) = self._taken_in(), self._saved
+        with self.in_use():
+            (rows, dead), (saved, saved_dead) = self._taken_in(), self._saved
         return rows - saved + dead - saved_dead > max(SNAPSHOT_FLOOR, saved - saved_dead)
 
     def snapshot(self) -> None:
         """Have all that was written outlast power loss, the index too if it has changed."""
-        with self._lock:
+        with self._lock, self.in_use():
             if self._taken_in() != self._saved:
                 self._publish(index_file=self._save_index(self._file_number()))
             elif self.store.catalog.has_written:
@@ -233,35 +276,61 @@ class Live:
 
     def adopt(self, learner: SearchLearner) -> None:
         """Keep a model that was just trained on the index as it is, together with that index, and use it."""
-        with self._lock:
+        with self._lock, self.in_use():
             number = self._file_number()
-            index_name, model_name = self._save_index(number), f"model-{number:06d}.gnn"
+            index_name, model_name = self._save_index(number), numbered("model_file", number)
             learner.save(str(self.store.file(model_name)))
             self._publish(index_file=index_name, model_file=model_name)
-            self.learner, self._model_file = learner, model_name
+            self._learner, self._model_file = learner, model_name
 
     def compact(self) -> None:
-        """Write the vectors that live to a new file, and the index without gaps; rows keep their numbers."""
-        with self._lock:
+        """Write what lives to new files, without what was deleted; rows keep their numbers.
+
+        The catalog comes first: until the vectors are compacted the dead rows say that there is work to do.
+        """
+        self._shrink_catalog()
+        with self._lock, self.in_use():
             rows = self.index.rows()
             settings, committed = self.store.reading(lambda settings, committed: (settings, committed))
             if len(committed) == len(rows):
                 self.snapshot()
-                return
-            number = self._file_number()
-            self.index.compact()
-            index_name, name = self._save_index(number), f"vectors-{number:06d}.f32"
-            blocks, bound = self._checked_blocks(committed, rows), int(settings["rows"])
-            try:
-                VectorFile.create(
-                    self.store.file(name), self.store.dim, bound=bound, listed=rows, blocks=blocks
-                )
-            except BaseException:
-                self.store.file(index_name).unlink(missing_ok=True)
-                raise
-            flush_names(self.store.path)
-            self._publish(index_file=index_name, vectors_file=name)
-            self.store.vectors(self.store.catalog.settings())  # lets go of the old one
+            else:
+                self._compact_vectors(rows, settings, committed)
+        self.store.catalog.fold_log()
+
+    def _shrink_catalog(self) -> None:
+        """Write the catalog again without what was deleted, while searches go on."""
+        catalog = Catalog(self.store.place, writable=True, interruptible=True)
+        try:
+            for number in range(MOST_INTERRUPTIONS + 1):
+                catalog.interruptible = number < MOST_INTERRUPTIONS
+                try:
+                    catalog.execute("VACUUM")
+                    return
+                except Interrupted:
+                    time.sleep(SECONDS_FOR_A_FORK)
+        finally:
+            catalog.close()
+
+    def _compact_vectors(self, rows: Rows, settings: Settings, committed: Committed) -> None:
+        place, number = self.store.place, self._file_number()
+        self.index.compact()
+        index_name, name = self._save_index(number), numbered("vectors_file", number)
+        blocks, bound = self._checked_blocks(committed, rows), int(settings["rows"])
+        try:
+            VectorFile.create(
+                *(self.store.file(name), self.store.dim),
+                bound=bound,
+                listed=rows,
+                blocks=blocks,
+                folder=place.folder,
+            )
+        except BaseException:
+            place.remove(index_name)
+            raise
+        flush_names(place.current())
+        self._publish(index_file=index_name, vectors_file=name)
+        self.store.vectors(self.store.catalog.settings())  # lets go of the old one
 
     def _checked_blocks(self, committed: Committed, rows: Rows) -> Iterator[Vectors]:
         for block in (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)):
@@ -274,6 +343,7 @@ class Live:
         the files that they replace."""
         catalog, old = self.store.catalog, self.store.catalog.settings()
         self.store.vectors(old).flush()
+        self.store.check_in_place()
         # What the files replace must not be gone before their names are there.
         with catalog.lasting():
             catalog.set(**names)
@@ -282,18 +352,21 @@ class Live:
         self._saved = self._taken_in()
         for setting, name in names.items():
             if old[setting] not in (None, name):
-                self.store.file(old[setting]).unlink(missing_ok=True)
+                self.store.place.remove(old[setting])
 
     def _file_number(self) -> int:
         """A number that no file of this database has had."""
-        catalog = self.store.catalog
+        catalog, place = self.store.catalog, self.store.place
+        taken = {entry.name for entry in os.scandir(place.current())}
         with catalog.transaction():
             number = int(catalog.settings()["file_number"]) + 1
+            while taken & {numbered(setting, number) for setting in PATTERNS}:
+                number += 1  # the user's, perhaps a link
             catalog.set(file_number=number)
         return number
 
     def _save_index(self, number: int) -> str:
-        name = f"index-{number:06d}.hnsw"
+        name = numbered("index_file", number)
         self.index.save(str(self.store.file(name)))
         return name
 

@@ -7,30 +7,33 @@
     model-<number>.gnn   what was learned on the snapshot of that number
 
 Creation makes the vectors file first and the tables in one transaction last, so a directory is a database
-exactly when that transaction is there; what an interrupted creation leaves is made again.
+exactly when that transaction is there; what an interrupted creation leaves is made again. Files of other
+names are the user's, and neither read nor changed.
 """
 
 import json
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ruvector_gnn._core import HNSWIndex
 from ruvector_gnn.db.arguments import positive
-from ruvector_gnn.db.catalog import Catalog, Id, document_crc
+from ruvector_gnn.db.catalog import LARGEST_DIM, Catalog, Id, document_crc
+from ruvector_gnn.db.connection import Changed
 from ruvector_gnn.db.disk import flush_names, make_directory
 from ruvector_gnn.db.lock import WriterLock
-from ruvector_gnn.db.vector_file import Committed, VectorFile
-from ruvector_gnn.errors import ConfigError, FormatError
+from ruvector_gnn.db.names import CATALOG, JOURNAL, LOCK, SHM, VECTORS, WAL, is_data
+from ruvector_gnn.db.place import Place
+from ruvector_gnn.db.vector_file import HEADER, Committed, VectorFile
+from ruvector_gnn.errors import ConfigError, FormatError, RuvectorError
 
-CATALOG, VECTORS, LOCK = "catalog.sqlite", "vectors.f32", "writer.lock"
-JOURNAL = f"{CATALOG}-journal"
 METRICS = ("cosine", "l2", "ip")
-_OURS = {LOCK, VECTORS, CATALOG, f"{CATALOG}-wal", f"{CATALOG}-shm", JOURNAL}
-RETRIES = 10
+_OURS = {LOCK, VECTORS, CATALOG, WAL, SHM, JOURNAL}
+MOST_TRIES = 1_000  # beside a writer that replaces files all the time; each try finds newer ones
 _CUT_SHORT = "its creation was cut short; open it once for writing"
 
 
@@ -51,7 +54,7 @@ class Wishes:
 class Store:
     """The open files of a database and its fixed settings."""
 
-    path: Path
+    place: Place
     catalog: Catalog
     lock: WriterLock | None
     dim: int
@@ -63,12 +66,17 @@ class Store:
     def __post_init__(self) -> None:
         """Arrange that the files are closed with the last reference, at the latest when the interpreter
         ends."""
-        self.release = weakref.finalize(self, _release, os.getpid(), self.catalog, self.lock)
+        self.release = weakref.finalize(self, _release, self.catalog, self.lock)
+
+    @property
+    def path(self) -> Path:
+        """The directory, as far as its path is known."""
+        return self.place.path
 
     @property
     def writable(self) -> bool:
-        """Whether this is the writer."""
-        return self.lock is not None
+        """Whether this is the writer; in a forked child it is not."""
+        return self.lock is not None and self.lock.held
 
     @property
     def largest(self) -> float:
@@ -81,33 +89,107 @@ class Store:
         self.release()
         if self._vectors is not None:
             self._vectors.close()
+        self.place.close()
+
+    def check_in_place(self) -> None:
+        """Raise unless the files that a writer has open are still those of the database.
+
+        `FileNotFoundError` if the directory is gone, `FormatError` if a file in it was removed or replaced.
+        """
+        folder = self.place.current()
+        if self.lock is not None and self.lock.held and not self.lock.is_in_place():
+            raise FormatError(
+                f"{folder / LOCK}: was removed or replaced, so that another writer may have begun; close this"
+                " handle and open the database again"
+            )
+
+    def is_in_place(self) -> bool:
+        """Whether the open files are still those of the database, so that a snapshot can be named in them."""
+        try:
+            self.check_in_place()
+            self.vectors(self.catalog.settings())
+        except (FileNotFoundError, FormatError):
+            return False
+        return True
 
     def file(self, name: str) -> Path:
-        """A file of this database."""
-        return self.path / name
+        """A file of this database; raises `FileNotFoundError` if the directory is gone."""
+        return self.place.current() / name
+
+    def existing(self, name: str) -> str:
+        """The path of a file that the settings name, which must be a regular file."""
+        self.place.regular(name)
+        return str(self.file(name))
 
     def vectors(self, settings: Settings) -> VectorFile:
         """The vectors file that the settings name; `FileNotFoundError` if a compaction has replaced it."""
-        path, held = self.file(settings["vectors_file"]), self._vectors
-        if held is None or held.path != path:
-            held = VectorFile(path, writable=self.writable)
+        name, held = settings["vectors_file"], self._vectors
+        if held is None or held.path.name != name:
+            held = VectorFile(self.file(name), writable=self.writable, folder=self.place.folder)
             if held.dim != self.dim:
-                raise FormatError(f"{path}: rows of {held.dim} dimensions, the catalog says {self.dim}")
+                raise FormatError(f"{held.path}: rows of {held.dim} dimensions, the catalog says {self.dim}")
             self._vectors = held
+            return held
+        try:
+            found = self.place.regular(name)
+        except FileNotFoundError:
+            if not self.writable:
+                return held  # a writer has compacted since; the view is that of before
+            raise FormatError(f"{held.path}: the vectors file is missing") from None
+        if (found.st_dev, found.st_ino) != held.identity:
+            raise FormatError(
+                f"{held.path}: was replaced while it was open; close this handle and open the database again"
+            )
         return held
+
+    def with_files(self, task: Callable[[Settings], Answer], *kinds: str) -> Answer:
+        """What `task` makes of the settings, again if a writer has replaced files of some kinds meanwhile.
+
+        Raises `FormatError` if one that the settings still name is missing.
+        """
+        missing: FileNotFoundError | None = None
+        before: list[Any] = []
+        for _ in range(MOST_TRIES):
+            self.place.current()
+            settings = self.catalog.settings()
+            named = [settings[kind] for kind in kinds]
+            if missing is not None and named == before:
+                break
+            try:
+                return task(settings)
+            except FileNotFoundError as lost:
+                missing, before = lost, named
+            except Changed:
+                missing = None
+        else:
+            raise OSError(f"{self.path}: its files were replaced whenever they were read, {MOST_TRIES} times")
+        what = "the vectors file" if kinds == ("vectors_file",) else "a snapshot"
+        hint = "" if kinds == ("vectors_file",) else "; open with rebuild=True"
+        raise FormatError(f"{missing.filename}: {what} is missing{hint}") from None
 
     def reading(self, task: Callable[[Settings, Committed], Answer]) -> Answer:
         """What `task` makes of the settings and the committed rows, in one view of the catalog."""
-        for _ in range(RETRIES):
+
+        def read(_: Settings) -> Answer:
             with self.catalog.transaction("DEFERRED"):
                 settings = self.catalog.settings()
-                try:
-                    committed = self.vectors(settings).committed(int(settings["rows"]))
-                except FileNotFoundError as lost:
-                    missing = lost
-                    continue  # a writer has compacted since
+                committed = self.vectors(settings).committed(int(settings["rows"]))
                 return task(settings, committed)
-        raise FormatError(f"{missing.filename}: the vectors file is missing") from None
+
+        return self.with_files(read, "vectors_file")
+
+    @contextmanager
+    def aside(self) -> Iterator["Store"]:
+        """The database through a connection of its own, so that long reading keeps nobody waiting."""
+        catalog = Catalog(self.place, writable=False, interruptible=True)
+        options = self.index_options
+        other = Store(self.place, catalog, None, self.dim, self.metric, options, sync=self.sync)
+        try:
+            yield other
+        finally:
+            other.release()
+            if other._vectors is not None:
+                other._vectors.close()
 
     def check_documents(self, committed: Committed, start: int, stop: int) -> list[int]:
         """The live rows from `start` up to `stop`, rising.
@@ -145,10 +227,10 @@ class Store:
             raise FormatError(f"{self.path}: document {identity!r} (row {row}) is damaged")
 
 
-def _release(owner: int, catalog: Catalog, lock: WriterLock | None) -> None:
-    # SQLite forbids closing in a forked child what the parent opened.
-    if os.getpid() == owner:
+def _release(catalog: Catalog, lock: WriterLock | None) -> None:
+    try:
         catalog.close()
+    finally:
         if lock is not None:
             lock.release()
 
@@ -162,16 +244,20 @@ def open_store(path: Path, wishes: Wishes, mode: str, synchronous: str, *, rebui
     if rebuild and mode == "r":
         raise ConfigError("rebuild: needs mode 'rw'")
     _check_wishes(wishes)
+    path = Path(os.path.abspath(path))
     _check_place(path, wishes, mode)
-    lock = None
     if mode == "rw":
         make_directory(path)
-        lock = WriterLock(path / LOCK)
+    place = Place(path)
+    lock = None
     try:
-        store = _open_files(path, wishes, lock, synchronous)
+        if mode == "rw":
+            lock = WriterLock(place)
+        store = _open_files(place, wishes, lock, synchronous)
     except BaseException:
         if lock is not None:
             lock.release()
+        place.close()
         raise
     if rebuild:
         with store.catalog.transaction():
@@ -180,19 +266,22 @@ def open_store(path: Path, wishes: Wishes, mode: str, synchronous: str, *, rebui
 
 
 def _check_wishes(wishes: Wishes) -> None:
-    if wishes.dim is not None:
-        positive(wishes.dim, "dim")
+    if wishes.dim is not None and positive(wishes.dim, "dim") > LARGEST_DIM:
+        raise ConfigError(f"dim: got {wishes.dim}, expected at most {LARGEST_DIM}")
     if wishes.metric is not None and wishes.metric not in METRICS:
         raise ConfigError(f"metric: got {wishes.metric!r}, expected one of {', '.join(METRICS)}")
     try:
         json.dumps(wishes.index_options)
-        HNSWIndex(wishes.dim or 1, **wishes.index_options)
+        metric: Any = wishes.metric or "cosine"
+        HNSWIndex(wishes.dim or 1, metric=metric, **wishes.index_options)
     except TypeError as unusable:
         raise ConfigError(f"index_options: {unusable}") from None
 
 
 def _check_place(path: Path, wishes: Wishes, mode: str) -> None:
     """Raise if there is neither a catalog to open nor room for a new one."""
+    if (path / CATALOG).is_symlink():
+        raise FormatError(f"{path / CATALOG}: a symbolic link, expected a regular file")
     if (path / CATALOG).is_file():
         return
     if path.exists():
@@ -207,20 +296,21 @@ def _check_place(path: Path, wishes: Wishes, mode: str) -> None:
         raise ConfigError(f"{path}: no database there; give dim to create one")
 
 
-def _open_files(path: Path, wishes: Wishes, lock: WriterLock | None, synchronous: str) -> Store:
-    if lock is None and (path / JOURNAL).exists():
+def _open_files(place: Place, wishes: Wishes, lock: WriterLock | None, synchronous: str) -> Store:
+    if lock is None and place.has(JOURNAL):
         # SQLite keeps one until the tables are there, and only a writer can undo it.
-        raise FormatError(f"{path}: {_CUT_SHORT}")
-    catalog = Catalog(path / CATALOG, writable=lock is not None, synchronous=synchronous)
+        raise FormatError(f"{place.path}: {_CUT_SHORT}")
+    writable = lock is not None
+    catalog = Catalog(place, writable=writable, synchronous=synchronous, create=writable)
     try:
         if catalog.is_new():
-            _create(path, catalog, wishes, writable=lock is not None)
+            _create(place, catalog, wishes, writable=writable)
         catalog.check()
         settings = catalog.settings()
-        _check_agreement(path, wishes, settings)
+        options = _index_options(catalog, settings)
+        _check_agreement(place.path, wishes, settings)
         dim, metric = int(settings["dim"]), str(settings["metric"])
-        options = json.loads(settings["index_options"])
-        store = Store(path, catalog, lock, dim, metric, options, sync=synchronous == "full")
+        store = Store(place, catalog, lock, dim, metric, options, sync=synchronous == "full")
         store.reading(lambda settings, committed: None)
     except BaseException:
         catalog.close()
@@ -228,14 +318,29 @@ def _open_files(path: Path, wishes: Wishes, lock: WriterLock | None, synchronous
     return store
 
 
-def _create(path: Path, catalog: Catalog, wishes: Wishes, *, writable: bool) -> None:
-    if VectorFile.holds_rows(path / VECTORS) or any(path.glob("index-*")) or any(path.glob("vectors-*")):
+def _index_options(catalog: Catalog, settings: Settings) -> dict[str, Any]:
+    """The options of the index; raises `FormatError` unless an index can be made with them."""
+    try:
+        options = json.loads(settings["index_options"])
+        HNSWIndex(int(settings["dim"]), metric=settings["metric"], **options)
+    except (RuvectorError, TypeError, ValueError, OverflowError) as unusable:
+        raise FormatError(
+            f"{catalog.path}: settings 'metric' and 'index_options' make no index: {unusable}"
+        ) from None
+    return dict(options)
+
+
+def _create(place: Place, catalog: Catalog, wishes: Wishes, *, writable: bool) -> None:
+    path = place.current()
+    data = [entry.name for entry in os.scandir(path) if is_data(entry.name)]
+    if any(name != VECTORS or place.regular(name).st_size > HEADER for name in data):
         raise FormatError(f"{path}: the catalog is empty, but there are vectors; nothing is overwritten")
     if not writable:
         raise FormatError(f"{path}: {_CUT_SHORT}")
     if wishes.dim is None:
         raise ConfigError(f"{path}: no database there; give dim to create one")
-    VectorFile.create(path / VECTORS, wishes.dim)
+    place.remove(VECTORS)
+    VectorFile.create(path / VECTORS, wishes.dim, folder=place.folder)
     catalog.create(
         {
             "dim": wishes.dim,

@@ -17,8 +17,10 @@ file does not know how many of its rows count: the catalog does. Bytes behind th
 interrupted writer left; the next append overwrites them.
 """
 
+import errno
 import mmap
 import os
+import stat
 import struct
 import weakref
 import zlib
@@ -42,6 +44,8 @@ _VERSIONED = struct.Struct("<8sI")
 _FIELDS = struct.Struct("<8sIIIII")
 _CRC = struct.Struct("<I")
 _LISTED = np.dtype("<u4")
+# A symbolic link is refused, and a pipe is not waited for.
+_NO_DETOURS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,26 @@ class Committed:
 class VectorFile:
     """Rows of `dim` float32 in a file; a writer appends, readers map what is committed."""
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
+    def __init__(self, path: Path, *, writable: bool, folder: int | None = None) -> None:
         """Open an existing file and check its header; raises `FormatError` if it is not ours or torn.
 
-        It is closed by `close` or with the last reference; mapped rows stay readable.
+        With `folder`, a descriptor of its directory, only the last part of `path` is used. It is closed by
+        `close` or with the last reference; mapped rows stay readable.
         """
         self.path = path
-        self._file = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | _NO_DETOURS
+        try:
+            self._file = os.open(path if folder is None else path.name, flags, dir_fd=folder)
+        except OSError as refused:
+            if refused.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise FormatError(f"{path}: not a regular file, which it must be") from None
+            raise type(refused)(refused.errno, refused.strerror, str(path)) from None
         self.close = weakref.finalize(self, os.close, self._file)
         try:
+            found = os.fstat(self._file)
+            if not stat.S_ISREG(found.st_mode):
+                raise FormatError(f"{path}: not a regular file, which it must be")
+            self.identity = found.st_dev, found.st_ino
             self.dim, self._bound, self._listed, self._list_crc = self._read_header()
         except BaseException:
             self.close()
@@ -121,29 +136,28 @@ class VectorFile:
         bound: int = 0,
         listed: Rows | None = None,
         blocks: Iterable[Vectors] = (),
+        folder: int | None = None,
     ) -> None:
-        """Write a file in place of whatever stands at `path`, and have it reach the disk.
+        """Write a new file and have it reach the disk; raises `FileExistsError` if there is one.
 
-        It holds the rows in the list, whose vectors are the `blocks`; the next append is of row `bound`.
+        The file holds the rows in the list, whose vectors are the `blocks`; the next append is of row
+        `bound`. With `folder`, a descriptor of its directory, only the last part of `path` is used.
         """
         rows = np.empty(0, _LISTED) if listed is None else listed.astype(_LISTED)
         fields = _FIELDS.pack(MAGIC, VERSION, dim, bound, len(rows), zlib.crc32(rows.tobytes()))
         header = (fields + _CRC.pack(zlib.crc32(fields))).ljust(HEADER, b"\0")
-        try:
-            with open(path, "wb") as file:
+        name = path if folder is None else path.name
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(name, flags, 0o666, dir_fd=folder), "wb") as file:
+            try:
                 file.write((header + rows.tobytes()).ljust(_start(len(rows)), b"\0"))
                 for block in blocks:
                     file.write(block.tobytes())
                 file.flush()
                 flush(file.fileno())
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-    @staticmethod
-    def holds_rows(path: Path) -> bool:
-        """Whether there is a file at `path` with more in it than a header."""
-        return path.is_file() and path.stat().st_size > HEADER
+            except BaseException:
+                os.unlink(name, dir_fd=folder)
+                raise
 
     def _read_header(self) -> tuple[int, int, int, int]:
         header = os.pread(self._file, HEADER, 0)

@@ -1,5 +1,6 @@
 """Reading everything once, and counting it."""
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 
 from ruvector_gnn._core import HNSWIndex
 from ruvector_gnn.db import log
+from ruvector_gnn.db.connection import Interrupted
+from ruvector_gnn.db.live import MOST_INTERRUPTIONS, SECONDS_FOR_A_FORK
 from ruvector_gnn.db.store import Settings, Store
 from ruvector_gnn.db.vector_file import Committed, Rows
 from ruvector_gnn.errors import FormatError
@@ -38,30 +41,47 @@ def stats(store: Store) -> dict[str, Any]:
 
 
 def _sizes(store: Store) -> Iterator[tuple[str, int]]:
-    for entry in sorted(store.path.iterdir()):
+    for entry in sorted(store.place.current().iterdir()):
         with suppress(FileNotFoundError):  # a writer has replaced it since
             yield entry.name, entry.stat().st_size
 
 
 def verify(store: Store) -> None:
     """Compare every checksum; raises `FormatError` naming what is damaged."""
+    for number in range(MOST_INTERRUPTIONS + 1):
+        with store.aside() as reader:
+            reader.catalog.interruptible = number < MOST_INTERRUPTIONS
+            try:
+                _verify_once(reader)
+                return
+            except Interrupted:
+                time.sleep(SECONDS_FOR_A_FORK)
+
+
+def _verify_once(store: Store) -> None:
     catalog = store.catalog
     trouble = catalog.one("PRAGMA integrity_check")
     if trouble != "ok":
         raise FormatError(f"{catalog.path}: {trouble}")
-    settings, committed, living = store.reading(lambda *found: (*found, _check_rows(store, *found)))
-    if settings["index_file"] is not None:
-        index = HNSWIndex.load(str(store.file(settings["index_file"])), verify="full")
-        _compare(store, index, committed, living)
-        if settings["model_file"] is not None:
-            SearchLearner.load(str(store.file(settings["model_file"])), index)
+
+    def check(_: Settings) -> None:
+        settings, committed, living = store.reading(lambda *found: (*found, _check_rows(store, *found)))
+        if settings["index_file"] is not None:
+            index = HNSWIndex.load(store.existing(settings["index_file"]), verify="full")
+            _compare(store, index, committed, living)
+            if settings["model_file"] is not None:
+                SearchLearner.load(store.existing(settings["model_file"]), index)
+
+    store.with_files(check, "index_file", "model_file")
 
 
 def _check_rows(store: Store, settings: Settings, committed: Committed) -> Rows:
     """The rows of all documents; raises `FormatError` unless these, the dead and the log are as committed."""
     catalog, rows, dead = store.catalog, int(settings["rows"]), int(settings["dead"])
     store.vectors(settings).check_list(committed)
-    living = store.check_documents(committed, 0, rows)
+    living = []
+    for start in range(0, rows, _BLOCK):
+        living += store.check_documents(committed, start, min(start + _BLOCK, rows))
     listed = catalog.dead()
     if [number for number, _ in listed] != list(range(dead - len(listed), dead)):
         raise FormatError(f"{catalog.path}: the list of dead rows has gaps")
