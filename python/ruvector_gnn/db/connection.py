@@ -27,6 +27,7 @@ _FOLD_MILLISECONDS = 500
 _SECONDS_FOR_MOVED = 2.0
 _TRIES = 10
 _INTERRUPT_EVERY = 0.02
+_PAUSE = 0.001
 _CLOCK_TICK = 0.05  # file systems round times, to some milliseconds
 _REPLACED = "was removed or replaced while it was open; close this handle and open the database again"
 
@@ -66,7 +67,8 @@ class Connection:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
-        self._depth = 0  # of the sessions of the thread that holds the lock
+        self._depth = 0  # of the sessions of the thread that holds the lock, the owner
+        self._owner = 0
         self._in_sqlite = False
         self._fork_waits = False
         self._written = False
@@ -87,14 +89,21 @@ class Connection:
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
         """The connection, which stays the same and this thread's until the outermost session ends."""
+        if self._fork_waits:
+            self._let_fork_pass()
         with self._lock, catalog_errors(self.path):
             depth = self._depth
             connection = self._ready() if depth == 0 else self._expect(self._connection)
-            self._depth = depth + 1
+            self._depth, self._owner = depth + 1, threading.get_ident()
             try:
                 yield connection
             finally:
                 self._depth = depth
+
+    def _let_fork_pass(self) -> None:
+        """Waits for a fork that waits for the lock, which a busy thread would take again before it."""
+        while self._fork_waits and not (self._depth and self._owner == threading.get_ident()):
+            time.sleep(_PAUSE)
 
     @contextmanager
     def transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -70,9 +71,10 @@ def watch_connection(connection: Closable) -> None:
 
 
 def connections() -> tuple[Closable, ...]:
-    """All connections of this process."""
-    with _guard:
-        return tuple(_connections)
+    """All connections of this process; waits for no lock, so that it may be called with one held."""
+    while True:
+        with suppress(RuntimeError):  # another thread adds one
+            return tuple(_connections)
 
 
 def keep(*things: object) -> None:
@@ -114,7 +116,7 @@ def _before() -> None:
     if not _guard.acquire(timeout=SECONDS_TO_WAIT):
         return  # another thread is forking; what it has closed is closed for this fork too
     _forking = threading.get_ident()
-    for connection in tuple(_connections):
+    for connection in connections():
         if connection.before_fork(deadline):
             _closed.append(connection)
 
