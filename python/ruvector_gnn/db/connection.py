@@ -77,7 +77,7 @@ class Connection:
         self._identity: fork.Identity | None = None
         self._unlocked: _Signature | None = None
         fork.watch_connection(self)
-        with self._lock, catalog_errors(self.path):
+        with self._lock, catalog_errors(lambda: self.path):
             self._connect(create=create)
 
     @property
@@ -91,7 +91,7 @@ class Connection:
         """The connection, which stays the same and this thread's until the outermost session ends."""
         if self._fork_waits:
             self._let_fork_pass()
-        with self._lock, catalog_errors(self.path):
+        with self._lock, catalog_errors(lambda: self.path):
             depth = self._depth
             connection = self._ready() if depth == 0 else self._expect(self._connection)
             self._depth, self._owner = depth + 1, threading.get_ident()

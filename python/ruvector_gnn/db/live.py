@@ -123,7 +123,8 @@ class Live:
     def _load(self) -> None:
         """Index snapshot and model: a model serves beside an index that has handed out the rows it knew."""
 
-        def load(settings: Settings) -> tuple[HNSWIndex, SearchLearner | None, str | None]:
+        def load() -> tuple[HNSWIndex, SearchLearner | None, str | None]:
+            settings = self.store.catalog.settings()
             index = self._load_index(settings["index_file"])
             return index, self._load_model(settings["model_file"], index), settings["model_file"]
 

@@ -142,35 +142,33 @@ class Store:
             )
         return held
 
-    def with_files(self, task: Callable[[Settings], Answer], *kinds: str) -> Answer:
-        """What `task` makes of the settings, again if a writer has replaced files of some kinds meanwhile.
+    def with_files(self, task: Callable[[], Answer], *kinds: str) -> Answer:
+        """What `task` returns, which reads files of some kinds that a writer may replace meanwhile.
 
-        Raises `FormatError` if one that the settings still name is missing.
+        Raises `FormatError` if a file is missing that the settings named before and name still.
         """
-        missing: FileNotFoundError | None = None
-        before: list[Any] = []
+        before: list[Any] | None = None
         for _ in range(MOST_TRIES):
+            try:
+                return task()
+            except Changed:
+                continue
+            except FileNotFoundError as lost:
+                missing = lost
             self.place.current()
             settings = self.catalog.settings()
             named = [settings[kind] for kind in kinds]
-            if missing is not None and named == before:
-                break
-            try:
-                return task(settings)
-            except FileNotFoundError as lost:
-                missing, before = lost, named
-            except Changed:
-                missing = None
-        else:
-            raise OSError(f"{self.path}: its files were replaced whenever they were read, {MOST_TRIES} times")
-        what = "the vectors file" if kinds == ("vectors_file",) else "a snapshot"
-        hint = "" if kinds == ("vectors_file",) else "; open with rebuild=True"
-        raise FormatError(f"{missing.filename}: {what} is missing{hint}") from None
+            if named == before:
+                what = "the vectors file" if kinds == ("vectors_file",) else "a snapshot"
+                hint = "" if kinds == ("vectors_file",) else "; open with rebuild=True"
+                raise FormatError(f"{missing.filename}: {what} is missing{hint}") from None
+            before = named
+        raise OSError(f"{self.path}: its files were replaced whenever they were read, {MOST_TRIES} times")
 
     def reading(self, task: Callable[[Settings, Committed], Answer]) -> Answer:
         """What `task` makes of the settings and the committed rows, in one view of the catalog."""
 
-        def read(_: Settings) -> Answer:
+        def read() -> Answer:
             with self.catalog.transaction("DEFERRED"):
                 settings = self.catalog.settings()
                 committed = self.vectors(settings).committed(int(settings["rows"]))

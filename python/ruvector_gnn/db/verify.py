@@ -64,7 +64,7 @@ def _verify_once(store: Store) -> None:
     if trouble != "ok":
         raise FormatError(f"{catalog.path}: {trouble}")
 
-    def check(_: Settings) -> None:
+    def check() -> None:
         settings, committed, living = store.reading(lambda *found: (*found, _check_rows(store, *found)))
         if settings["index_file"] is not None:
             index = HNSWIndex.load(store.existing(settings["index_file"]), verify="full")
