@@ -71,9 +71,15 @@ class VectorDB:
         `HNSWIndex` and are kept. `rebuild=True` forgets index snapshot and model, and makes the
         index from the vectors.
 
+        The handle belongs to the directory, not to its path: it goes on after `os.chdir` and after the
+        directory was renamed. `mode="r"` needs no write permission if the database was closed. In a forked
+        child the handle reads, also if it was opened for writing.
+
         Raises `BlockingIOError` (an `OSError`) naming the process that has it open for writing;
         `FormatError` if `path` is something else, damaged, or of another version; `FileNotFoundError` in
-        mode "r" if nothing is there; `ConfigError` for arguments that contradict the database.
+        mode "r" if nothing is there; `PermissionError` if its log can't be read without write permission;
+        `ConfigError` for arguments that contradict the database, and in a process that was forked while a
+        call on a database was in progress.
         """
         wishes = Wishes(dim, metric, dict(index_options or {}))
         store = open_store(Path(path), wishes, mode, synchronous, rebuild=rebuild)
@@ -372,10 +378,11 @@ class VectorDB:
     def compact(self) -> None:
         """Give back the space of deleted and replaced documents, in the files and in memory.
 
-        What lives is written to a new vectors file and a new snapshot, which one commit names; then the old
-        files are removed. A crash at any instant leaves the old ones or the new ones. Readers switch over;
+        The catalog is written again without what was deleted. What lives is written to a new vectors file and
+        a new snapshot, which one commit names; then the old files are removed. Afterwards no file holds text
+        or vectors of what was deleted, unless a reader was at work at that moment. A crash at any instant leaves the old ones or the new ones. Readers switch over;
         what they have mapped stays readable. Ids, searches, log and model are the same afterwards. While it
-        runs, the living vectors and the index are on the disk twice.
+        runs, the living vectors, the index and the metadata are on the disk twice.
 
         Raises `FormatError` if a document is damaged and `OSError` if the disk is full; then nothing has
         changed.
