@@ -380,9 +380,10 @@ class VectorDB:
 
         The catalog is written again without what was deleted. What lives is written to a new vectors file and
         a new snapshot, which one commit names; then the old files are removed. Afterwards no file holds text
-        or vectors of what was deleted, unless a reader was at work at that moment. A crash at any instant leaves the old ones or the new ones. Readers switch over;
-        what they have mapped stays readable. Ids, searches, log and model are the same afterwards. While it
-        runs, the living vectors, the index and the metadata are on the disk twice.
+        or vectors of what was deleted, unless a reader was at work at that moment. A crash at any instant
+        leaves the old files or the new ones. Readers switch over; what they have mapped stays readable. Ids,
+        searches, log and model are the same afterwards. While it runs, the living vectors, the index and the
+        metadata are on the disk twice.
 
         Raises `FormatError` if a document is damaged and `OSError` if the disk is full; then nothing has
         changed.
