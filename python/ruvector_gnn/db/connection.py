@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ruvector_gnn.db import fork
-from ruvector_gnn.db.errors import catalog_errors
+from ruvector_gnn.db.errors import ReplacedError, catalog_errors
 from ruvector_gnn.db.place import Place
 from ruvector_gnn.errors import ConfigError, FormatError
 
@@ -216,7 +216,7 @@ class Connection:
         if self._connection is not None:
             if _identity_of(self._file) != self._identity:
                 if self._current_file() == self._file:
-                    raise FormatError(f"{self._file}: {_REPLACED}")
+                    raise ReplacedError(f"{self._file}: {_REPLACED}")
                 self._disconnect()  # the directory has another name now
             elif not self._is_unchanged():
                 self._disconnect()  # a writer has opened the database since
@@ -231,7 +231,7 @@ class Connection:
         file = self._file = self._current_file()
         found = _identity_of(file)
         if self._identity not in (None, found):
-            raise FormatError(f"{file}: {_REPLACED}")
+            raise ReplacedError(f"{file}: {_REPLACED}")
         if found is not None:
             fork.check(found, self._place.path)
             self._close_moved(found, file)
@@ -325,10 +325,23 @@ class Connection:
     def before_fork(self, deadline: float) -> bool:
         """Closes the connection and keeps the lock over the fork, if that is possible until `deadline`."""
         self._fork_waits = True
+        held = False
+        try:
+            held = self._acquire_for_fork(deadline)
+            if held and self._depth == 0:  # else the forking thread itself is within a transaction
+                self._disconnect()
+        except BaseException:
+            if held:
+                self._lock.release()
+            self._fork_waits = held = False
+            raise
+        self._fork_waits = held
+        return held
+
+    def _acquire_for_fork(self, deadline: float) -> bool:
         while not self._lock.acquire(blocking=False):
             wait = deadline - time.monotonic()
             if wait <= 0:
-                self._fork_waits = False
                 return False
             if self.interruptible:
                 wait = min(wait, _INTERRUPT_EVERY)
@@ -336,8 +349,6 @@ class Connection:
                     connection.interrupt()
             if self._lock.acquire(timeout=wait):
                 break
-        if self._depth == 0:  # else the forking thread itself is within a transaction
-            self._disconnect()
         return True
 
     def after_fork_in_parent(self) -> None:

@@ -7,6 +7,11 @@ from pathlib import Path
 
 from ruvector_gnn.errors import ConfigError, FormatError
 
+
+class ReplacedError(FormatError):
+    """A file was removed or replaced below an open handle, which has nothing to save in what is there."""
+
+
 _DAMAGE = ("no such", "malformed", "Could not decode", "unsupported file format")
 _TOO_LARGE = ("too many SQL variables", "Expression tree is too large", "parser stack overflow")
 

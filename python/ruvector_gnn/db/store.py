@@ -25,6 +25,7 @@ from ruvector_gnn.db.arguments import positive
 from ruvector_gnn.db.catalog import LARGEST_DIM, Catalog, Id, document_crc
 from ruvector_gnn.db.connection import Changed
 from ruvector_gnn.db.disk import flush_names, make_directory
+from ruvector_gnn.db.errors import ReplacedError
 from ruvector_gnn.db.lock import WriterLock
 from ruvector_gnn.db.names import CATALOG, JOURNAL, LOCK, SHM, VECTORS, WAL, is_data
 from ruvector_gnn.db.place import Place
@@ -98,7 +99,7 @@ class Store:
         """
         folder = self.place.current()
         if self.lock is not None and self.lock.held and not self.lock.is_in_place():
-            raise FormatError(
+            raise ReplacedError(
                 f"{folder / LOCK}: was removed or replaced, so that another writer may have begun; close this"
                 " handle and open the database again"
             )
@@ -108,7 +109,7 @@ class Store:
         try:
             self.check_in_place()
             self.vectors(self.catalog.settings())
-        except (FileNotFoundError, FormatError):
+        except (FileNotFoundError, ReplacedError):
             return False
         return True
 
@@ -135,9 +136,9 @@ class Store:
         except FileNotFoundError:
             if not self.writable:
                 return held  # a writer has compacted since; the view is that of before
-            raise FormatError(f"{held.path}: the vectors file is missing") from None
+            raise ReplacedError(f"{held.path}: the vectors file is missing") from None
         if (found.st_dev, found.st_ino) != held.identity:
-            raise FormatError(
+            raise ReplacedError(
                 f"{held.path}: was replaced while it was open; close this handle and open the database again"
             )
         return held
