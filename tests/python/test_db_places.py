@@ -12,14 +12,15 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import ruvector_gnn as rg
-from ruvector_gnn.db import VectorDB, names
+from ruvector_gnn.db import VectorDB, log, names
+from ruvector_gnn.db.catalog import document_crc
 from ruvector_gnn.db.lock import WriterLock
 from ruvector_gnn.db.place import Place
 
@@ -435,3 +436,44 @@ def test_temporary_directories_may_go_before_their_database() -> None:
     with pytest.raises(FileNotFoundError):
         len(database)
     database.close()
+
+
+def document(row: int, name: int | str, metadata: str | None, data: bytes) -> tuple[str, tuple[Any, ...]]:
+    values = (row, name, metadata, document_crc(name, metadata, data))
+    return "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", values
+
+
+def impression(query: bytes, clicked: str, shown: str | None = None) -> tuple[str, tuple[Any, ...]]:
+    values = (1.0, query, clicked, shown, 0)
+    sql = "INSERT INTO impressions (at, query, clicked, shown, explored, crc) VALUES (?, ?, ?, ?, ?, ?)"
+    return sql, (*values, log._crc(*values))
+
+
+QUERY = vectors(10)[3].tobytes()
+ROWS = [
+    *(document(row, "a", None, QUERY) for row in (2**62, -5, 2**63 - 1, -(2**63), 10)),
+    *(document(3, 3, text, QUERY) for text in ("[1]", "5", "null", "x", '{"a": NaN}', "[" * 5000)),
+    *(impression(QUERY, text) for text in ("5", "null", '{"a": 1}', "[[1]]", "x", "[true]", "[" * 5000)),
+    *(impression(QUERY, "[1]", text) for text in ("7", "[{}]", "[1.5]")),
+    *(impression(data, "[1]") for data in (b"", QUERY[:7], QUERY[:8], b"\xff" * 16)),
+    *(("UPDATE dead SET row = ?", (row,)) for row in (2**62, -1, 2**63 - 1)),
+    *(("INSERT INTO dead VALUES (?, 1)", (number,)) for number in (2**62, -7)),
+    *(("UPDATE sqlite_sequence SET seq = ?", (last,)) for last in (2**62, -3, "x")),
+]
+
+
+@pytest.mark.parametrize(("sql", "values"), ROWS)
+def test_rows_made_by_hand_give_typed_errors(
+    db: VectorDB, path: Path, sql: str, values: tuple[Any, ...]
+) -> None:
+    """Any answer or refusal will do, but for an error that says nothing of the file."""
+    db.delete(9)
+    db.close()
+    with hand_made(path) as connection:
+        connection.execute(sql, values)
+    for mode, calls in (("r", READS), ("rw", {**READS, **WRITES})):
+        with suppress(rg.RuvectorError), VectorDB.open(path, mode=mode) as handle:
+            for call in (*calls.values(), lambda db: db.get(db.ids()), lambda db: db.delete(db.ids()[-1])):
+                with suppress(rg.RuvectorError):
+                    call(handle)
+            handle.search(vectors(1)[0], k=20, where={"$not": {"n": 1}})

@@ -274,9 +274,12 @@ class VectorDB:
 
     def _metadata(self, text: str | None) -> Metadata:
         try:
-            return {} if text is None else json.loads(text)
-        except ValueError as damaged:
+            found = {} if text is None else json.loads(text)
+        except (ValueError, RecursionError) as damaged:
             raise FormatError(f"{self._store.catalog.path}: metadata is not JSON: {damaged}") from None
+        if not isinstance(found, dict):
+            raise FormatError(f"{self._store.catalog.path}: metadata must be a JSON object, got {text!r}")
+        return found
 
     def search_with_gnn(self, query: npt.ArrayLike, gnn: Encoder, k: int = 10) -> SearchResult:
         """The k best documents by an encoder of your own: `gnn(x, graph)` gives one row of codes per node.

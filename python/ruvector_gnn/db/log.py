@@ -58,17 +58,32 @@ def read(catalog: Catalog) -> list[Impression]:
             raise FormatError(f"{catalog.path}: impression {number} is damaged")
     # They are numbered from 1, and SQLite keeps the last number that it gave.
     last = catalog.one("SELECT seq FROM sqlite_sequence WHERE name = 'impressions'") or 0
-    if [row[0] for row in rows] != list(range(1, last + 1)):
+    if len(rows) != last or any(row[0] != number for number, row in enumerate(rows, start=1)):
         raise FormatError(f"{catalog.path}: {len(rows)} impressions, but {last} were recorded")
-    return [
-        Impression(
-            np.frombuffer(query, dtype="<f4"),
-            json.loads(clicked),
-            None if shown is None else json.loads(shown),
-            bool(explored),
-        )
-        for _, _, query, clicked, shown, explored, _ in rows
-    ]
+    dim = int(catalog.settings()["dim"])
+    return [_decoded(catalog, dim, *row[:1], *row[2:6]) for row in rows]
+
+
+def _decoded(
+    catalog: Catalog, dim: int, number: int, query: bytes, clicked: str, shown: str | None, explored: int
+) -> Impression:
+    """One row of the log; raises `FormatError` for what `append` never writes: checksums can be made by
+    hand."""
+    try:
+        vector: Vectors = np.frombuffer(query, dtype="<f4")
+        ids = [_ids(text) for text in (clicked, "[]" if shown is None else shown)]
+    except (ValueError, RecursionError) as unusable:
+        raise FormatError(f"{catalog.path}: impression {number} is damaged: {unusable}") from None
+    if vector.shape != (dim,) or not np.isfinite(vector).all():
+        raise FormatError(f"{catalog.path}: impression {number} is damaged: its query is no vector")
+    return Impression(vector, ids[0], None if shown is None else ids[1], bool(explored))
+
+
+def _ids(text: str) -> list[Id]:
+    found = json.loads(text)
+    if not isinstance(found, list) or any(type(identity) not in (int, str) for identity in found):
+        raise ValueError("it holds no list of ids")
+    return found
 
 
 def count(catalog: Catalog) -> tuple[int, int]:
