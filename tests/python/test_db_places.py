@@ -311,6 +311,17 @@ def test_files_of_the_user_do_not_keep_a_creation_from_being_made_again(tmp_path
     assert (path / "vectors-backup.npy").read_text() == (path / "index-notes.txt").read_text() == "mine"
 
 
+def test_a_small_file_of_the_user_is_no_torn_vectors_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.rvdb"
+    path.mkdir()
+    (path / "vectors.f32").write_text("1 2 3\n")
+    with pytest.raises(rg.FormatError, match="nothing is overwritten"):
+        VectorDB.open(path, dim=DIM)
+    assert (path / "vectors.f32").read_text() == "1 2 3\n"
+    (path / "vectors.f32").write_bytes(b"RVDBV")
+    VectorDB.open(path, dim=DIM).close()
+
+
 @contextmanager
 def hand_made(path: Path) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(path / "catalog.sqlite")

@@ -29,7 +29,7 @@ from ruvector_gnn.db.errors import ReplacedError
 from ruvector_gnn.db.lock import WriterLock
 from ruvector_gnn.db.names import CATALOG, JOURNAL, LOCK, SHM, VECTORS, WAL, is_data
 from ruvector_gnn.db.place import Place
-from ruvector_gnn.db.vector_file import HEADER, Committed, VectorFile
+from ruvector_gnn.db.vector_file import HEADER, MAGIC, Committed, VectorFile
 from ruvector_gnn.errors import ConfigError, FormatError, RuvectorError
 
 METRICS = ("cosine", "l2", "ip")
@@ -332,7 +332,7 @@ def _index_options(catalog: Catalog, settings: Settings) -> dict[str, Any]:
 def _create(place: Place, catalog: Catalog, wishes: Wishes, *, writable: bool) -> None:
     path = place.current()
     data = [entry.name for entry in os.scandir(path) if is_data(entry.name)]
-    if any(name != VECTORS or place.regular(name).st_size > HEADER for name in data):
+    if any(name != VECTORS or not _is_torn_header(place, name) for name in data):
         raise FormatError(f"{path}: the catalog is empty, but there are vectors; nothing is overwritten")
     if not writable:
         raise FormatError(f"{path}: {_CUT_SHORT}")
@@ -354,6 +354,15 @@ def _create(place: Place, catalog: Catalog, wishes: Wishes, *, writable: bool) -
         }
     )
     flush_names(path)
+
+
+def _is_torn_header(place: Place, name: str) -> bool:
+    """Whether a creation that was cut short may have left this vectors file."""
+    if place.regular(name).st_size > HEADER:
+        return False
+    with open(place.current() / name, "rb") as file:
+        begun = file.read(len(MAGIC))
+    return MAGIC.startswith(begun)
 
 
 def _check_agreement(path: Path, wishes: Wishes, settings: dict[str, Any]) -> None:
