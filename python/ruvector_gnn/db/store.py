@@ -179,7 +179,7 @@ class Store:
 
     @contextmanager
     def aside(self) -> Iterator["Store"]:
-        """The database through a connection of its own, so that long reading keeps nobody waiting."""
+        """The database through a connection of its own, so that no other call waits for long reads."""
         catalog = Catalog(self.place, writable=False, interruptible=True)
         options = self.index_options
         other = Store(self.place, catalog, None, self.dim, self.metric, options, sync=self.sync)
