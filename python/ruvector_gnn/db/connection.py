@@ -118,11 +118,12 @@ class Connection:
             try:
                 yield
                 self._run(self._expect(connection).execute, "COMMIT")
-            except BaseException:
+            except BaseException as failed:
                 # In a forked child the transaction is the parent's.
                 if self._connection is connection and connection.in_transaction:
                     connection.execute("ROLLBACK").close()
-                self._check_unchanged()
+                if isinstance(failed, Exception):  # which mixed pages may have caused
+                    self._check_unchanged()
                 raise
             self._check_unchanged()
 
