@@ -1,4 +1,4 @@
-"""An index whose process may take 64 MiB more: calls that need more raise MemoryError, and it is as it was before."""
+"""Calls that need more memory than the process may have raise MemoryError, and the index is as it was before."""
 
 import subprocess
 import sys
