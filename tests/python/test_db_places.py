@@ -488,3 +488,24 @@ def test_rows_made_by_hand_give_typed_errors(
                 with suppress(rg.RuvectorError):
                     call(handle)
             handle.search(vectors(1)[0], k=20, where={"$not": {"n": 1}})
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_new_files_have_the_mode_of_the_catalog(path, mode):
+    """Snapshots, models and compacted vectors are not readable by more people than the metadata."""
+    before = os.umask(0o022)
+    try:
+        with VectorDB.open(path, dim=DIM) as db:
+            db.add(range(20), vectors(20))
+            for entry in path.iterdir():
+                os.chmod(entry, mode)
+            db.checkpoint()
+            db.record(vectors(1)[0], [1])
+            db.learn()
+            db.delete([3, 4])
+            db.compact()
+        modes = {entry.name: entry.stat().st_mode & 0o777 for entry in path.iterdir()}
+    finally:
+        os.umask(before)
+    assert len(modes) >= 4
+    assert set(modes.values()) == {mode}, modes

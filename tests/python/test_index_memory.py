@@ -1,4 +1,4 @@
-"""Calls that need more memory than the process may have raise MemoryError, and the index is as it was before."""
+"""Calls that need more memory than there is raise MemoryError, and the index is as it was before."""
 
 import subprocess
 import sys

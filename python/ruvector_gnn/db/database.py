@@ -440,6 +440,7 @@ class VectorDB:
         """Replace the lock, which a thread of the parent may hold; the writer's handle only reads from now
         on."""
         self._writing = threading.RLock()
+        self._exploration.after_fork_in_child()
         self._forked = True
 
     def _check_open(self, *, writing: bool = False) -> None:

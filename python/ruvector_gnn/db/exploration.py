@@ -1,6 +1,7 @@
 """Shuffled answers: which answers to shuffle, and remembering them until their clicks come back."""
 
 import itertools
+import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -23,14 +24,18 @@ class Exploration:
 
     def __init__(self, seed: int) -> None:
         """Draws depend on `seed`, on the length of the log and on how many answers were drawn for before."""
-        self._seed = seed
+        self._seed = [seed]
         self._draws = itertools.count()
         self._shuffled: OrderedDict[int, None] = OrderedDict()
+
+    def after_fork_in_child(self) -> None:
+        """Draws by the number of the process too, so that the workers of a server differ."""
+        self._seed.append(os.getpid())
 
     def offer(self, query: Vectors, result: SearchResult, rate: float, logged: int) -> SearchResult:
         """The answer itself, or with probability `rate` the same hits in random order, marked as explored."""
         # The length of the log is part of the stream, so that a restart does not repeat the draws.
-        stream = np.random.default_rng([self._seed, logged, next(self._draws)])
+        stream = np.random.default_rng([*self._seed, logged, next(self._draws)])
         if stream.random() >= rate or len(result) < 2:
             return result
         order = stream.permutation(len(result))

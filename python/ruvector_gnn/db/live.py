@@ -23,7 +23,7 @@ from ruvector_gnn.db import fork
 from ruvector_gnn.db.catalog import Catalog
 from ruvector_gnn.db.connection import Interrupted
 from ruvector_gnn.db.disk import flush_names
-from ruvector_gnn.db.names import PATTERNS, is_data, is_temporary, numbered
+from ruvector_gnn.db.names import CATALOG, PATTERNS, is_data, is_temporary, numbered
 from ruvector_gnn.db.store import Settings, Store
 from ruvector_gnn.db.vector_file import Committed, Rows, VectorFile
 from ruvector_gnn.db.vectors import Vectors
@@ -280,7 +280,7 @@ class Live:
         with self._lock, self.in_use():
             number = self._file_number()
             index_name, model_name = self._save_index(number), numbered("model_file", number)
-            learner.save(str(self.store.file(model_name)))
+            self._save(learner, model_name)
             self._publish(index_file=index_name, model_file=model_name)
             self._learner, self._model_file = learner, model_name
 
@@ -325,6 +325,7 @@ class Live:
                 listed=rows,
                 blocks=blocks,
                 folder=place.folder,
+                like=os.lstat(CATALOG, dir_fd=place.folder),
             )
         except BaseException:
             place.remove(index_name)
@@ -368,8 +369,17 @@ class Live:
 
     def _save_index(self, number: int) -> str:
         name = numbered("index_file", number)
-        self.index.save(str(self.store.file(name)))
+        self._save(self.index, name)
         return name
+
+    def _save(self, saved: HNSWIndex | SearchLearner, name: str) -> None:
+        """Save to a new file, which who may read the catalog may read."""
+        self.store.place.make_like(name, CATALOG)
+        try:
+            saved.save(str(self.store.file(name)))
+        except BaseException:
+            self.store.place.remove(name)
+            raise
 
 
 def _runs(rows: Rows) -> Iterator[Rows]:

@@ -91,10 +91,32 @@ class Place:
         except FileNotFoundError:
             return False
 
+    def make_like(self, name: str, other: str) -> None:
+        """Makes an empty file with mode and owner of another one; what replaces it keeps both."""
+        made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
+        try:
+            keep_access(made, os.lstat(other, dir_fd=self.folder))
+        finally:
+            os.close(made)
+
     def remove(self, name: str) -> None:
         """Removes a file of the directory, if it is there."""
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.folder)
+
+
+def keep_access(opened: int, other: os.stat_result) -> None:
+    """Gives an open file mode and owner of another one.
+
+    Where the system refuses the owner, nobody gets access that they lack to the other file.
+    """
+    with suppress(PermissionError):
+        os.fchown(opened, other.st_uid, other.st_gid)
+    mode = stat.S_IMODE(other.st_mode) & 0o777
+    if os.fstat(opened).st_gid != other.st_gid:
+        common = mode >> 3 & mode & 0o7
+        mode = mode & 0o700 | common << 3 | common
+    os.fchmod(opened, mode)
 
 
 def _path_of(folder: int) -> Path | None:

@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ruvector_gnn.db.disk import flush
+from ruvector_gnn.db.place import keep_access
 from ruvector_gnn.db.vectors import Vectors
 from ruvector_gnn.errors import FormatError
 
@@ -137,19 +138,23 @@ class VectorFile:
         listed: Rows | None = None,
         blocks: Iterable[Vectors] = (),
         folder: int | None = None,
+        like: os.stat_result | None = None,
     ) -> None:
         """Write a new file and have it reach the disk; raises `FileExistsError` if there is one.
 
         The file holds the rows in the list, whose vectors are the `blocks`; the next append is of row
-        `bound`. With `folder`, a descriptor of its directory, only the last part of `path` is used.
+        `bound`. With `folder`, a descriptor of its directory, only the last part of `path` is used. With
+        `like`, it has mode and owner of another file.
         """
         rows = np.empty(0, _LISTED) if listed is None else listed.astype(_LISTED)
         fields = _FIELDS.pack(MAGIC, VERSION, dim, bound, len(rows), zlib.crc32(rows.tobytes()))
         header = (fields + _CRC.pack(zlib.crc32(fields))).ljust(HEADER, b"\0")
         name = path if folder is None else path.name
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with open(os.open(name, flags, 0o666, dir_fd=folder), "wb") as file:
+        with open(os.open(name, flags, 0o600 if like else 0o666, dir_fd=folder), "wb") as file:
             try:
+                if like is not None:
+                    keep_access(file.fileno(), like)
                 file.write((header + rows.tobytes()).ljust(_start(len(rows)), b"\0"))
                 for block in blocks:
                     file.write(block.tobytes())
