@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::memory;
 use crate::threads;
 use std::borrow::Cow;
 
@@ -72,7 +73,7 @@ impl<'a, T: Element> MatRef<'a, T> {
         if self.column_stride == 1 && self.row_stride == self.columns {
             return Cow::Borrowed(&self.data[..self.rows * self.columns]);
         }
-        let mut values = Vec::with_capacity(self.rows * self.columns);
+        let mut values = memory::with_capacity(self.rows * self.columns);
         for row in 0..self.rows {
             values.extend(
                 (0..self.columns).map(|at| self.data[row * self.row_stride + at * self.column_stride]),
@@ -83,7 +84,7 @@ impl<'a, T: Element> MatRef<'a, T> {
 }
 
 /// `f32` and `f64`: what products, tensors and layers are generic over.
-pub trait Element: Copy + Send + Sync + 'static + gemm_element::Sealed {}
+pub trait Element: Copy + bytemuck::Zeroable + Send + Sync + 'static + gemm_element::Sealed {}
 impl Element for f32 {}
 impl Element for f64 {}
 
@@ -164,7 +165,7 @@ fn split_columns<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], 
     let blocks = threads::map(n.div_ceil(width), |piece| {
         let start = piece * width;
         let columns = rows_of(b.t(), start, width.min(n - start)).t();
-        let mut part = vec![T::ZERO; m * columns.columns];
+        let mut part = memory::vec![T::ZERO; m * columns.columns];
         product(a, columns, &mut part, false);
         part
     });
@@ -187,7 +188,7 @@ fn split_inner<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], ac
     let pieces = threads::map(k.div_ceil(inner), |piece| {
         let start = piece * inner;
         let len = inner.min(k - start);
-        let mut partial = vec![T::ZERO; m * n];
+        let mut partial = memory::vec![T::ZERO; m * n];
         product(rows_of(a.t(), start, len).t(), rows_of(b, start, len), &mut partial, false);
         partial
     });
@@ -250,8 +251,57 @@ fn product<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], accumu
     }
 }
 
-/// One product on this thread, into rows `stride` apart.
+/// Most multiply-adds of one call of `gemm`, which nothing interrupts: some 10 ms with vector registers.
+const UNINTERRUPTED: usize = 1 << 30;
+
+/// Bytes that `gemm` may pack of a left factor at a time.
+const PACKED: usize = 8 << 20;
+
+/// Most inner values that `gemm` packs at a time.
+const PACKED_INNER: usize = 1024;
+
+/// Packed bytes from which on memory is checked before `gemm` takes it, since it can't be refused any there.
+const CHECKED: usize = 2 << 20;
+
+/// Most columns of a piece of a large product.
+const WIDE: usize = 2048;
+
+/// One product on this thread, into rows `stride` apart. Large ones are split by their shape, so that each call of
+/// `gemm` is short and packs little; sums over pieces of the inner dimension are added in order.
 fn strided<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], stride: usize, accumulate: bool) {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    let fit = PACKED / (k.clamp(1, PACKED_INNER) * size_of::<T>());
+    let long = m.saturating_mul(n).saturating_mul(k) > UNINTERRUPTED;
+    if !long && m <= fit {
+        return called(a, b, out, stride, accumulate);
+    }
+    let (rows, columns) = if long { (even(m, LARGEST_BLOCK), even(n, WIDE)) } else { (even(m, fit), n) };
+    let depth = if long { even(k, (UNINTERRUPTED / rows / columns).max(PACKED_INNER)) } else { k };
+    for row in (0..m).step_by(rows) {
+        let a = rows_of(a, row, rows.min(m - row));
+        for column in (0..n).step_by(columns) {
+            let b = b.columns_of(column, columns.min(n - column));
+            for start in (0..k).step_by(depth) {
+                let len = depth.min(k - start);
+                let (a, b) = (a.columns_of(start, len), rows_of(b, start, len));
+                called(a, b, &mut out[row * stride + column..], stride, accumulate || start > 0);
+                threads::checkpoint();
+            }
+        }
+    }
+}
+
+/// The length of equal pieces of at most `most` values.
+fn even(len: usize, most: usize) -> usize {
+    len.div_ceil(len.div_ceil(most.max(1)).max(1)).max(1)
+}
+
+/// One call of `gemm`.
+fn called<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], stride: usize, accumulate: bool) {
+    let packed = a.rows * a.columns.min(PACKED_INNER) * size_of::<T>();
+    if packed >= CHECKED {
+        memory::require(packed).unwrap_or_else(|error| error.throw());
+    }
     let last = |matrix: &MatRef<'_, T>| {
         (matrix.rows.max(1) - 1) * matrix.row_stride + (matrix.columns.max(1) - 1) * matrix.column_stride
     };
@@ -338,6 +388,21 @@ mod tests {
         let middle = [1, 2, 5, 6, 9, 10].map(|at| values[at]);
         assert_eq!(matrix.columns_of(1, 2).row_major(), &middle[..]);
         assert!(MatRef::<f64>::new(&[], 0, 4).t().row_major().is_empty());
+    }
+
+    #[test]
+    fn products_beyond_one_call_are_those_of_their_pieces() {
+        for (m, k, n) in [(9000, 1100, 3), (512, 4200, 1000)] {
+            let (a, b) = (random(m * k, 5), random(k * n, 6));
+            let (left, right) = (MatRef::new(&a, m, k), MatRef::new(&b, k, n));
+            let mut out = vec![1.0; m * n];
+            strided(left, right, &mut out, n, true);
+            for at in (0..m * n).step_by(m * n / 97) {
+                let expected: f64 = (0..k).map(|p| a[at / n * k + p] * b[p * n + at % n]).sum();
+                assert!((out[at] - expected - 1.0).abs() < 1e-9, "{m}x{k}x{n} at {at}");
+            }
+        }
+        assert_eq!([even(10, 4), even(8, 4), even(3, 4), even(0, 4), even(5, 0)], [4, 4, 3, 1, 1]);
     }
 
     #[test]
