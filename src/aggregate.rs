@@ -10,6 +10,7 @@ pub mod messages;
 
 use crate::buffer::Buffer;
 use crate::graph::Graph;
+use crate::memory;
 use crate::real::Real;
 use crate::simd::Rows;
 use crate::threads;
@@ -59,7 +60,7 @@ pub fn onto<T: Real>(
         return;
     }
     threads::for_each_chunk(out, BAND * columns, |band, out| {
-        let mut held = if let Base::Out = base { vec![T::ZERO; columns] } else { Vec::new() };
+        let mut held = if let Base::Out = base { memory::vec![T::ZERO; columns] } else { Vec::new() };
         for (row, out) in out.chunks_exact_mut(columns).enumerate() {
             let node = band * BAND + row;
             let edges = graph.edges(node);
@@ -120,7 +121,7 @@ fn by_degree<T: Real>(graph: &Graph, columns: usize, rows: &mut [T], f: impl Fn(
 pub fn sum_adjoint<T: Real>(graph: &Graph, weights: Option<&[T]>, grad: &[T], columns: usize, out: &mut [T]) {
     let transposed = graph.transposed();
     let weights: Option<Vec<T>> =
-        weights.map(|weights| transposed.order.iter().map(|&edge| weights[edge as usize]).collect());
+        weights.map(|weights| memory::collect(transposed.order.iter().map(|&edge| weights[edge as usize])));
     sum(&transposed.graph, weights.as_deref(), grad, columns, out);
 }
 
@@ -145,7 +146,7 @@ pub(crate) fn per_row<V: Send>(
         let last = (first + BAND).min(graph.num_nodes());
         let edges = graph.indptr()[last] - graph.indptr()[first];
         let (band, behind) = rest.split_at_mut(edges * width);
-        bands.push((first..last, band));
+        memory::push(&mut bands, (first..last, band));
         rest = behind;
     }
     threads::for_each_chunk(&mut bands, 1, |_, band| {

@@ -8,6 +8,7 @@
 use super::{BAND, per_row};
 use crate::graph::Graph;
 use crate::loops;
+use crate::memory;
 use crate::real::{Real, larger, largest};
 use crate::simd::Rows;
 use crate::threads;
@@ -43,7 +44,7 @@ pub fn share_among_largest<T: Real>(
         return;
     }
     threads::for_each_chunk(grad, BAND * columns, |band, grad| {
-        let mut ties = vec![T::ZERO; columns];
+        let mut ties = memory::vec![T::ZERO; columns];
         for (row, grad) in grad.chunks_exact_mut(columns).enumerate() {
             let node = band * BAND + row;
             let best = &best[node * columns..][..columns];
@@ -98,9 +99,9 @@ pub fn softmax<T: Real>(
         return;
     }
     let mut bands: Vec<(&mut [T], &mut [T])> =
-        out.chunks_mut(BAND * columns).zip(logs.chunks_mut(BAND * columns)).collect();
+        memory::collect(out.chunks_mut(BAND * columns).zip(logs.chunks_mut(BAND * columns)));
     threads::for_each_chunk(&mut bands, 1, |band, bands| {
-        let mut total = vec![T::ZERO; columns];
+        let mut total = memory::vec![T::ZERO; columns];
         for (out, logs) in bands {
             let rows = out.chunks_exact_mut(columns).zip(logs.chunks_exact_mut(columns));
             for (row, (out, logs)) in rows.enumerate() {

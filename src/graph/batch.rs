@@ -4,6 +4,7 @@
 
 use super::{Graph, build};
 use crate::error::{Error, Result};
+use crate::memory;
 
 impl Graph {
     /// The graphs side by side, no edge between them, and for each node the number of its graph. Nodes and edges as
@@ -24,8 +25,10 @@ impl Graph {
         let (nodes, edges) =
             graphs.iter().fold((0, 0), |(n, e), graph| (n + graph.num_nodes(), e + graph.num_edges()));
         build::check_counts(nodes, nodes, edges)?;
-        let (mut indptr, mut indices, mut order) = (vec![0], Vec::new(), Vec::new());
-        let (mut weights, mut batch) = (Vec::new(), Vec::new());
+        let mut indptr = memory::with_capacity(nodes + 1);
+        let (mut indices, mut order) = (memory::with_capacity(edges), memory::with_capacity(edges));
+        let (mut weights, mut batch) = (memory::with_capacity(edges), memory::with_capacity(nodes));
+        indptr.push(0);
         for (number, graph) in graphs.iter().enumerate() {
             let (node, edge) = (batch.len() as u32, indices.len());
             indptr.extend(graph.indptr()[1..].iter().map(|&end| edge + end));

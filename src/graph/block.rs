@@ -4,6 +4,7 @@
 
 use super::{Graph, build};
 use crate::error::{Error, Result};
+use crate::memory;
 use std::sync::Arc;
 
 /// A part of a graph, from source nodes to target nodes.
@@ -25,9 +26,9 @@ use std::sync::Arc;
 pub struct Block {
     graph: Graph,
     /// The sources are the first of these; blocks of one batch share them.
-    nodes: Arc<[u32]>,
+    nodes: Arc<Vec<u32>>,
     /// Positions of the edges in the rows of the graph that this is a part of.
-    edges: Vec<u32>,
+    edges: Arc<Vec<u32>>,
     /// The graph whose edge order leads from `edges` to the edges as given; `None` if they are the same.
     order: Option<Graph>,
     whole: usize,
@@ -39,18 +40,18 @@ impl Block {
         graph: &Graph,
         rows: build::Rows,
         num_sources: usize,
-        nodes: Arc<[u32]>,
+        nodes: Arc<Vec<u32>>,
         edges: Vec<u32>,
         weights: Option<Vec<f32>>,
     ) -> Self {
         let targets = &nodes[..rows.indptr.len() - 1];
         let ids = match graph.node_ids() {
-            Some(ids) => targets.iter().map(|&node| ids[node as usize]).collect(),
-            None => targets.iter().map(|&node| i64::from(node)).collect(),
+            Some(ids) => memory::collect(targets.iter().map(|&node| ids[node as usize])),
+            None => memory::collect(targets.iter().map(|&node| i64::from(node))),
         };
-        let part = Graph::assemble(rows, num_sources, weights, Some(ids));
+        let part = Graph::assemble(rows, num_sources, weights, Some(Arc::new(ids)));
         let order = graph.edge_order().map(|_| graph.clone());
-        Self { graph: part, nodes, edges, order, whole: graph.num_nodes() }
+        Self { graph: part, nodes, edges: Arc::new(edges), order, whole: graph.num_nodes() }
     }
 
     /// Puts together what [`graph`](Self::graph), [`source_nodes`](Self::source_nodes), [`edge_ids`](Self::edge_ids)
@@ -68,7 +69,7 @@ impl Block {
             let counts = format!("{} ids for {} edges", edge_ids.len(), graph.num_edges());
             return Err(Error::Shape(format!("edge_ids: {counts}")));
         }
-        Ok(Self { graph, nodes: sources.into(), edges: edge_ids, order: None, whole })
+        Ok(Self { graph, nodes: Arc::new(sources), edges: Arc::new(edge_ids), order: None, whole })
     }
 
     /// The rows: what layers run over.
@@ -89,8 +90,8 @@ impl Block {
     /// Per edge in row order, its position among the edges of the graph as given.
     pub fn edge_ids(&self) -> Vec<u32> {
         match self.order.as_ref().and_then(Graph::edge_order) {
-            Some(order) => self.edges.iter().map(|&edge| order[edge as usize]).collect(),
-            None => self.edges.clone(),
+            Some(order) => memory::collect(self.edges.iter().map(|&edge| order[edge as usize])),
+            None => memory::copy_of(&self.edges),
         }
     }
 

@@ -9,8 +9,10 @@ use super::build::{self, Rows};
 use super::sample::Reached;
 use super::{Block, Graph};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::monitor::Monitor;
 use crate::threads;
+use std::sync::Arc;
 
 /// Sources whose distances are found between two looks at the monitor.
 const TURN: usize = 16;
@@ -27,22 +29,25 @@ impl Graph {
     pub fn k_hop(&self, nodes: &[u32], k: usize) -> Result<Vec<u32>> {
         self.require_square("k_hop")?;
         build::check_nodes("nodes", nodes, self.num_nodes())?;
-        let mut found = vec![false; self.num_nodes()];
-        let mut frontier: Vec<u32> = nodes.to_vec();
+        let mut found = memory::vec![false; self.num_nodes()];
+        let mut frontier: Vec<u32> = memory::copy_of(nodes);
         frontier.retain(|&node| !std::mem::replace(&mut found[node as usize], true));
         for _ in 0..k {
             if frontier.is_empty() {
                 break;
             }
             let mut next = Vec::new();
-            for &neighbor in frontier.iter().flat_map(|&node| self.neighbors(node as usize)) {
-                if !std::mem::replace(&mut found[neighbor as usize], true) {
-                    next.push(neighbor);
+            for &node in &frontier {
+                threads::checkpoint();
+                for &neighbor in self.neighbors(node as usize) {
+                    if !std::mem::replace(&mut found[neighbor as usize], true) {
+                        memory::push(&mut next, neighbor);
+                    }
                 }
             }
             frontier = next;
         }
-        Ok((0..self.num_nodes() as u32).filter(|&node| found[node as usize]).collect())
+        Ok(memory::collect((0..self.num_nodes() as u32).filter(|&node| found[node as usize])))
     }
 
     /// The number of hops from each of `sources` to every node, one row of [`num_nodes`](Self::num_nodes) values per
@@ -63,7 +68,7 @@ impl Graph {
         self.require_square("distances")?;
         build::check_nodes("source", sources, self.num_nodes())?;
         let (nodes, total) = (self.num_nodes().max(1), sources.len());
-        let mut hops = vec![-1; sources.len() * self.num_nodes()];
+        let mut hops = memory::vec![-1; sources.len().saturating_mul(self.num_nodes())];
         for (turn, (sources, hops)) in sources.chunks(TURN).zip(hops.chunks_mut(TURN * nodes)).enumerate() {
             monitor.step(turn * TURN, total, &[])?;
             threads::for_each_chunk(hops, nodes, |source, hops| {
@@ -83,7 +88,7 @@ impl Graph {
             for &neighbor in frontier.iter().flat_map(|&node| self.neighbors(node as usize)) {
                 if hops[neighbor as usize] < 0 {
                     hops[neighbor as usize] = distance;
-                    next.push(neighbor);
+                    memory::push(&mut next, neighbor);
                 }
             }
             frontier = next;
@@ -116,7 +121,7 @@ impl Graph {
         self.0.places.give(places);
         let (rows, edges) = part?;
         let weights = self.weights_at(&edges);
-        Ok(Block::assemble(self, rows, nodes.len(), nodes.into(), edges, weights))
+        Ok(Block::assemble(self, rows, nodes.len(), Arc::new(nodes), edges, weights))
     }
 
     /// The edges between nodes that were reached: rows of their places, and the positions of the edges.
@@ -124,15 +129,19 @@ impl Graph {
         let (mut indptr, mut indices, mut edges) = (vec![0], Vec::new(), Vec::new());
         let mut row = Vec::new();
         for &node in &reached.nodes {
+            threads::checkpoint();
             row.clear();
-            row.extend(
-                self.edges(node as usize)
-                    .filter_map(|edge| reached.place(self.indices()[edge]).map(|place| (place, edge as u32))),
-            );
+            for edge in self.edges(node as usize) {
+                if let Some(place) = reached.place(self.indices()[edge]) {
+                    memory::push(&mut row, (place, edge as u32));
+                }
+            }
             row.sort_unstable();
-            indices.extend(row.iter().map(|&(place, _)| place));
-            edges.extend(row.iter().map(|&(_, edge)| edge));
-            indptr.push(indices.len());
+            for &(place, edge) in &row {
+                memory::push(&mut indices, place);
+                memory::push(&mut edges, edge);
+            }
+            memory::push(&mut indptr, indices.len());
         }
         (Rows { indptr, indices, order: None }, edges)
     }

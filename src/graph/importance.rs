@@ -12,7 +12,9 @@ use super::build::{self, Rows};
 use super::sample::Reached;
 use super::{Block, Graph};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::rng::{self, Rng};
+use crate::threads;
 use std::sync::Arc;
 
 impl Graph {
@@ -38,7 +40,7 @@ impl Graph {
         }
         build::check_nodes("nodes", nodes, self.num_nodes())?;
         let mut reached = Reached::new(nodes, self.0.places.take(self.num_nodes()));
-        let mut drawn = Vec::with_capacity(sizes.len());
+        let mut drawn = memory::with_capacity(sizes.len());
         for (hop, &size) in sizes.iter().enumerate() {
             let draws = rng::stream(seed, "layer-sampling", hop as u64);
             let (rows, edges, weights) = self.draw_shared(&reached.nodes, size, draws)?;
@@ -47,7 +49,7 @@ impl Graph {
         }
         let (nodes, places) = reached.leave();
         self.0.places.give(places);
-        let nodes: Arc<[u32]> = nodes.into();
+        let nodes = Arc::new(nodes);
         let blocks = drawn.into_iter().rev().map(|(rows, num_sources, edges, weights)| {
             Block::assemble(self, rows, num_sources, Arc::clone(&nodes), edges, Some(weights))
         });
@@ -67,7 +69,7 @@ impl Graph {
         let (nodes, places) = columns.leave();
         self.0.places.give(places);
         let weight = |edge: u32| self.weights().map_or(1.0, |weights| f64::from(weights[edge as usize]));
-        let mut importance = vec![0.0; nodes.len()];
+        let mut importance = memory::vec![0.0; nodes.len()];
         for (&column, &edge) in all.indices.iter().zip(&positions) {
             importance[column as usize] += weight(edge).powi(2);
         }
@@ -76,16 +78,17 @@ impl Graph {
         let mut rows = Rows { indptr: vec![0], indices: Vec::new(), order: None };
         let (mut edges, mut weights) = (Vec::new(), Vec::new());
         for row in all.indptr.windows(2) {
+            threads::checkpoint();
             let row = row[0]..row[1];
             for (&column, &edge) in all.indices[row.clone()].iter().zip(&positions[row]) {
                 let column = column as usize;
                 if taken[column] {
-                    rows.indices.push(nodes[column]);
-                    edges.push(edge);
-                    weights.push((weight(edge) / chances[column]) as f32);
+                    memory::push(&mut rows.indices, nodes[column]);
+                    memory::push(&mut edges, edge);
+                    memory::push(&mut weights, (weight(edge) / chances[column]) as f32);
                 }
             }
-            rows.indptr.push(edges.len());
+            memory::push(&mut rows.indptr, edges.len());
         }
         Ok((rows, edges, weights))
     }
@@ -93,9 +96,9 @@ impl Graph {
 
 /// `min(1, c importance)`, with the `c` for which they add up to `size`; all 1 where fewer matter.
 fn chances(importance: &[f64], size: usize) -> Vec<f64> {
-    let mut falling: Vec<f64> = importance.iter().copied().filter(|&value| value > 0.0).collect();
+    let mut falling: Vec<f64> = memory::collect(importance.iter().copied().filter(|&value| value > 0.0));
     if falling.len() <= size {
-        return importance.iter().map(|&value| f64::from(u8::from(value > 0.0))).collect();
+        return memory::collect(importance.iter().map(|&value| f64::from(u8::from(value > 0.0))));
     }
     falling.sort_unstable_by(|a, b| b.total_cmp(a));
     let mut rest: f64 = falling.iter().rev().sum();
@@ -107,13 +110,13 @@ fn chances(importance: &[f64], size: usize) -> Vec<f64> {
         }
         rest -= largest;
     }
-    importance.iter().map(|&value| (scale * value).min(1.0)).collect()
+    memory::collect(importance.iter().map(|&value| (scale * value).min(1.0)))
 }
 
 /// Which items a systematic sample in random order takes: item `i` with chance `chances[i]`.
 fn systematic(chances: &[f64], draws: &mut Rng) -> Vec<bool> {
-    let mut taken: Vec<bool> = chances.iter().map(|&chance| chance >= 1.0).collect();
-    let mut order: Vec<usize> = (0..chances.len()).filter(|&item| !taken[item]).collect();
+    let mut taken: Vec<bool> = memory::collect(chances.iter().map(|&chance| chance >= 1.0));
+    let mut order: Vec<usize> = memory::collect((0..chances.len()).filter(|&item| !taken[item]));
     draws.shuffle(&mut order);
     let (mut sum, mut mark) = (0.0, draws.uniform());
     for item in order {

@@ -4,6 +4,7 @@
 
 use super::{Graph, build};
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Where the edges of a graph come from whose self loops were replaced.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ impl Graph {
                 "self loops: each of the {nodes} nodes must be a source, but there are {sources} sources"
             )));
         }
-        let (mut indptr, mut indices) = (Vec::with_capacity(nodes + 1), Vec::new());
-        indices.reserve_exact(self.num_edges() + nodes);
+        let mut indptr = memory::with_capacity(nodes + 1);
+        let mut indices = memory::with_capacity(self.num_edges() + nodes);
         indptr.push(0);
         for node in 0..nodes {
             let (own, neighbors) = (node as u32, self.neighbors(node));
@@ -54,8 +55,8 @@ impl Graph {
         let (mut kept, mut targets) = (Vec::new(), Vec::new());
         for (edge, (row, &source)) in self.targets().into_iter().zip(self.indices()).enumerate() {
             if row != source {
-                kept.push(self.edge_order().map_or(edge as u32, |order| order[edge]));
-                targets.push(row);
+                memory::push(&mut kept, self.edge_order().map_or(edge as u32, |order| order[edge]));
+                memory::push(&mut targets, row);
             }
         }
         let mut others = 0..kept.len() as u32;
@@ -63,7 +64,7 @@ impl Graph {
             let loops = kept.len() as u32 + row;
             if row == source { loops } else { others.next().unwrap_or(loops) }
         };
-        let order = looped.targets().into_iter().zip(looped.indices()).map(from).collect();
+        let order = memory::collect(looped.targets().into_iter().zip(looped.indices()).map(from));
         Ok(LoopedEdges { kept, targets, order })
     }
 }

@@ -22,6 +22,7 @@ pub use receptive::ReceptiveField;
 pub use walks::WalkOptions;
 
 use crate::error::{Error, Result};
+use crate::memory;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -47,7 +48,7 @@ struct Inner {
     weights: Option<Vec<f32>>,
     /// Position among the edges as given, per edge; `None` when they were given in order.
     edge_order: Option<Vec<u32>>,
-    node_ids: Option<Arc<[i64]>>,
+    node_ids: Option<Arc<Vec<i64>>>,
     transpose: OnceLock<Transposed>,
     normalized: [OnceLock<Graph>; 3],
     looped: OnceLock<Graph>,
@@ -68,7 +69,7 @@ impl Graph {
         rows: build::Rows,
         sources: usize,
         weights: Option<Vec<f32>>,
-        node_ids: Option<Arc<[i64]>>,
+        node_ids: Option<Arc<Vec<i64>>>,
     ) -> Self {
         debug_assert!(weights.as_ref().is_none_or(|weights| weights.len() == rows.indices.len()));
         Self(Arc::new(Inner {
@@ -155,8 +156,8 @@ impl Graph {
     /// Row `i` lists the positions of row `i`'s edges: what aggregates one value per edge.
     pub(crate) fn by_edge(&self) -> Self {
         let rows = build::Rows {
-            indptr: self.0.indptr.clone(),
-            indices: (0..self.num_edges() as u32).collect(),
+            indptr: memory::copy_of(&self.0.indptr),
+            indices: memory::collect(0..self.num_edges() as u32),
             order: None,
         };
         Self::assemble(rows, self.num_edges(), None, None)
@@ -173,16 +174,16 @@ impl Graph {
         if ids.len() != self.num_nodes() {
             return Err(Error::Shape(format!("node_ids: {} ids for {} nodes", ids.len(), self.num_nodes())));
         }
-        Ok(self.changed(|inner| inner.node_ids = Some(ids.into())))
+        Ok(self.changed(|inner| inner.node_ids = Some(Arc::new(ids))))
     }
 
     fn changed(&self, change: impl FnOnce(&mut Inner)) -> Self {
         let mut inner = Inner {
             sources: self.0.sources,
-            indptr: self.0.indptr.clone(),
-            indices: self.0.indices.clone(),
-            weights: self.0.weights.clone(),
-            edge_order: self.0.edge_order.clone(),
+            indptr: memory::copy_of(&self.0.indptr),
+            indices: memory::copy_of(&self.0.indices),
+            weights: self.0.weights.as_deref().map(memory::copy_of),
+            edge_order: self.0.edge_order.as_deref().map(memory::copy_of),
             node_ids: self.0.node_ids.clone(),
             transpose: OnceLock::new(),
             normalized: [const { OnceLock::new() }; 3],
@@ -235,7 +236,7 @@ impl Graph {
 
     /// Per node, the number of its edges.
     pub fn degrees(&self) -> Vec<usize> {
-        self.0.indptr.windows(2).map(|row| row[1] - row[0]).collect()
+        memory::collect(self.0.indptr.windows(2).map(|row| row[1] - row[0]))
     }
 
     /// Per edge in row order, its position among the edges as given; `None` when they were given in row order.
@@ -245,7 +246,7 @@ impl Graph {
 
     /// The names of the nodes, where an index gave them.
     pub fn node_ids(&self) -> Option<&[i64]> {
-        self.0.node_ids.as_deref()
+        self.0.node_ids.as_ref().map(|ids| &ids[..])
     }
 
     /// Per edge in row order, the row it is in.
@@ -257,7 +258,10 @@ impl Graph {
     pub fn transposed(&self) -> &Transposed {
         self.0.transpose.get_or_init(|| {
             let rows = build::transposed(&self.0.indptr, &self.0.indices, self.0.sources);
-            let order = rows.order.clone().unwrap_or_else(|| (0..self.num_edges() as u32).collect());
+            let order = match &rows.order {
+                Some(order) => memory::copy_of(order),
+                None => memory::collect(0..self.num_edges() as u32),
+            };
             let weights = self.weights().map(|weights| rows.arrange(weights));
             Transposed { graph: Self::assemble(rows, self.num_nodes(), weights, None), order }
         })

@@ -4,21 +4,19 @@
 
 use super::{Graph, build};
 use crate::error::{Error, Result};
+use crate::memory;
 
 impl Graph {
     /// Adds an edge of weight 1 from each node to itself where there is none. The new graph's edge order counts
     /// the edges of this one in row order, then the added ones by node.
     pub fn add_self_loops(&self) -> Result<Self> {
         self.require_square("add_self_loops")?;
-        let missing: Vec<u32> = (0..self.num_nodes() as u32)
-            .filter(|&node| !self.neighbors(node as usize).contains(&node))
-            .collect();
-        let (mut targets, mut sources) = (self.targets(), self.indices().to_vec());
-        targets.extend(&missing);
-        sources.extend(&missing);
-        let weights = self
-            .weights()
-            .map(|weights| weights.iter().copied().chain(missing.iter().map(|_| 1.0)).collect::<Vec<_>>());
+        let lonely = |&node: &u32| !self.neighbors(node as usize).contains(&node);
+        let missing = memory::collect((0..self.num_nodes() as u32).filter(lonely));
+        let extended = |values: &[u32]| memory::collect(values.iter().chain(&missing).copied());
+        let (targets, sources) = (extended(&self.targets()), extended(self.indices()));
+        let ones = missing.iter().map(|_| 1.0);
+        let weights = self.weights().map(|weights| memory::collect(weights.iter().copied().chain(ones)));
         let graph =
             Self::from_edges(&targets, &sources, self.num_nodes(), self.num_sources(), weights.as_deref())?;
         Ok(self.named(graph))
@@ -46,7 +44,7 @@ impl Graph {
         if let Some(graph) = cache.get() {
             return Ok(graph.clone());
         }
-        let mut weights = self.weights().map_or_else(|| vec![1.0; self.num_edges()], <[f32]>::to_vec);
+        let mut weights = self.weights().map_or_else(|| memory::vec![1.0; self.num_edges()], memory::copy_of);
         for node in 0..self.num_nodes() {
             let row = &mut weights[self.edges(node)];
             let (sum, count) = (row.iter().sum::<f32>(), row.len() as f32);
@@ -66,8 +64,10 @@ impl Graph {
     /// Exactly one loop per node.
     fn single_self_loops(&self) -> Result<Self> {
         let nodes = self.num_nodes();
-        let mut loops = vec![1.0f32; nodes];
-        let (mut targets, mut sources, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let mut loops = memory::vec![1.0f32; nodes];
+        let most = self.num_edges() + nodes;
+        let (mut targets, mut sources) = (memory::with_capacity(most), memory::with_capacity(most));
+        let mut weights = memory::with_capacity(most);
         for (edge, (&target, &source)) in self.targets().iter().zip(self.indices()).enumerate() {
             let weight = self.weights().map_or(1.0, |weights| weights[edge]);
             if target == source {
@@ -86,8 +86,8 @@ impl Graph {
 
     fn scaled(&self) -> Result<Self> {
         let edges = self.num_edges();
-        let mut weights = self.weights().map_or_else(|| vec![1.0; edges], <[f32]>::to_vec);
-        let mut factors = Vec::with_capacity(self.num_nodes());
+        let mut weights = self.weights().map_or_else(|| memory::vec![1.0; edges], memory::copy_of);
+        let mut factors = memory::with_capacity(self.num_nodes());
         for node in 0..self.num_nodes() {
             let degree: f64 = weights[self.edges(node)].iter().map(|&weight| f64::from(weight)).sum();
             if degree < 0.0 {

@@ -4,6 +4,7 @@
 
 use super::{Graph, build};
 use crate::error::Result;
+use crate::memory;
 
 /// Marks a node outside of the field.
 const OUTSIDE: u32 = u32::MAX;
@@ -29,27 +30,32 @@ impl Graph {
     pub fn receptive_field(&self, nodes: &[u32], hops: usize) -> Result<ReceptiveField> {
         self.require_square("receptive_field")?;
         build::check_nodes("nodes", nodes, self.num_nodes())?;
-        let mut place_of = vec![OUTSIDE; self.num_nodes()];
-        let (mut field, mut ring) = (Vec::new(), nodes.to_vec());
+        let mut place_of = memory::vec![OUTSIDE; self.num_nodes()];
+        let (mut field, mut ring) = (Vec::new(), memory::copy_of(nodes));
         for hop in 0..=hops {
             ring.retain(|&node| std::mem::replace(&mut place_of[node as usize], 0) == OUTSIDE);
-            field.extend(ring.iter().map(|&node| (node, hop == hops)));
-            ring = ring.iter().flat_map(|&node| self.neighbors(node as usize)).copied().collect();
+            ring.iter().for_each(|&node| memory::push(&mut field, (node, hop == hops)));
+            if ring.is_empty() {
+                break;
+            }
+            ring = memory::collect(ring.iter().flat_map(|&node| self.neighbors(node as usize)).copied());
         }
         field.sort_unstable();
         for (place, &(node, _)) in field.iter().enumerate() {
             place_of[node as usize] = place as u32;
         }
-        let places: Vec<u32> = nodes.iter().map(|&node| place_of[node as usize]).collect();
+        let places: Vec<u32> = memory::collect(nodes.iter().map(|&node| place_of[node as usize]));
         let graph = self.rows_within(&field, &place_of, places.first().copied().unwrap_or(0))?;
-        Ok(ReceptiveField { nodes: field.into_iter().map(|(node, _)| node).collect(), graph, places })
+        Ok(ReceptiveField { nodes: memory::collect(field.into_iter().map(|(node, _)| node)), graph, places })
     }
 
     /// The rows of the field's nodes, renumbered; edges of the rim that leave it go to `stand_in`.
     fn rows_within(&self, field: &[(u32, bool)], place_of: &[u32], stand_in: u32) -> Result<Self> {
         let edges = field.iter().map(|&(node, _)| self.edges(node as usize).len()).sum();
-        let (mut indptr, mut indices) = (vec![0], Vec::with_capacity(edges));
-        let mut weights = self.weights().map(|_| Vec::with_capacity(edges));
+        let (mut indptr, mut indices) =
+            (memory::with_capacity(field.len() + 1), memory::with_capacity(edges));
+        indptr.push(0);
+        let mut weights = self.weights().map(|_| memory::with_capacity(edges));
         for &(node, rim) in field {
             let place = |&neighbor: &u32| match place_of[neighbor as usize] {
                 OUTSIDE => stand_in,

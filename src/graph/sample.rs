@@ -10,6 +10,7 @@
 use super::build::{self, Rows};
 use super::{Block, Graph};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::rng::{self, SplitMix};
 use crate::threads;
 use std::ops::Range;
@@ -42,7 +43,7 @@ impl Graph {
         }
         build::check_nodes("nodes", nodes, self.num_nodes())?;
         let mut reached = Reached::new(nodes, self.0.places.take(self.num_nodes()));
-        let mut drawn = Vec::with_capacity(fanouts.len());
+        let mut drawn = memory::with_capacity(fanouts.len());
         for (hop, fanout) in fanouts.iter().enumerate() {
             let key = rng::stream(seed, "neighbor-sampling", hop as u64).next_u64();
             let (rows, edges) = self.draw(&reached.nodes, fanout.unwrap_or(usize::MAX), key)?;
@@ -51,7 +52,7 @@ impl Graph {
         }
         let (nodes, places) = reached.leave();
         self.0.places.give(places);
-        let nodes: Arc<[u32]> = nodes.into();
+        let nodes = Arc::new(nodes);
         let blocks = drawn.into_iter().rev().map(|(rows, num_sources, edges, weights)| {
             Block::assemble(self, rows, num_sources, Arc::clone(&nodes), edges, weights)
         });
@@ -61,16 +62,16 @@ impl Graph {
     /// At most `fanout` edges of each target: rows of nodes of this graph, and the positions of the edges.
     pub(super) fn draw(&self, targets: &[u32], fanout: usize, key: u64) -> Result<(Rows, Vec<u32>)> {
         // Looked up apart from the drawing, so that the processor can wait for many of them at once.
-        let rows: Vec<Range<usize>> = targets.iter().map(|&node| self.edges(node as usize)).collect();
-        let (mut indptr, mut total) = (Vec::with_capacity(targets.len() + 1), 0);
+        let rows: Vec<Range<usize>> = memory::collect(targets.iter().map(|&node| self.edges(node as usize)));
+        let (mut indptr, mut total) = (memory::with_capacity(targets.len() + 1), 0);
         indptr.push(0);
         for row in &rows {
             total += row.len().min(fanout);
             indptr.push(total);
         }
         build::check_counts(targets.len(), self.num_nodes(), total)?;
-        let (mut edges, mut indices) = (vec![0; total], vec![0; total]);
-        let mut bands = Vec::with_capacity(targets.len().div_ceil(BAND));
+        let (mut edges, mut indices) = (memory::vec![0; total], memory::vec![0; total]);
+        let mut bands = memory::with_capacity(targets.len().div_ceil(BAND));
         let (mut edges_left, mut indices_left) = (&mut edges[..], &mut indices[..]);
         for first in (0..targets.len()).step_by(BAND) {
             let last = (first + BAND).min(targets.len());
@@ -108,7 +109,7 @@ impl Graph {
 
     /// The weights of the edges at these positions, if there are weights.
     pub(super) fn weights_at(&self, edges: &[u32]) -> Option<Vec<f32>> {
-        self.weights().map(|weights| edges.iter().map(|&edge| weights[edge as usize]).collect())
+        self.weights().map(|weights| memory::collect(edges.iter().map(|&edge| weights[edge as usize])))
     }
 }
 
@@ -120,7 +121,7 @@ fn choose(row: Range<usize>, mut draws: SplitMix, chosen: &mut Vec<u64>, edges: 
         return;
     }
     chosen.clear();
-    chosen.resize(row.len().div_ceil(64), 0);
+    memory::resize(chosen, row.len().div_ceil(64), 0);
     for last in row.len() - edges.len()..row.len() {
         let place = draws.below(last as u32 + 1) as usize;
         let place = if chosen[place / 64] >> (place % 64) & 1 == 1 { last } else { place };
@@ -152,7 +153,7 @@ impl Reached {
         for (place, &node) in nodes.iter().enumerate().rev() {
             places[node as usize] = place as u32;
         }
-        Self { nodes: nodes.to_vec(), places }
+        Self { nodes: memory::copy_of(nodes), places }
     }
 
     /// The same rows with places for nodes; nodes met for the first time join the others.
@@ -160,7 +161,7 @@ impl Reached {
         // Whether a node is new is nearly a coin toss, so it decides how far `len` moves rather than where the
         // program goes.
         let mut len = self.nodes.len();
-        self.nodes.resize(len + rows.indices.len(), 0);
+        memory::resize(&mut self.nodes, len + rows.indices.len(), 0);
         for index in &mut rows.indices {
             let place = &mut self.places[*index as usize];
             let new = *place == ABSENT;
@@ -179,7 +180,7 @@ impl Reached {
         let place = &mut self.places[node as usize];
         if *place == ABSENT {
             *place = self.nodes.len() as u32;
-            self.nodes.push(node);
+            memory::push(&mut self.nodes, node);
         }
         *place
     }
@@ -203,7 +204,7 @@ pub(super) struct Places(Mutex<Vec<Vec<u32>>>);
 impl Places {
     pub(super) fn take(&self, nodes: usize) -> Vec<u32> {
         let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        waiting.unwrap_or_else(|| vec![ABSENT; nodes])
+        waiting.unwrap_or_else(|| memory::vec![ABSENT; nodes])
     }
 
     /// All of `places` must be [`ABSENT`] again.

@@ -5,12 +5,17 @@
 use super::sample::Reached;
 use super::{Block, Graph};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::monitor::Monitor;
 use crate::rng::{self, SplitMix};
 use crate::threads;
+use std::sync::Arc;
 
 /// Subgraphs that are drawn between two looks at the monitor.
 const TURN: usize = 16;
+
+/// Steps of a walk, or walks, between two checks whether the call is to stop.
+const CHECKED: usize = 4096;
 
 /// What [`Graph::random_walk_subgraphs`] draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +65,14 @@ impl Graph {
         while batches.len() < options.num_batches {
             let first = batches.len();
             monitor.step(first, options.num_batches, &[])?;
-            batches.extend(threads::map(TURN.min(options.num_batches - first), |batch| {
+            let turn = threads::map(TURN.min(options.num_batches - first), |batch| {
                 let key = rng::stream(seed, "random-walks", (first + batch) as u64).next_u64();
                 self.walked(options, key)
-            }));
+            });
+            turn.into_iter().for_each(|block| memory::push(&mut batches, block));
         }
-        let (mut of_node, mut of_edge) = (vec![0u32; self.num_nodes()], vec![0u32; self.num_edges()]);
+        let (mut of_node, mut of_edge) =
+            (memory::vec![0u32; self.num_nodes()], memory::vec![0u32; self.num_edges()]);
         for batch in &batches {
             batch.target_nodes().iter().for_each(|&node| of_node[node as usize] += 1);
             batch.positions().iter().for_each(|&edge| of_edge[edge as usize] += 1);
@@ -74,7 +81,7 @@ impl Graph {
         let weighted = threads::map(batches.len(), |batch| {
             let batch = &batches[batch];
             let share = |&node: &u32| (total / f64::from(of_node[node as usize])) as f32;
-            let shares = batch.target_nodes().iter().map(share).collect();
+            let shares = memory::collect(batch.target_nodes().iter().map(share));
             let block = if options.normalize { batch.reweighted(&of_node, &of_edge)? } else { batch.clone() };
             Ok((block, shares))
         });
@@ -89,7 +96,13 @@ impl Graph {
             let mut draws = SplitMix::new(key, root as u64);
             let mut node = draws.below(self.num_nodes() as u32);
             reached.visit(node);
-            for _ in 0..options.walk_length {
+            if root % CHECKED == CHECKED - 1 {
+                threads::checkpoint();
+            }
+            for step in 0..options.walk_length {
+                if step % CHECKED == CHECKED - 1 {
+                    threads::checkpoint();
+                }
                 let neighbors = self.neighbors(node as usize);
                 if neighbors.is_empty() {
                     break;
@@ -102,7 +115,7 @@ impl Graph {
         let (nodes, places) = reached.leave();
         self.0.places.give(places);
         let weights = self.weights_at(&edges);
-        Block::assemble(self, rows, nodes.len(), nodes.into(), edges, weights)
+        Block::assemble(self, rows, nodes.len(), Arc::new(nodes), edges, weights)
     }
 }
 
@@ -110,7 +123,8 @@ impl Block {
     /// With each edge's weight multiplied by `of_node / of_edge`, for its target and itself.
     fn reweighted(&self, of_node: &[u32], of_edge: &[u32]) -> Result<Self> {
         let targets = self.graph().targets();
-        let mut weights = self.graph().weights().map_or_else(|| vec![1.0; targets.len()], <[f32]>::to_vec);
+        let mut weights =
+            self.graph().weights().map_or_else(|| memory::vec![1.0; targets.len()], memory::copy_of);
         for ((weight, target), &edge) in weights.iter_mut().zip(targets).zip(self.positions()) {
             let node = self.target_nodes()[target as usize];
             let factor = f64::from(of_node[node as usize]) / f64::from(of_edge[edge as usize]);
