@@ -10,6 +10,7 @@ use crate::autograd::{Shape, Tensor, custom};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::memory;
 use crate::real::Real;
 use crate::threads;
 use std::cmp::Ordering;
@@ -74,7 +75,7 @@ fn largest<T: Real>(weights: &Tensor<T>, k: usize) -> Result<Choice<T>> {
             let order = values[b as usize].partial_cmp(&values[a as usize]);
             order.unwrap_or(Ordering::Equal).then(a.cmp(&b))
         };
-        let mut order: Vec<u32> = (0..columns as u32).collect();
+        let mut order: Vec<u32> = memory::collect(0..columns as u32);
         if k < columns {
             order.select_nth_unstable_by(k, before);
             order.truncate(k);
@@ -82,10 +83,10 @@ fn largest<T: Real>(weights: &Tensor<T>, k: usize) -> Result<Choice<T>> {
         order.sort_unstable_by(before);
         order
     });
-    let indices = chosen.concat();
+    let indices: Vec<u32> = memory::collect(chosen.iter().flatten().copied());
     let places: Vec<usize> =
-        indices.iter().enumerate().map(|(at, &column)| at / k * columns + column as usize).collect();
-    let kept: Vec<T> = places.iter().map(|&place| values[place]).collect();
+        memory::collect(indices.iter().enumerate().map(|(at, &column)| at / k * columns + column as usize));
+    let kept: Vec<T> = memory::collect(places.iter().map(|&place| values[place]));
     let shape = Shape::new(&[rows, k])?;
     let weights = custom("top_k", Arc::new(Buffer::from(kept)), shape, [weights], move |grad, _| {
         let mut out = Buffer::zeros(rows * columns);
@@ -120,9 +121,9 @@ pub fn gather_level<T: Real>(
     let sums = weights.reshape(&[batch, 1, k])?.matmul(&chosen.reshape(&[batch, k, dim])?)?;
     let moved = states.add(&sums.reshape(&[batch, dim])?)?.affine(T::of(0.5), T::ZERO)?;
     let nodes = batch * (k + 1);
-    let targets: Vec<u32> = (0..batch * k).map(|edge| (edge / k) as u32).collect();
-    let sources: Vec<u32> = (batch as u32..nodes as u32).collect();
-    let weights: Vec<f32> = weights.values().iter().map(|weight| weight.wide() as f32).collect();
+    let targets: Vec<u32> = memory::collect((0..batch * k).map(|edge| (edge / k) as u32));
+    let sources: Vec<u32> = memory::collect(batch as u32..nodes as u32);
+    let weights: Vec<f32> = memory::collect(weights.values().iter().map(|weight| weight.wide() as f32));
     let graph = Graph::from_edges(&targets, &sources, nodes, nodes, Some(&weights))?;
     Ok(Star { x: Tensor::concat(&[moved, chosen], 0)?, graph })
 }

@@ -69,7 +69,7 @@ impl Shape {
     /// A possibly negative axis as an index into the shape, or an error that names `op`.
     pub fn axis(&self, op: &str, axis: isize) -> Result<usize> {
         let ndim = self.ndim as isize;
-        let index = if axis < 0 { axis + ndim } else { axis };
+        let index = if axis < 0 { axis.saturating_add(ndim) } else { axis };
         if (0..ndim).contains(&index) {
             Ok(index as usize)
         } else {

@@ -11,6 +11,7 @@ use super::shape::Shape;
 use super::tensor::{Origin, Tensor, Values};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::Real;
 use crate::threads;
 use std::cell::Cell;
@@ -248,7 +249,10 @@ impl<T: Real> Tensor<T> {
                 complete.push((tensor.clone(), grad));
             }
         })?;
-        complete.into_iter().for_each(|(tensor, grad)| tensor.accumulate_grad(grad));
+        // What may be refused or interrupted comes before the first `grad` changes.
+        let sums: Vec<_> =
+            complete.into_iter().map(|(tensor, grad)| (tensor.plus_grad(grad), tensor)).collect();
+        sums.into_iter().for_each(|(sum, tensor)| tensor.put_grad(sum));
         Ok(())
     }
 
@@ -283,7 +287,7 @@ pub fn gradients<T: Real>(
 ) -> Result<Vec<Option<Buffer<T>>>> {
     let seed = loss.seed(None)?;
     let needed = above(loss, tensors);
-    let mut found: Vec<Option<Buffer<T>>> = vec![None; tensors.len()];
+    let mut found: Vec<Option<Buffer<T>>> = memory::vec![None; tensors.len()];
     walk(loss, seed, retain_graph, |tensor, grad, _| {
         for (place, _) in found.iter_mut().zip(tensors).filter(|(_, wanted)| wanted.same(tensor)) {
             place.clone_from(grad);

@@ -6,6 +6,7 @@ use super::shape::Shape;
 use super::tape::{self, Op};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::Real;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -62,6 +63,12 @@ impl<T: Real> Clone for Tensor<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
+}
+
+/// A gradient with the one that it was added to.
+pub(super) struct GradSum<T: Real> {
+    sum: Values<T>,
+    before: Option<Values<T>>,
 }
 
 fn locked<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
@@ -185,7 +192,7 @@ impl<T: Real> Tensor<T> {
 
     /// A copy of the values.
     pub fn to_vec(&self) -> Vec<T> {
-        self.values().to_vec()
+        memory::copy_of(&self.values())
     }
 
     /// The value of a tensor that holds exactly one.
@@ -265,12 +272,37 @@ impl<T: Real> Tensor<T> {
         *locked(&self.0.grad) = None;
     }
 
-    /// Adds to the gradient, as each backward pass does.
-    pub(super) fn accumulate_grad(&self, more: Buffer<T>) {
+    /// Adds the gradient collected so far to `more`, for [`put_grad`](Self::put_grad).
+    pub(super) fn plus_grad(&self, mut more: Buffer<T>) -> GradSum<T> {
+        let before = self.grad();
+        if let Some(before) = &before {
+            tape::add_into(&mut more, before);
+        }
+        GradSum { sum: Arc::new(more), before }
+    }
+
+    /// Replaces the gradient by a sum, without allocating.
+    pub(super) fn put_grad(&self, GradSum { mut sum, before }: GradSum<T>) {
         let mut grad = locked(&self.0.grad);
-        match &mut *grad {
-            None => *grad = Some(Arc::new(more)),
-            Some(sum) => tape::add_into(own(sum), &more),
+        let unchanged = match (&*grad, &before) {
+            (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+            (now, before) => now.is_none() && before.is_none(),
+        };
+        if !unchanged {
+            // Another thread added to the gradient, or cleared it.
+            let value = |values: &Option<Values<T>>, at: usize| values.as_ref().map_or(T::ZERO, |v| v[at]);
+            own(&mut sum)
+                .iter_mut()
+                .enumerate()
+                .for_each(|(at, sum)| *sum += value(&grad, at) - value(&before, at));
+        }
+        *grad = Some(sum);
+    }
+
+    /// Makes the gradient this tensor's own, so that changing it allocates nothing.
+    pub(crate) fn own_grad(&self) {
+        if let Some(grad) = &mut *locked(&self.0.grad) {
+            own(grad);
         }
     }
 

@@ -8,6 +8,7 @@
 //! two factors per node, two products per edge. No factor is above 1, and one of a node's two is 1.
 
 use super::{LANES, sums_by_head};
+use crate::memory;
 use crate::real::{Real, larger};
 use crate::simd::{Factors, HeadPlan, Rows, SecondSums, prefetch, rows_ahead};
 
@@ -54,7 +55,7 @@ pub fn factored_sums_apart<T: Real>(
     out: &mut [T],
     second: Option<SecondSums<'_, T>>,
 ) {
-    let mut alpha = vec![T::ZERO; rows.now.len() * plan.heads];
+    let mut alpha = memory::vec![T::ZERO; rows.now.len() * plan.heads];
     factored_weights(rows, factors, &mut alpha, scale);
     T::head_sums(table, rows, &alpha, plan, out);
     if let Some(second) = second {

@@ -8,8 +8,10 @@
 use super::link_prediction::{Pairs, Score, link_prediction};
 use super::{Reduction, bce_with_logits};
 use crate::autograd::Tensor;
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::memory;
 use crate::real::Real;
 use crate::{rng, threads};
 
@@ -33,12 +35,12 @@ pub fn adjacency_reconstruction<T: Real>(
             format!("adjacency_reconstruction: positive_weight must be positive, got {positive_weight}");
         return Err(Error::Config(message));
     }
-    let mut edges = vec![T::ZERO; nodes * nodes];
+    let mut edges = memory::vec![T::ZERO; nodes.saturating_mul(nodes)];
     for (row, column) in graph.targets().into_iter().zip(graph.indices()) {
         edges[row as usize * nodes + *column as usize] = T::ONE;
     }
-    let weights =
-        Tensor::new(edges.clone(), &[nodes, nodes])?.affine(T::of(positive_weight - 1.0), T::ONE)?;
+    let weights = Tensor::new(Buffer::copy_of(&edges), &[nodes, nodes])?
+        .affine(T::of(positive_weight - 1.0), T::ONE)?;
     let edges = Tensor::new(edges, &[nodes, nodes])?;
     let scores = embeddings.matmul(&embeddings.transpose()?)?;
     let weights = (positive_weight != 1.0).then_some(&weights);
@@ -77,25 +79,30 @@ pub fn negative_edges(
     if count == 0 {
         return Err(Error::Config("num_negatives must be at least 1, got 0".into()));
     }
-    let own: Vec<u32> = (0..nodes as u32).collect();
+    let own = 0..nodes as u32;
+    let with_own = |first: &[u32], second: &[u32]| -> Vec<u32> {
+        memory::collect(first.iter().chain(second).copied().chain(own.clone()))
+    };
     let joined = Graph::from_edges(
-        &[edges.sources, edges.targets, &own].concat(),
-        &[edges.targets, edges.sources, &own].concat(),
+        &with_own(edges.sources, edges.targets),
+        &with_own(edges.targets, edges.sources),
         nodes,
         nodes,
         None,
     )?;
     let drawn = threads::map(edges.sources.len(), |edge| {
-        let mut excluded = joined.neighbors(edges.sources[edge] as usize).to_vec();
+        let mut excluded = memory::copy_of(joined.neighbors(edges.sources[edge] as usize));
         excluded.dedup();
         let left = (nodes - excluded.len()) as u64;
         let mut draws = rng::stream(seed, "negative edges", edge as u64);
         let draws = (0..if left > 0 { count } else { 0 }).map(|_| draws.below(left) as usize);
-        draws.map(|rank| unlisted(&excluded, rank)).collect::<Vec<u32>>()
+        memory::collect(draws.map(|rank| unlisted(&excluded, rank)))
     });
-    let sources =
-        edges.sources.iter().zip(&drawn).flat_map(|(&u, drawn)| drawn.iter().map(move |_| u)).collect();
-    Ok((sources, drawn.concat()))
+    let sources = memory::collect(
+        edges.sources.iter().zip(&drawn).flat_map(|(&u, drawn)| drawn.iter().map(move |_| u)),
+    );
+    let targets = memory::collect(drawn.iter().flatten().copied());
+    Ok((sources, targets))
 }
 
 /// The number of the given rank among those that a rising list does not hold.

@@ -9,6 +9,7 @@ use super::Reduction;
 use crate::autograd::{Shape, Tensor, custom};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::{Real, larger};
 use crate::threads;
 use std::sync::Arc;
@@ -92,16 +93,15 @@ pub fn cross_entropy<T: Real>(
     targets.check(rows, columns)?;
     let values = scores.values();
     let mut exponentials = Buffer::stale(values.len());
-    let mut work: Vec<Row<'_, T>> = exponentials
-        .chunks_exact_mut(columns.max(1))
-        .map(|values| Row { values, loss: T::ZERO, totals: (T::ZERO, T::ZERO) })
-        .collect();
+    let rows_of_work = exponentials.chunks_exact_mut(columns.max(1));
+    let row = |values| Row { values, loss: T::ZERO, totals: (T::ZERO, T::ZERO) };
+    let mut work: Vec<Row<'_, T>> = memory::collect(rows_of_work.map(row));
     threads::for_each_chunk(&mut work, 1, |row, work| {
         let values = &values[row * columns..][..columns];
         work.iter_mut().for_each(|work| forward(work, values, row, &targets));
     });
-    let losses: Vec<T> = work.iter().map(|row| row.loss).collect();
-    let totals: Vec<(T, T)> = work.iter().map(|row| row.totals).collect();
+    let losses: Vec<T> = memory::collect(work.iter().map(|row| row.loss));
+    let totals: Vec<(T, T)> = memory::collect(work.iter().map(|row| row.totals));
     drop(work);
     let exponentials = Arc::new(exponentials);
     let losses =

@@ -8,6 +8,7 @@
 use super::{Reduction, Targets, cross_entropy};
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::Real;
 
 /// `anchors (B, d)`; `positives (B, d)` or `(B, P, d)`; `negatives (B, K, d)`, shared `(K, d)`, or `None`: then the
@@ -49,8 +50,8 @@ pub fn info_nce<T: Real>(
     };
     // Row i's positives are its first candidates, or those that the whole batch lists as anchor i's.
     let classes = (0..batch).flat_map(|row| (row * step..row * step + count).map(|class| class as u32));
-    let targets =
-        Targets::Sets { indptr: (0..=batch).map(|row| row * count).collect(), classes: classes.collect() };
+    let indptr = memory::collect((0..=batch).map(|row| row * count));
+    let targets = Targets::Sets { indptr, classes: memory::collect(classes) };
     cross_entropy(&scores.affine(T::of(1.0 / temperature), T::ZERO)?, targets, reduction)
 }
 

@@ -20,6 +20,7 @@ pub use mse::mse;
 
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::Real;
 
 /// What becomes of the losses of the single examples.
@@ -67,6 +68,7 @@ fn told_apart<T: Real>(
 ) -> Result<Tensor<T>> {
     let (ones, zeros) = (positive.count(), negative.count());
     let logits = Tensor::concat(&[positive.clone(), negative.clone()], 0)?;
-    let targets = [vec![T::ONE; ones], vec![T::ZERO; zeros]].concat();
+    let both = std::iter::repeat_n(T::ONE, ones).chain(std::iter::repeat_n(T::ZERO, zeros));
+    let targets: Vec<T> = memory::collect(both);
     bce_with_logits(&logits, &Tensor::new(targets, &[ones + zeros])?, None, reduction)
 }

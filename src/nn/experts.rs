@@ -13,6 +13,7 @@ use super::{Linear, Module, visit_inside};
 use crate::autograd::{Reduce, Tensor};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::memory;
 use crate::real::Real;
 
 /// A mixture of graph convolutions.
@@ -49,7 +50,7 @@ impl<T: Real> MixtureOfExperts<T> {
         let scores = self.gate.forward(x)?;
         let chosen = self.choose(&scores);
         let gates =
-            scores.masked_fill(&chosen.iter().map(|&on| !on).collect::<Vec<_>>(), scores.dims(), least())?;
+            scores.masked_fill(&memory::collect(chosen.iter().map(|&on| !on)), scores.dims(), least())?;
         let gates = gates.softmax(-1)?;
         let rows = x.aggregate(&graph.gcn_normalize(true)?, Reduce::Sum)?;
         Ok((self.mix(&rows, &gates, &chosen)?, gates))
@@ -58,7 +59,7 @@ impl<T: Real> MixtureOfExperts<T> {
     /// Per node and expert, whether it is among the largest.
     fn choose(&self, scores: &Tensor<T>) -> Vec<bool> {
         let (experts, scores) = (self.experts.len(), scores.values());
-        let mut chosen = vec![false; scores.len()];
+        let mut chosen = memory::vec![false; scores.len()];
         let mut order: Vec<usize> = Vec::new();
         for (scores, chosen) in scores.chunks_exact(experts).zip(chosen.chunks_exact_mut(experts)) {
             order.clear();
@@ -75,15 +76,15 @@ impl<T: Real> MixtureOfExperts<T> {
         let nodes = rows.dims()[0];
         let (mut parts, mut cells) = (Vec::new(), Vec::new());
         // Where each node's results stand among all, which follow one another expert by expert.
-        let (mut places, mut met) = (vec![0u32; nodes * self.top_k], vec![0; nodes]);
+        let (mut places, mut met) = (memory::vec![0u32; nodes * self.top_k], memory::vec![0usize; nodes]);
         for (number, expert) in self.experts.iter().enumerate() {
             let own: Vec<u32> =
-                (0..nodes as u32).filter(|&node| chosen[node as usize * experts + number]).collect();
+                memory::collect((0..nodes as u32).filter(|&node| chosen[node as usize * experts + number]));
             for &node in &own {
                 let node = node as usize;
                 places[node * self.top_k + met[node]] = cells.len() as u32;
                 met[node] += 1;
-                cells.push((node * experts + number) as u32);
+                memory::push(&mut cells, (node * experts + number) as u32);
             }
             parts.push(expert.forward(&rows.index_select(&own)?)?);
         }

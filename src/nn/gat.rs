@@ -12,6 +12,7 @@ use super::{HeadGates, Linear, Module, visit_inside};
 use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::graph::Graph;
+use crate::memory;
 use crate::real::Real;
 
 /// Graph attention.
@@ -164,7 +165,7 @@ struct Prepared<T: Real> {
 fn per_head<T: Real>(att: &Tensor<T>) -> Result<Tensor<T>> {
     let (heads, outs) = (att.dims()[1], att.dims()[2]);
     let own = |at: usize| if at / heads / outs == at % heads { T::ONE } else { T::ZERO };
-    let mask: Vec<T> = (0..heads * outs * heads).map(own).collect();
+    let mask: Vec<T> = memory::collect((0..heads * outs * heads).map(own));
     att.reshape(&[heads * outs, 1])?.mul(&Tensor::new(mask, &[heads * outs, heads])?)
 }
 

@@ -7,6 +7,7 @@
 use super::init;
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::Real;
 
 /// The gates of a layer whose heads stand side by side in its result.
@@ -23,7 +24,11 @@ pub struct HeadGates<T: Real> {
 impl<T: Real> HeadGates<T> {
     /// All heads, each with the factor 1.
     pub fn new(heads: usize) -> Result<Self> {
-        Ok(Self { values: init::constant(1.0, &[heads])?, kept: (0..heads as u32).collect(), total: heads })
+        Ok(Self {
+            values: init::constant(1.0, &[heads])?,
+            kept: memory::collect(0..heads as u32),
+            total: heads,
+        })
     }
 
     /// From gates as they were: `kept` holds the places of as many heads, rising, among `total`.
@@ -97,13 +102,13 @@ pub fn take_heads<T: Real>(
             "heads must be some of {total}, rising and at least one, got {heads:?}"
         )));
     }
-    if axis >= dims.len() || groups == 0 || !dims[axis].is_multiple_of(groups * total) {
+    if axis >= dims.len() || groups == 0 || !dims[axis].is_multiple_of(groups.saturating_mul(total)) {
         let shape = parameter.shape();
         return Err(Error::Shape(format!("{groups} x {total} heads along axis {axis} of shape {shape}")));
     }
     let piece = dims[axis] / (groups * total) * dims[axis + 1..].iter().product::<usize>();
     let values = parameter.values();
-    let mut taken = Vec::with_capacity(values.len() / total * heads.len());
+    let mut taken = memory::with_capacity(values.len() / total * heads.len());
     if piece > 0 {
         for group in values.chunks_exact(total * piece) {
             heads.iter().for_each(|&head| taken.extend_from_slice(&group[head as usize * piece..][..piece]));

@@ -5,10 +5,12 @@
 
 #![forbid(unsafe_code)]
 
-use crate::autograd::Tensor;
+use crate::autograd::{Shape, Tensor};
+use crate::buffer::Buffer;
 use crate::error::Result;
 use crate::real::Real;
 use crate::rng;
+use crate::threads;
 use std::sync::{Mutex, PoisonError};
 
 /// The seed of the sequence and how many were drawn.
@@ -34,6 +36,9 @@ pub fn next_seed() -> u64 {
     rng::stream(seed, "seeds", count).next_u64()
 }
 
+/// Values drawn between two checks whether the call is to stop.
+const CHECKED: usize = 1 << 16;
+
 /// How to draw.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
@@ -53,23 +58,24 @@ pub fn draw<T: Real>(
     seed: u64,
 ) -> Result<Tensor<T>> {
     let mut draws = rng::stream(seed, "init", 0);
-    let both = (ins + outs).max(1) as f64;
-    let count = dims.iter().product();
+    let both = ins.saturating_add(outs).max(1) as f64;
     let uniform = |bound: f64, draws: &mut rng::Rng| bound * (2.0 * draws.uniform() - 1.0);
-    let values: Vec<T> = (0..count)
-        .map(|_| match init {
-            Init::GlorotUniform => uniform((6.0 / both).sqrt(), &mut draws),
-            Init::GlorotNormal => (2.0 / both).sqrt() * draws.normal(),
-            Init::FanIn => uniform((ins.max(1) as f64).sqrt().recip(), &mut draws),
-        })
-        .map(T::of)
-        .collect();
+    let mut drawn = |_| match init {
+        Init::GlorotUniform => uniform((6.0 / both).sqrt(), &mut draws),
+        Init::GlorotNormal => (2.0 / both).sqrt() * draws.normal(),
+        Init::FanIn => uniform((ins.max(1) as f64).sqrt().recip(), &mut draws),
+    };
+    let mut values = Buffer::stale(Shape::new(dims)?.count());
+    for values in values.chunks_mut(CHECKED) {
+        threads::checkpoint();
+        values.iter_mut().for_each(|value| *value = T::of(drawn(())));
+    }
     Tensor::parameter(values, dims)
 }
 
 /// A parameter of one value throughout.
 pub fn constant<T: Real>(value: f64, dims: &[usize]) -> Result<Tensor<T>> {
-    Tensor::parameter(vec![T::of(value); dims.iter().product()], dims)
+    Tensor::parameter(Buffer::filled(Shape::new(dims)?.count(), T::of(value)), dims)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use crate::autograd::{Segments, Tensor};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::Real;
 use std::ops::Range;
 
@@ -23,15 +24,15 @@ impl Membership {
             return Err(Error::Shape(format!("{layer}: {} batch numbers for {nodes} nodes", batch.len())));
         }
         // Graphs without nodes need no place: only which nodes are together matters.
-        let mut order: Vec<u32> = (0..nodes as u32).collect();
-        order.sort_by_key(|&node| batch[node as usize]);
+        let mut order: Vec<u32> = memory::collect(0..nodes as u32);
+        order.sort_unstable_by_key(|&node| (batch[node as usize], node));
         let starts = |&at: &usize| at == 0 || batch[order[at] as usize] != batch[order[at - 1] as usize];
-        let mut ends: Vec<usize> = (0..nodes).filter(starts).collect();
-        ends.push(nodes);
+        let mut ends: Vec<usize> = memory::collect((0..nodes).filter(starts));
+        memory::push(&mut ends, nodes);
         if batch.is_sorted() {
             return Ok(Self { ends, order: None });
         }
-        let mut places = vec![0; nodes];
+        let mut places = memory::vec![0; nodes];
         order.iter().enumerate().for_each(|(place, &node)| places[node as usize] = place as u32);
         Ok(Self { ends, order: Some((order, places)) })
     }
@@ -43,7 +44,7 @@ impl Membership {
 
     /// Per node, which of these graphs is its own.
     pub(super) fn numbers(&self) -> Vec<u32> {
-        let mut numbers = vec![0; self.ends[self.graphs()]];
+        let mut numbers = memory::vec![0; self.ends[self.graphs()]];
         for graph in 0..self.graphs() {
             for place in self.places(graph) {
                 let node = self.order.as_ref().map_or(place, |(order, _)| order[place] as usize);
@@ -59,12 +60,13 @@ impl Membership {
 
     /// Every node over all nodes of its graph.
     pub(super) fn within(&self) -> Result<Segments> {
-        Segments::new(self.ends.clone(), self.ends.clone())
+        Segments::new(memory::copy_of(&self.ends), memory::copy_of(&self.ends))
     }
 
     /// `count` rows per graph over all nodes of the graph.
     pub(super) fn gathering(&self, count: usize) -> Result<Segments> {
-        Segments::new((0..=self.graphs()).map(|graph| graph * count).collect(), self.ends.clone())
+        let rows = memory::collect((0..=self.graphs()).map(|graph| graph * count));
+        Segments::new(rows, memory::copy_of(&self.ends))
     }
 
     /// Rows of nodes, graph by graph.

@@ -8,6 +8,7 @@
 use crate::autograd::{Reduce, Tensor};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::memory;
 use crate::real::Real;
 
 /// The edges of a graph in row order, with what their ends hold.
@@ -34,7 +35,7 @@ impl<T: Real> Edges<'_, T> {
         let count = self.graph.num_edges();
         match self.graph.weights() {
             Some(weights) => Tensor::new(T::weights(weights).into_owned(), &[count, 1]),
-            None => Tensor::new(vec![T::ONE; count], &[count, 1]),
+            None => Tensor::new(memory::vec![T::ONE; count], &[count, 1]),
         }
     }
 

@@ -14,6 +14,7 @@ use super::{FeedForward, Module, MultiheadAttention, visit_inside};
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::memory;
 use crate::real::Real;
 
 /// Attention over neighbours and global tokens.
@@ -55,7 +56,7 @@ impl<T: Real> SparseAttentionLayer<T> {
         require_rows(LAYER, x, graph)?;
         let nodes = Membership::new(LAYER, batch, graph.num_nodes())?;
         let count = self.tokens.dims()[0];
-        let each: Vec<u32> = (0..nodes.graphs()).flat_map(|_| 0..count as u32).collect();
+        let each: Vec<u32> = memory::collect((0..nodes.graphs()).flat_map(|_| 0..count as u32));
         let tokens = self.tokens.index_select(&each)?;
         let seen = self.gather.forward_within(&tokens, &nodes.arrange(x)?, &nodes.gathering(count)?)?;
         let sources = Tensor::concat(&[x.clone(), tokens.add(&seen)?], 0)?;
@@ -76,9 +77,9 @@ impl<T: Real> Module<T> for SparseAttentionLayer<T> {
 /// Each node's neighbours, itself once, and the tokens of its graph, which follow the nodes as sources.
 fn with_tokens(graph: &Graph, members: &Membership, tokens: usize) -> Result<Graph> {
     let (looped, numbers, nodes) = (graph.replace_self_loops()?, members.numbers(), graph.num_nodes());
-    let sources = nodes + members.graphs() * tokens;
-    let mut indices = Vec::with_capacity(looped.num_edges() + nodes * tokens);
-    let mut indptr = Vec::with_capacity(nodes + 1);
+    let sources = members.graphs().saturating_mul(tokens).saturating_add(nodes);
+    let mut indices = memory::with_capacity(looped.num_edges().saturating_add(nodes.saturating_mul(tokens)));
+    let mut indptr = memory::with_capacity(nodes + 1);
     indptr.push(0);
     for (node, &number) in numbers.iter().enumerate() {
         let first = (nodes + number as usize * tokens) as u32;

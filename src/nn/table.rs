@@ -11,6 +11,7 @@ use crate::autograd::{Reduce, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Block;
+use crate::memory;
 use crate::real::Real;
 use crate::simd::Rows;
 use crate::threads;
@@ -63,7 +64,8 @@ impl<'a, T: Real> Table<'a, T> {
             let rows = first..first + out.len() / (2 * self.columns).max(1);
             let start = graph.indptr()[rows.start];
             let neighbors = &graph.indices()[start..graph.indptr()[rows.end]];
-            let nodes: Vec<u32> = neighbors.iter().map(|&neighbor| sources[neighbor as usize]).collect();
+            let nodes: Vec<u32> =
+                memory::collect(neighbors.iter().map(|&neighbor| sources[neighbor as usize]));
             for (row, out) in rows.zip(out.chunks_exact_mut(2 * self.columns)) {
                 let (sum, own) = out.split_at_mut(self.columns);
                 own.copy_from_slice(self.row(sources[row]));

@@ -81,8 +81,8 @@ impl<T: Real> Tensor<T> {
             let weights = weights.map(|weights| Tensor::new(weights.into_owned(), &[graph.num_edges()]));
             return self.aggregate_messages(graph, weights.transpose()?.as_ref(), reduce, columns);
         }
-        let out = gathered(graph, &self.values(), columns, (reduce, weighted), Base::Zero);
         let shape = Shape::new(&[graph.num_nodes(), columns])?;
+        let out = gathered(graph, &self.values(), columns, (reduce, weighted), Base::Zero);
         let graph = graph.clone();
         Ok(record_adding("aggregate", out, shape, vec![self.clone()], move |mut grad, slots| {
             if reduce == Reduce::Mean {
@@ -150,12 +150,12 @@ impl<T: Real> Tensor<T> {
             return self.aggregate_messages(graph, Some(weights), reduce, columns);
         }
         let (x, w) = (self.values(), weights.values());
-        let mut out = Buffer::stale(graph.num_nodes() * columns);
+        let shape = Shape::new(&[graph.num_nodes(), columns])?;
+        let mut out = Buffer::stale(shape.count());
         aggregate::sum(graph, Some(&w), &x, columns, &mut out);
         if reduce == Reduce::Mean {
             aggregate::divide_by_degree(graph, columns, &mut out);
         }
-        let shape = Shape::new(&[graph.num_nodes(), columns])?;
         let graph = graph.clone();
         Ok(record("aggregate", Arc::new(out), shape, [self, weights], move |mut grad, wanted| {
             if reduce == Reduce::Mean {
@@ -250,6 +250,9 @@ pub fn segment_reduce<T: Real>(
     }
     if let Some(&segment) = segments.iter().find(|&&segment| segment as usize >= count) {
         return Err(Error::Row(format!("{op}: segment {segment} of {count}")));
+    }
+    if count > u32::MAX as usize {
+        return Err(Error::Config(format!("{op}: at most {} segments, got {count}", u32::MAX)));
     }
     x.aggregate(&Graph::grouping(segments, count), reduce)
 }

@@ -8,6 +8,7 @@
 use crate::autograd::{CHUNK, Shape};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::Real;
 use crate::threads;
 
@@ -114,7 +115,7 @@ impl Plan {
         if count == 1 {
             let partial = threads::map_init(
                 total.div_ceil(CHUNK),
-                || vec![T::ZERO; CHUNK],
+                || memory::vec![T::ZERO; CHUNK],
                 |scratch, piece| {
                     let start = piece * CHUNK;
                     let scratch = &mut scratch[..CHUNK.min(total - start)];
@@ -145,8 +146,8 @@ impl Plan {
         let bands = rows.div_ceil(band);
         let partial = threads::map(groups * bands, |piece| {
             let (group, first) = (piece / bands, piece % bands * band);
-            let mut sums = vec![T::ZERO; places];
-            let mut scratch = vec![T::ZERO; columns];
+            let mut sums = memory::vec![T::ZERO; places];
+            let mut scratch = memory::vec![T::ZERO; columns];
             for row in group * rows + first..group * rows + (first + band).min(rows) {
                 fill(row * columns, &mut scratch);
                 let at = self.offset(strides, row) - group * strides[0];
@@ -159,7 +160,7 @@ impl Plan {
             sums
         });
         let mut partial = partial.into_iter();
-        let mut out = Vec::with_capacity(count);
+        let mut out = memory::with_capacity(count);
         for _ in 0..groups {
             out.extend(tree(partial.by_ref().take(bands).collect()));
         }
@@ -172,7 +173,7 @@ fn fold_columns<T: Real>(rows: usize, columns: usize, fill: &(impl Fn(usize, &mu
     let mut out = Buffer::stale(rows);
     let band = (CHUNK / columns).max(1);
     threads::for_each_chunk(&mut out, band, |piece, out| {
-        let mut scratch = vec![T::ZERO; columns];
+        let mut scratch = memory::vec![T::ZERO; columns];
         for (row, out) in out.iter_mut().enumerate() {
             fill((piece * band + row) * columns, &mut scratch);
             *out = sum(&scratch);
@@ -206,7 +207,7 @@ pub(in crate::autograd) fn sum<T: Real>(values: &[T]) -> T {
 /// The sum of vectors, by a tree over their order.
 pub(in crate::autograd) fn tree<T: Real>(mut parts: Vec<Vec<T>>) -> Vec<T> {
     while parts.len() > 1 {
-        let mut next = Vec::with_capacity(parts.len().div_ceil(2));
+        let mut next = memory::with_capacity(parts.len().div_ceil(2));
         let mut pairs = parts.into_iter();
         while let Some(mut left) = pairs.next() {
             if let Some(right) = pairs.next() {
@@ -232,7 +233,7 @@ fn strides(dims: [usize; 3]) -> Strides {
 
 /// Merges axes that run on in both operands, towards the last.
 fn merged(shape: Shape, dims: [usize; 3], left: Strides, right: Strides) -> Plan {
-    let mut axes: Vec<(usize, usize, usize)> = Vec::with_capacity(3);
+    let mut axes: Vec<(usize, usize, usize)> = memory::with_capacity(3);
     for axis in 0..3 {
         let next = (dims[axis], left[axis], right[axis]);
         if next.0 == 1 {

@@ -15,6 +15,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::loops::{self, EdgeTerms};
+use crate::memory;
 use crate::real::Real;
 use crate::simd::Rows;
 use crate::threads;
@@ -95,7 +96,7 @@ impl<T: Real> Dynamic<T> {
 
     /// The attention weights of a node's edges.
     fn weights(&self, row: usize, edges: Range<usize>, out: &mut [T]) {
-        let mut room = vec![T::ZERO; self.terms.width];
+        let mut room = memory::vec![T::ZERO; self.terms.width];
         let terms = self.terms.of(row, edges);
         loops::weighed_leaky(terms, &self.weight, self.split.width(), &mut room, out);
         loops::softmax(out, self.split.heads);
@@ -106,7 +107,7 @@ impl<T: Real> Dynamic<T> {
         let (graph, heads) = (&self.terms.graph, self.split.heads);
         let nodes = graph.num_nodes();
         let sums = tree(threads::map(nodes.div_ceil(BAND), |band| {
-            let mut sums = vec![T::ZERO; self.terms.width];
+            let mut sums = memory::vec![T::ZERO; self.terms.width];
             let mut room = sums.clone();
             for row in band * BAND..((band + 1) * BAND).min(nodes) {
                 let edges = graph.edges(row);
@@ -124,7 +125,7 @@ impl<T: Real> Dynamic<T> {
         let (graph, heads, columns) = (&self.terms.graph, self.split.heads, self.terms.width);
         let mut out = Buffer::zeros(graph.num_nodes() * columns);
         threads::for_each_chunk(&mut out, BAND * columns, |band, out| {
-            let mut room = vec![T::ZERO; columns];
+            let mut room = memory::vec![T::ZERO; columns];
             for (node, out) in out.chunks_exact_mut(columns).enumerate() {
                 let edges = graph.edges(band * BAND + node);
                 let ds = &ds[edges.start * heads..edges.end * heads];
@@ -141,7 +142,7 @@ impl<T: Real> Dynamic<T> {
         let back = graph.transposed();
         let mut out = Buffer::zeros(graph.num_sources() * columns);
         threads::for_each_chunk(&mut out, BAND * columns, |band, out| {
-            let mut room = vec![T::ZERO; columns];
+            let mut room = memory::vec![T::ZERO; columns];
             let (mut leaving, mut own) = (Vec::new(), Vec::new());
             for (node, out) in out.chunks_exact_mut(columns).enumerate() {
                 let source = band * BAND + node;

@@ -14,6 +14,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::loops;
+use crate::memory;
 use crate::real::Real;
 use crate::simd::{HeadPlan, Rows, prefetch};
 use crate::threads;
@@ -117,7 +118,7 @@ impl Heads {
             let mut alpha = Vec::new();
             for (row, out) in out.chunks_exact_mut(self.columns).enumerate() {
                 let edges = graph.edges(band * BAND + row);
-                alpha.resize(edges.len() * self.heads, T::ZERO);
+                memory::resize(&mut alpha, edges.len() * self.heads, T::ZERO);
                 weigh(band * BAND + row, edges.clone(), &mut alpha);
                 T::head_sums(x, Rows::of(graph.indices(), edges), &alpha, &plan, out);
                 if let Some(bias) = bias {
@@ -139,7 +140,7 @@ impl Heads {
 /// The rows of `values` that `order` names, `width` values each. They are fetched together, ahead of use: many loads are
 /// under way at once, where those between a node's arithmetic would wait.
 pub(super) fn arrange<T: Real>(order: &[u32], values: &[T], width: usize, out: &mut Vec<T>) {
-    out.resize(order.len() * width, T::ZERO);
+    memory::resize(out, order.len() * width, T::ZERO);
     match width {
         1 => arrange_fixed::<T, 1>(order, values, out),
         2 => arrange_fixed::<T, 2>(order, values, out),

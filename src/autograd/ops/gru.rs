@@ -15,6 +15,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::linalg::{MatRef, matmul_here};
 use crate::loops;
+use crate::memory;
 use crate::real::Real;
 use crate::threads;
 use std::sync::Arc;
@@ -60,7 +61,9 @@ impl<T: Real> Tensor<T> {
                 dims(of_state)
             )));
         }
-        let both = |weights: [&Self; 3]| [&weights[0].values()[..], &weights[1].values()[..]].concat();
+        let both = |weights: [&Self; 3]| -> Vec<T> {
+            memory::collect(weights[0].values().iter().chain(weights[1].values().iter()).copied())
+        };
         let step = Step {
             x: self.values(),
             h: state.values(),
@@ -69,7 +72,7 @@ impl<T: Real> Tensor<T> {
             gates: [both(of_input), both(of_state)],
             candidate: [of_input[2].values(), of_state[2].values()],
         };
-        let none = || vec![T::ZERO; dim];
+        let none = || memory::vec![T::ZERO; dim];
         let bias = biases.map(|biases| total(biases).unwrap_or_else(none)).concat();
         let [out, gates, candidate] = step.forward(&bias);
         let ends = biases.map(<[_]>::len);
@@ -118,7 +121,8 @@ impl<T: Real> Step<T> {
             .chunks_mut(BAND * dim)
             .zip(gates.chunks_mut(2 * BAND * dim))
             .zip(candidate.chunks_mut(BAND * dim));
-        let mut bands: Vec<_> = parts.map(|((out, gates), candidate)| (out, gates, candidate)).collect();
+        let mut bands: Vec<_> =
+            memory::collect(parts.map(|((out, gates), candidate)| (out, gates, candidate)));
         threads::for_each_chunk(&mut bands, 1, |band, parts| {
             for (out, gates, candidate) in parts {
                 let count = out.len() / dim;
@@ -162,8 +166,8 @@ impl<T: Real> Step<T> {
         let mut to_inputs = to_x.as_mut().filter(|_| ins > 0).map(|to_x| to_x.chunks_mut(size * ins));
         let pieces = grad
             .chunks_mut(size * dim)
-            .map(|grad| (grad, to_inputs.as_mut().and_then(Iterator::next), vec![T::ZERO; sums]));
-        let mut pieces: Vec<_> = pieces.collect();
+            .map(|grad| (grad, to_inputs.as_mut().and_then(Iterator::next), memory::vec![T::ZERO; sums]));
+        let mut pieces: Vec<_> = memory::collect(pieces);
         threads::for_each_chunk(&mut pieces, 1, |piece, parts| {
             for (grad, to_x, sums) in parts {
                 let mut to_x = to_x.as_mut().map(|to_x| to_x.chunks_mut(BAND * ins));
@@ -173,9 +177,9 @@ impl<T: Real> Step<T> {
                 }
             }
         });
-        let mut sums_of_pieces: Vec<_> = pieces.into_iter().map(|(_, _, sums)| sums).collect();
+        let mut sums_of_pieces: Vec<_> = memory::collect(pieces.into_iter().map(|(_, _, sums)| sums));
         if sums_of_pieces.is_empty() {
-            sums_of_pieces.push(vec![T::ZERO; sums]);
+            sums_of_pieces.push(memory::vec![T::ZERO; sums]);
         }
         let sums = tree(sums_of_pieces);
         *slots[0].sum() = to_x;

@@ -6,6 +6,7 @@ use crate::autograd::tape::record;
 use crate::autograd::{Shape, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::Real;
 use std::sync::Arc;
 
@@ -67,7 +68,8 @@ impl Walk {
     fn of(start: Option<isize>, stop: Option<isize>, step: isize, length: usize) -> Result<Self> {
         let length = length as isize;
         let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
-        let held = |place: isize| if place < 0 { (place + length).max(low) } else { place.min(high) };
+        let held =
+            |place: isize| if place < 0 { place.saturating_add(length).max(low) } else { place.min(high) };
         let (first, last) = if step > 0 { (low, high) } else { (high, low) };
         let (start, stop) = (start.map_or(first, held), stop.map_or(last, held));
         let count = match step {
@@ -137,7 +139,7 @@ impl<T: Real> Tensor<T> {
 
     fn at(&self, axis: usize, place: isize) -> Result<Self> {
         let length = self.dims()[axis];
-        let from_start = if place < 0 { place + length as isize } else { place };
+        let from_start = if place < 0 { place.saturating_add(length as isize) } else { place };
         if !(0..length as isize).contains(&from_start) {
             let message = format!("index: {place} is out of range for axis {axis} of shape {}", self.shape());
             return Err(Error::Row(message));
@@ -148,12 +150,15 @@ impl<T: Real> Tensor<T> {
 
     fn rows_at(&self, rows: &[i64]) -> Result<Self> {
         let length = self.dims()[0] as i64;
-        let row = |&row: &i64| match if row < 0 { row + length } else { row } {
+        let row = |&row: &i64| match if row < 0 { row.saturating_add(length) } else { row } {
             from_start if (0..length).contains(&from_start) => Ok(from_start as u32),
             _ => Err(Error::Row(format!("index: row {row} of a tensor of shape {}", self.shape()))),
         };
-        let rows = rows.iter().map(row).collect::<Result<Vec<u32>>>()?;
-        self.index_select(&rows)
+        let mut chosen = memory::with_capacity(rows.len());
+        for number in rows {
+            chosen.push(row(number)?);
+        }
+        self.index_select(&chosen)
     }
 
     fn rows_where(&self, mask: &[bool], dims: &[usize]) -> Result<Self> {
@@ -161,7 +166,7 @@ impl<T: Real> Tensor<T> {
             let shapes = format!("index: a mask of shape {dims:?} for shape {}", self.shape());
             return Err(Error::Row(shapes));
         }
-        let rows: Vec<u32> = (0..).zip(mask).filter(|(_, set)| **set).map(|(row, _)| row).collect();
+        let rows: Vec<u32> = memory::collect((0..).zip(mask).filter(|(_, set)| **set).map(|(row, _)| row));
         let shape: Vec<usize> =
             std::iter::once(mask.len()).chain(self.dims()[dims.len()..].to_vec()).collect();
         self.reshape(&shape)?.index_select(&rows)

@@ -12,6 +12,7 @@ use crate::autograd::tape::record;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::loops;
+use crate::memory;
 use crate::real::Real;
 use crate::threads;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ fn adjoint<T: Real>(x: &[T], w: &[T], grad: &mut [T], eps: T) -> [Buffer<T>; 2] 
         return [0, 1].map(|_| Buffer::zeros(columns));
     }
     let (_, piece) = row_piece(columns);
-    let mut sums = vec![vec![T::ZERO; 2 * columns]; x.len().div_ceil(piece)];
+    let mut sums = memory::vec![memory::vec![T::ZERO; 2 * columns]; x.len().div_ceil(piece)];
     threads::for_each_chunk_of_both((grad, piece), (&mut sums, 1), |band, grad, sums| {
         let (to_weight, to_bias) = sums[0].split_at_mut(columns);
         let rows = x[band * piece..][..grad.len()].chunks_exact(columns);
@@ -60,7 +61,7 @@ fn adjoint<T: Real>(x: &[T], w: &[T], grad: &mut [T], eps: T) -> [Buffer<T>; 2] 
         }
     });
     let sums = tree(sums);
-    [sums[..columns].to_vec().into(), sums[columns..].to_vec().into()]
+    [Buffer::copy_of(&sums[..columns]), Buffer::copy_of(&sums[columns..])]
 }
 
 #[cfg(test)]

@@ -7,10 +7,11 @@
 
 use crate::autograd::ops::matmul::product;
 use crate::autograd::tape::{Slot, record_adding};
-use crate::autograd::{CHUNK, Tensor, Values};
+use crate::autograd::{CHUNK, Shape, Tensor, Values};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::linalg::{MatRef, matmul_here, matmul_into};
+use crate::memory;
 use crate::real::Real;
 use crate::threads;
 
@@ -35,7 +36,7 @@ pub(in crate::autograd) fn column_sums<T: Real>(values: &[T], columns: usize) ->
     }
     let (rows, band) = (values.len() / columns, (CHUNK / columns).max(1));
     tree(threads::map(rows.div_ceil(band), |piece| {
-        let mut sums = vec![T::ZERO; columns];
+        let mut sums = memory::vec![T::ZERO; columns];
         let band = &values[piece * band * columns..][..band.min(rows - piece * band) * columns];
         add_rows(&mut sums, band);
         sums
@@ -72,7 +73,7 @@ impl<T: Real> Tensor<T> {
         if let Some(bias) = biases.iter().find(|bias| *bias.dims() != [outs]) {
             return Err(mismatch("bias", bias, weight));
         }
-        let mut out = Buffer::stale(rows * outs);
+        let mut out = Buffer::stale(Shape::new(&[rows, outs])?.count());
         let bias = total(biases);
         if rows < MANY || outs == 0 {
             fill_rows(&mut out, bias.as_deref());
@@ -142,10 +143,10 @@ fn adjoint_by_bands<T: Real>(
         .map(|first| Piece {
             grad: &grad[first * outs..rows.min(first + size) * outs],
             parts: Vec::new(),
-            to_bias: wants_bias.then(|| vec![T::ZERO; outs]),
+            to_bias: wants_bias.then(|| memory::vec![T::ZERO; outs]),
         })
         .collect();
-    let mut weights = Vec::with_capacity(maps.len());
+    let mut weights = memory::with_capacity(maps.len());
     for (map, [to_x, to_weight]) in maps.iter().zip(pairs) {
         let begun = to_x.sum().is_some();
         let mut rest = None;
@@ -159,7 +160,7 @@ fn adjoint_by_bands<T: Real>(
                 map,
                 to_x: rest.as_mut().and_then(Iterator::next),
                 begun,
-                to_weight: to_weight.wanted().then(|| vec![T::ZERO; map.ins * outs]),
+                to_weight: to_weight.wanted().then(|| memory::vec![T::ZERO; map.ins * outs]),
             });
         }
         weights.push(to_weight);
@@ -167,7 +168,7 @@ fn adjoint_by_bands<T: Real>(
     threads::for_each_chunk(&mut pieces, 1, |_, piece| piece.iter_mut().for_each(|piece| piece.run(outs)));
     for (number, slot) in weights.into_iter().enumerate().filter(|(_, slot)| slot.wanted()) {
         let sums = pieces.iter_mut().filter_map(|piece| piece.parts[number].to_weight.take());
-        slot.add(tree(sums.collect()).into());
+        slot.add(tree(memory::collect(sums)).into());
     }
     wants_bias.then(|| tree(pieces.into_iter().filter_map(|piece| piece.to_bias).collect()).into())
 }

@@ -18,6 +18,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::linalg::{MatRef, matmul_into};
+use crate::memory;
 use crate::real::Real;
 use crate::threads;
 use std::cmp::Reverse;
@@ -41,21 +42,25 @@ impl Sequences {
     /// `count` sequences of `length` rows each, one after the other.
     pub fn dense(count: usize, length: usize) -> Self {
         Self {
-            rows: (0..length).flat_map(|step| (0..count).map(move |s| (s * length + step) as u32)).collect(),
-            starts: (0..=length).map(|step| step * count).collect(),
-            places: (0..count as u32).collect(),
+            rows: memory::collect(
+                (0..length).flat_map(|step| (0..count).map(move |s| (s * length + step) as u32)),
+            ),
+            starts: memory::collect((0..=length).map(|step| step * count)),
+            places: memory::collect(0..count as u32),
         }
     }
 
     /// The neighbours of each node, in row order; `padded` with zeros to the length of the longest row.
     pub fn neighbors(graph: &Graph, padded: bool) -> Self {
         let degrees = graph.degrees();
-        let mut order: Vec<u32> = (0..graph.num_nodes() as u32).collect();
-        order.sort_by_key(|&node| Reverse(degrees[node as usize]));
-        let mut places = vec![0; order.len()];
+        let mut order: Vec<u32> = memory::collect(0..graph.num_nodes() as u32);
+        order.sort_unstable_by_key(|&node| (Reverse(degrees[node as usize]), node));
+        let mut places = memory::vec![0; order.len()];
         order.iter().zip(0..).for_each(|(&node, place)| places[node as usize] = place);
         let longest = order.first().map_or(0, |&node| degrees[node as usize]);
-        let (mut rows, mut starts) = (Vec::new(), vec![0]);
+        let total = if padded { longest.saturating_mul(order.len()) } else { graph.num_edges() };
+        let (mut rows, mut starts) = (memory::with_capacity(total), memory::with_capacity(longest + 1));
+        starts.push(0);
         for step in 0..longest {
             let long = order.partition_point(|&node| degrees[node as usize] > step);
             rows.extend(order[..long].iter().map(|&node| graph.neighbors(node as usize)[step]));
@@ -83,7 +88,7 @@ impl Sequences {
             let before = if steps == 0 { 0 } else { self.places.len() + self.starts[steps - 1] };
             before as u32 + place
         };
-        self.places.iter().map(last).collect()
+        memory::collect(self.places.iter().map(last))
     }
 }
 
@@ -140,7 +145,7 @@ impl<'a, T: Real> Pass<'a, T> {
         matmul_into(MatRef::new(h, h.len() / width, width), self.recurrent.t(), gates, true);
         let band = (CHUNK / (4 * width)).max(1) * width;
         let mut bands: Vec<_> =
-            gates.chunks_mut(4 * band).zip(h.chunks_mut(band)).zip(c.chunks_mut(band)).collect();
+            memory::collect(gates.chunks_mut(4 * band).zip(h.chunks_mut(band)).zip(c.chunks_mut(band)));
         threads::for_each_chunk(&mut bands, 1, |_, bands| {
             for ((gates, h), c) in bands {
                 let states = h.chunks_exact_mut(width).zip(c.chunks_exact_mut(width));
@@ -170,7 +175,8 @@ impl<T: Real> Pass<'_, T> {
             let (c, before) = (&cs[start..], self.before(step, c0, cs));
             let band = (CHUNK / (4 * width)).max(1) * width;
             let gates = &mut gates[4 * start..][..4 * len];
-            let mut bands: Vec<_> = gates.chunks_mut(4 * band).zip(dc[..len].chunks_mut(band)).collect();
+            let mut bands: Vec<_> =
+                memory::collect(gates.chunks_mut(4 * band).zip(dc[..len].chunks_mut(band)));
             threads::for_each_chunk(&mut bands, 1, |number, bands| {
                 for (gates, dc) in bands {
                     let rows = gates.chunks_exact_mut(4 * width).zip(dc.chunks_exact_mut(width));
@@ -309,8 +315,8 @@ impl<T: Real> Tensor<T> {
 /// Sums the gradients of each row of the input over the steps that read it.
 fn to_inputs<T: Real>(sequences: &Sequences, d: &[T], rows: usize, columns: usize) -> Buffer<T> {
     // Steps that read nothing go to a row of their own, which is cut off.
-    let readers: Vec<u32> = sequences.rows.iter().map(|&row| row.min(rows as u32)).collect();
-    let mut out = vec![T::ZERO; (rows + 1) * columns];
+    let readers: Vec<u32> = memory::collect(sequences.rows.iter().map(|&row| row.min(rows as u32)));
+    let mut out = memory::vec![T::ZERO; (rows + 1) * columns];
     aggregate::sum(&Graph::grouping(&readers, rows + 1), None, d, columns, &mut out);
     out.truncate(rows * columns);
     out.into()

@@ -7,6 +7,7 @@ use crate::autograd::tape::record;
 use crate::autograd::{Shape, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::Real;
 use std::sync::Arc;
 
@@ -30,12 +31,12 @@ impl<T: Real> Tensor<T> {
 
     /// `x` where the mask of shape `dims` is set, else `y`; all three broadcast as in NumPy.
     pub fn choose(mask: &[bool], dims: &[usize], x: &Self, y: &Self) -> Result<Self> {
-        let flags: Vec<T> = mask.iter().map(|&set| if set { T::ONE } else { T::ZERO }).collect();
+        let flags: Vec<T> = memory::collect(mask.iter().map(|&set| if set { T::ONE } else { T::ZERO }));
         let flags = Self::new(flags, dims)?;
         let shape = Plan::new("where", x.shape(), y.shape())?.shape;
         let shape = Plan::new("where", shape, flags.shape())?.shape;
-        let mask: Vec<bool> =
-            flags.broadcast_to(&shape)?.values().iter().map(|&flag| flag != T::ZERO).collect();
+        let flags = flags.broadcast_to(&shape)?.values();
+        let mask: Vec<bool> = memory::collect(flags.iter().map(|&flag| flag != T::ZERO));
         x.broadcast_to(&shape)?.select(&mask, &y.broadcast_to(&shape)?)
     }
 
@@ -57,7 +58,7 @@ impl<T: Real> Tensor<T> {
         out.iter_mut().zip(mask).enumerate().for_each(|(at, (out, &mask))| {
             *out = if mask { pick(&x, at) } else { pick(&y, at) };
         });
-        let (mask, counts) = (mask.to_vec(), [x.len(), y.len()]);
+        let (mask, counts) = (memory::copy_of(mask), [x.len(), y.len()]);
         Ok(record("where", Arc::new(out), shape, [self, other], move |grad, wanted| {
             [true, false].map(|side| {
                 let number = usize::from(!side);

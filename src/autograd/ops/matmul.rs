@@ -82,8 +82,8 @@ impl<T: Real> Tensor<T> {
 
     fn matmul_2d(&self, other: &Self) -> Result<Self> {
         let (a, b) = (Operand::of(self), Operand::of(other));
-        let out = product(a.matrix(), b.matrix(), false);
         let shape = Shape::new(&[a.rows, b.columns])?;
+        let out = product(a.matrix(), b.matrix(), false);
         let (left, right) = (a.source.clone(), b.source.clone());
         Ok(record("matmul", Arc::new(out), shape, [&left, &right], move |grad, wanted| {
             let grad = MatRef::new(&grad, a.rows, b.columns);
@@ -99,8 +99,9 @@ impl<T: Real> Tensor<T> {
         let (&[layers, m, k], &[_, _, n]) = (self.dims(), other.dims()) else {
             return Err(Error::Shape("matmul: stacks have 3 dimensions".into()));
         };
+        let shape = Shape::new(&[layers, m, n])?;
         let (a, b) = (self.values(), other.values());
-        let mut out = Buffer::stale(layers * m * n);
+        let mut out = Buffer::stale(shape.count());
         let of = |values: &Values<T>, layer: usize, rows: usize, columns: usize| -> std::ops::Range<usize> {
             debug_assert_eq!(values.len(), layers * rows * columns);
             layer * rows * columns..(layer + 1) * rows * columns
@@ -110,7 +111,6 @@ impl<T: Real> Tensor<T> {
             let right = MatRef::new(&b[of(&b, layer, k, n)], k, n);
             matmul_into(left, right, &mut out[layer * m * n..][..m * n], false);
         }
-        let shape = Shape::new(&[layers, m, n])?;
         Ok(record("matmul", Arc::new(out), shape, [self, other], move |grad, wanted| {
             let grad = |layer: usize| MatRef::new(&grad[layer * m * n..][..m * n], m, n);
             let left = |layer: usize| MatRef::new(&a[layer * m * k..][..m * k], m, k);

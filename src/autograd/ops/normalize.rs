@@ -7,6 +7,7 @@ use crate::autograd::Tensor;
 use crate::autograd::tape::record;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::{Real, larger};
 use crate::threads;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ const SMALLEST: f64 = 1e-12;
 
 /// The Euclidean norm of each row.
 fn norms<T: Real>(values: &[T], columns: usize, rows: usize) -> Vec<T> {
-    let mut norms = vec![T::ZERO; rows];
+    let mut norms = memory::vec![T::ZERO; rows];
     let (band, piece) = row_piece(columns);
     threads::for_each_chunk(&mut norms, band, |chunk, norms| {
         for (row, norm) in norms.iter_mut().enumerate() {

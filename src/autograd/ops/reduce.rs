@@ -7,6 +7,7 @@ use crate::autograd::tape::record;
 use crate::autograd::{CHUNK, Shape, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::Real;
 use crate::threads;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ fn sum_axis<T: Real>(values: &[T], (outer, len, inner): (usize, usize, usize)) -
         let band = slices_per_piece(inner);
         return tree(threads::map(len.div_ceil(band), |piece| {
             let band = &values[piece * band * inner..][..band.min(len - piece * band) * inner];
-            let mut sums = vec![T::ZERO; inner];
+            let mut sums = memory::vec![T::ZERO; inner];
             band.chunks_exact(inner).for_each(|row| add(&mut sums, row));
             sums
         }))
@@ -148,7 +149,7 @@ impl<T: Real> Tensor<T> {
             return Err(Error::Shape(format!("{name}: axis {axis} of shape {} is empty", self.shape())));
         }
         let values = self.values();
-        let mut places: Vec<usize> = vec![0; outer * inner];
+        let mut places: Vec<usize> = memory::vec![0; outer * inner];
         threads::for_each_chunk(&mut places, slices_per_piece(len), |piece, places| {
             for (offset, place) in places.iter_mut().enumerate() {
                 let slice = piece * slices_per_piece(len) + offset;

@@ -15,6 +15,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::linalg::{MatRef, matmul_here};
 use crate::loops;
+use crate::memory;
 use crate::real::Real;
 use crate::threads;
 use std::ops::Range;
@@ -27,7 +28,7 @@ const ROWS: usize = 64;
 const KEYS: usize = 512;
 
 /// Which rows attend over which keys: rows `queries[s]..queries[s + 1]` over keys `keys[s]..keys[s + 1]`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Segments {
     queries: Vec<usize>,
     keys: Vec<usize>,
@@ -56,7 +57,7 @@ impl Segments {
         let of = |segment: usize| {
             pieces(Self::of_segment(ends, segment), size).map(move |rows| Tile { segment, rows })
         };
-        (0..ends.len() - 1).flat_map(of).collect()
+        memory::collect((0..ends.len() - 1).flat_map(of))
     }
 }
 
@@ -73,7 +74,7 @@ fn pieces(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>
 
 /// The parts of `values` that belong to the tiles, which follow one another.
 fn split<'a, T>(mut values: &'a mut [T], tiles: &[Tile], columns: usize) -> Vec<&'a mut [T]> {
-    let mut parts = Vec::with_capacity(tiles.len());
+    let mut parts = memory::with_capacity(tiles.len());
     for tile in tiles {
         let (part, rest) = values.split_at_mut(tile.rows.len() * columns);
         parts.push(part);
@@ -117,8 +118,9 @@ impl<T: Real> Plan<T> {
         let mut sums = Buffer::stale(rows * width);
         for head in 0..self.heads {
             sums.fill(T::ZERO);
-            let mut running = vec![(T::of(f64::NEG_INFINITY), T::ZERO); rows];
+            let mut running = memory::vec![(T::of(f64::NEG_INFINITY), T::ZERO); rows];
             for keys in pieces(keys.clone(), KEYS) {
+                threads::checkpoint();
                 let scores = &mut scores[..rows * keys.len()];
                 matmul_here(self.part(q, &tile.rows, head), self.part(k, &keys, head).t(), scores, false);
                 loops::run(Running {
@@ -153,6 +155,7 @@ impl<T: Real> Plan<T> {
         head: usize,
         [p, ds]: [&mut [T]; 2],
     ) {
+        threads::checkpoint();
         let [q, k, v] = saved.inputs;
         matmul_here(self.part(q, rows, head), self.part(k, keys, head).t(), p, false);
         matmul_here(self.part(saved.grad, rows, head), self.part(v, keys, head).t(), ds, false);
@@ -207,7 +210,9 @@ impl<T: Real> Plan<T> {
     /// `D` per row and head.
     fn inner(&self, grad: &[T], out: &[T]) -> Vec<T> {
         let width = self.width();
-        grad.chunks_exact(width).zip(out.chunks_exact(width)).map(|(grad, out)| T::dot(grad, out)).collect()
+        memory::collect(
+            grad.chunks_exact(width).zip(out.chunks_exact(width)).map(|(grad, out)| T::dot(grad, out)),
+        )
     }
 }
 
@@ -299,12 +304,14 @@ impl<T: Real> Tensor<T> {
             return Err(Error::Config(format!("attention: {heads} heads of {columns} columns")));
         }
         let scale = T::of(((columns / heads) as f64).sqrt().recip());
-        let plan = Plan { segments: segments.clone(), heads, columns, scale };
+        let segments =
+            Segments { queries: memory::copy_of(&segments.queries), keys: memory::copy_of(&segments.keys) };
+        let plan = Plan { segments, heads, columns, scale };
         let (q, k, v) = (self.values(), keys.values(), values.values());
         let (mut out, mut logs) = (Buffer::stale(q.len()), Buffer::stale(ends[0] * heads));
-        let tiles = Segments::tiles(&segments.queries, ROWS);
-        let mut parts: Vec<_> =
-            split(&mut out, &tiles, columns).into_iter().zip(split(&mut logs, &tiles, heads)).collect();
+        let tiles = Segments::tiles(&plan.segments.queries, ROWS);
+        let both = split(&mut out, &tiles, columns).into_iter().zip(split(&mut logs, &tiles, heads));
+        let mut parts: Vec<_> = memory::collect(both);
         threads::for_each_chunk(&mut parts, 1, |at, part| {
             part.iter_mut().for_each(|(out, logs)| plan.attend(&tiles[at], [&q, &k, &v], out, logs));
         });
@@ -329,7 +336,7 @@ impl<T: Real> Tensor<T> {
             let tiles = Segments::tiles(&plan.segments.keys, KEYS);
             let both =
                 split(&mut to_keys, &tiles, columns).into_iter().zip(split(&mut to_values, &tiles, columns));
-            let mut parts: Vec<_> = both.collect();
+            let mut parts: Vec<_> = memory::collect(both);
             threads::for_each_chunk(&mut parts, 1, |at, part| {
                 part.iter_mut().for_each(|(keys, values)| plan.to_keys(&saved, &tiles[at], keys, values));
             });

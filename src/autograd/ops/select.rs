@@ -7,6 +7,7 @@ use crate::autograd::{CHUNK, Shape, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::memory;
 use crate::real::Real;
 use crate::{aggregate, threads};
 use std::ops::Range;
@@ -23,7 +24,9 @@ impl<T: Real> Tensor<T> {
             return Err(Error::Row(format!("index_select: row {row} of a tensor of shape {}", self.shape())));
         }
         let (columns, x) = (rest.iter().product::<usize>(), self.values());
-        let mut out = Buffer::stale(rows.len() * columns);
+        let dims: Vec<usize> = std::iter::once(rows.len()).chain(rest.iter().copied()).collect();
+        let shape = Shape::new(&dims)?;
+        let mut out = Buffer::stale(shape.count());
         let band = (CHUNK / columns.max(1)).max(1);
         if columns > 0 {
             threads::for_each_chunk(&mut out, band * columns, |piece, out| {
@@ -32,10 +35,9 @@ impl<T: Real> Tensor<T> {
                 }
             });
         }
-        let dims: Vec<usize> = std::iter::once(rows.len()).chain(rest.iter().copied()).collect();
         // Row r of the source sums the copies that were taken of it: an aggregation over a graph of its own.
-        let rows: Vec<u32> = if crate::autograd::tape::tracked(&[self]) { rows.to_vec() } else { Vec::new() };
-        Ok(record("index_select", Arc::new(out), Shape::new(&dims)?, [self], move |grad, _| {
+        let rows = if crate::autograd::tape::tracked(&[self]) { memory::copy_of(rows) } else { Vec::new() };
+        Ok(record("index_select", Arc::new(out), shape, [self], move |grad, _| {
             let copies = Graph::grouping(&rows, count);
             let mut out = Buffer::stale(count * columns);
             aggregate::sum(&copies, None, &grad, columns, &mut out);
@@ -86,8 +88,11 @@ impl<T: Real> Tensor<T> {
         }
         let (outer, _, inner) = first.shape().around(axis);
         let widths: Vec<usize> = tensors.iter().map(|tensor| tensor.dims()[axis] * inner).collect();
+        let mut dims = first.dims().to_vec();
+        dims[axis] = tensors.iter().fold(0, |sum: usize, tensor| sum.saturating_add(tensor.dims()[axis]));
+        let shape = Shape::new(&dims)?;
         let width: usize = widths.iter().sum();
-        let mut out = Buffer::stale(outer * width);
+        let mut out = Buffer::stale(shape.count());
         let mut at = 0;
         for (tensor, &own) in tensors.iter().zip(&widths) {
             let x = tensor.values();
@@ -96,9 +101,7 @@ impl<T: Real> Tensor<T> {
             }
             at += own;
         }
-        let mut dims = first.dims().to_vec();
-        dims[axis] = tensors.iter().map(|tensor| tensor.dims()[axis]).sum();
-        Ok(record_many("concat", out, Shape::new(&dims)?, tensors.to_vec(), move |grad, wanted| {
+        Ok(record_many("concat", out, shape, tensors.to_vec(), move |grad, wanted| {
             let mut at = 0;
             let part = |(&own, &wanted): (&usize, &bool)| {
                 let start = at;
@@ -121,7 +124,7 @@ impl<T: Real> Tensor<T> {
             return Err(Error::Shape("stack: no tensors given".into()));
         };
         let ndim = first.dims().len() as isize;
-        let at = if axis < 0 { axis + ndim + 1 } else { axis };
+        let at = if axis < 0 { axis.saturating_add(ndim + 1) } else { axis };
         if !(0..=ndim).contains(&at) {
             return Err(Error::Shape(format!("stack: axis {axis} for tensors of shape {}", first.shape())));
         }

@@ -9,6 +9,7 @@ use crate::autograd::tape::record;
 use crate::autograd::{CHUNK, Shape, Tensor};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::real::{Real, larger};
 use crate::threads;
 use std::sync::Arc;
@@ -97,13 +98,13 @@ impl<T: Real> Tensor<T> {
         let moved = self.swap_axes(index as isize, -1)?;
         let (rows, columns) = (moved.shape().rows(), moved.shape().columns());
         let mut softmax = moved.values().as_ref().clone();
-        let mut out = vec![T::ZERO; rows];
+        let mut out = memory::vec![T::ZERO; rows];
         let values = moved.values();
         // The maxima and sums per row come back in order; the exponentials stay for the adjoint.
         let (band, piece) = row_piece(columns);
-        let mut sums = vec![(T::ZERO, T::ZERO); rows];
+        let mut sums = memory::vec![(T::ZERO, T::ZERO); rows];
         threads::for_each_chunk(&mut sums, band, |chunk, sums| {
-            let mut scratch = vec![T::ZERO; columns];
+            let mut scratch = memory::vec![T::ZERO; columns];
             for (row, place) in sums.iter_mut().enumerate() {
                 *place = exponentials(&values[chunk * piece + row * columns..][..columns], &mut scratch);
             }

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::graph::Graph;
 use crate::linalg::{MatRef, matmul_here, matmul_into_columns};
 use crate::loops;
+use crate::memory;
 use crate::nn::Linear;
 use crate::real::Real;
 use crate::simd::Rows;
@@ -36,7 +37,7 @@ impl<T: Real> Map<T> {
     fn of(map: &Linear<T>) -> Self {
         let (outs, ins) = (map.weight.dims()[0], map.weight.dims()[1]);
         let weight = MatRef::new(&map.weight.values(), outs, ins).t().row_major().into_owned();
-        let bias = map.bias.as_ref().map_or_else(|| vec![T::ZERO; outs], Tensor::to_vec);
+        let bias = map.bias.as_ref().map_or_else(|| memory::vec![T::ZERO; outs], Tensor::to_vec);
         Self { weight, bias }
     }
 
@@ -44,7 +45,8 @@ impl<T: Real> Map<T> {
     fn beside(a: &Linear<T>, b: &Linear<T>) -> Self {
         let (a, b) = (Self::of(a), Self::of(b));
         let rows = a.weight.chunks_exact(a.bias.len()).zip(b.weight.chunks_exact(b.bias.len()));
-        Self { weight: rows.flat_map(|(a, b)| [a, b].concat()).collect(), bias: [a.bias, b.bias].concat() }
+        let weight = memory::collect(rows.flat_map(|(a, b)| a.iter().chain(b)).copied());
+        Self { weight, bias: [a.bias, b.bias].concat() }
     }
 
     /// The weight above a row of all that is constant, for inputs beside a 1: the bias, that of a map whose products are added,
@@ -68,7 +70,7 @@ fn multiply<T: Real>(x: MatRef<'_, T>, weight: &[T], out: &mut [T], accumulate: 
 /// `a b` of small row-major matrices.
 fn product<T: Real>(a: &[T], b: &[T], inner: usize) -> Vec<T> {
     let (rows, columns) = (a.len() / inner, b.len() / inner);
-    let mut out = vec![T::ZERO; rows * columns];
+    let mut out = memory::vec![T::ZERO; rows * columns];
     matmul_here(MatRef::new(a, rows, inner), MatRef::new(b, inner, columns), &mut out, false);
     out
 }
@@ -120,7 +122,7 @@ impl<T: Real> Folded<T> {
             queries,
             keys: attention.k.weight.to_vec(),
             values: values.weight,
-            mix: [outward, aggregate].concat(),
+            mix: memory::collect(outward.into_iter().chain(aggregate)),
             gates: Map::beside(&unit.w_z, &unit.w_r).above_constant(&gates_of_state, &constant),
             gates_of_state: gates_of_state.weight,
             candidate: Map::of(&unit.w_h).above_constant(&candidate_of_state, &constant),
@@ -159,7 +161,7 @@ impl<T: Real> Folded<T> {
         alpha: &mut Vec<T>,
         (heads, mean): (&mut [T], &mut [T]),
     ) {
-        alpha.resize(rows.now.len() * self.heads, T::ZERO);
+        memory::resize(alpha, rows.now.len() * self.heads, T::ZERO);
         T::row_dots(heads, m, rows, self.heads, alpha);
         loops::softmax(alpha, self.heads);
         T::row_sums(m, rows.now, alpha, self.heads, heads);

@@ -14,6 +14,7 @@ use super::{GruCell, LayerNorm, Linear, Module, visit_inside};
 use crate::autograd::{Reduce, Tensor, tracked};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::memory;
 use crate::real::Real;
 
 /// Multi-head attention of each node over its neighbours (Vaswani et al. 2017).
@@ -145,7 +146,7 @@ fn keep_isolated<T: Real>(state: &Tensor<T>, messages: &Tensor<T>, graph: &Graph
         return Ok(state.clone());
     }
     let columns = state.shape().columns();
-    let mask: Vec<bool> = (0..state.count()).map(|at| !isolated(at / columns)).collect();
+    let mask: Vec<bool> = memory::collect((0..state.count()).map(|at| !isolated(at / columns)));
     state.select(&mask, messages)
 }
 

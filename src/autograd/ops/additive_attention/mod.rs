@@ -24,6 +24,7 @@ use crate::buffer::Buffer;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::loops::{self, LeavingEdges, LeavingFactors};
+use crate::memory;
 use crate::real::Real;
 use crate::simd::{HeadPlan, Rows, SecondSums};
 use crate::threads;
@@ -98,7 +99,7 @@ impl<T: Real> Attention<T> {
             kept.into_iter().flatten().zip(scaled).for_each(|(kept, (&t, &scale))| *kept = t * scale);
         } else {
             let terms = terms.of(row, edges);
-            room.resize(rows.now.len() * heads, T::ZERO);
+            memory::resize(room, rows.now.len() * heads, T::ZERO);
             let alpha = &mut room[..];
             loops::leaky(terms, alpha);
             loops::softmax_kept(alpha, heads, kept.unwrap_or_default());
@@ -125,7 +126,7 @@ impl<T: Real> Attention<T> {
         only_sources.fill(T::ZERO);
         let both = ((&mut nodes[..], BAND * (term + 3 * heads)), (attending, BAND * 2 * heads));
         threads::for_each_chunk_of_both(both.0, both.1, |band, nodes, to_terms| {
-            let mut mixed = vec![T::ZERO; columns];
+            let mut mixed = memory::vec![T::ZERO; columns];
             let rows = nodes.chunks_exact_mut(term + 3 * heads).zip(to_terms.chunks_exact_mut(2 * heads));
             for (row, (node, to_terms)) in rows.enumerate() {
                 let row = band * BAND + row;
@@ -163,8 +164,8 @@ impl<T: Real> Attention<T> {
                 let source = band * BAND + row;
                 let edges = back.graph.edges(source);
                 let rows = Rows::of(back.graph.indices(), edges.clone());
-                alpha.resize(edges.len() * heads, T::ZERO);
-                d.resize(edges.len() * heads, T::ZERO);
+                memory::resize(&mut alpha, edges.len() * heads, T::ZERO);
+                memory::resize(&mut d, edges.len() * heads, T::ZERO);
                 // The sums below fetch the rows ahead for both.
                 T::head_dots(self.split.row(&self.x, source), grad, rows.now.into(), heads, &mut d);
                 let (nodes, slope, to_source) = (&nodes[..], self.terms.slope, &mut to_terms[..heads]);
@@ -194,7 +195,7 @@ impl<T: Real> Attention<T> {
         let mut out = Buffer::stale(graph.num_edges() * heads);
         per_row(graph, heads, &mut out, |row, edges, d| {
             let terms = self.terms.of(row, edges);
-            let mut alpha = vec![T::ZERO; d.len()];
+            let mut alpha = memory::vec![T::ZERO; d.len()];
             loops::leaky(terms, &mut alpha);
             loops::softmax(&mut alpha, heads);
             T::head_dots(self.split.row(grad, row), &self.x, terms.rows, heads, d);

@@ -8,6 +8,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::loops::{self, EdgeTerms};
+use crate::memory;
 use crate::real::{Real, larger};
 use crate::simd::{Factors, Rows};
 use crate::threads;
@@ -33,13 +34,13 @@ impl<T: Real> TermFactors<T> {
         const ROWS: usize = 2048;
         let width = 2 * heads;
         let extents = threads::map(terms.len().div_ceil(ROWS * width), |chunk| {
-            let mut extent = vec![T::ZERO; width];
+            let mut extent = memory::vec![T::ZERO; width];
             let end = terms.len().min((chunk + 1) * ROWS * width);
             loops::extent(&terms[chunk * ROWS * width..end], &mut extent);
             extent
         });
         let most = |at: usize, sign: T| extents.iter().map(|extent| sign * extent[at]).reduce(larger);
-        let mut bound = Vec::with_capacity(heads);
+        let mut bound = memory::with_capacity(heads);
         for head in 0..heads {
             let (largest, negated_least) = (most(head, T::ONE)?, most(heads + head, -T::ONE)?);
             let within = largest + negated_least <= T::of(SPREAD);
@@ -121,7 +122,7 @@ impl<T: Real> Terms<T> {
                 loops::softmax(alpha, self.heads);
             }
             Some(factors) => {
-                let mut scale = vec![T::ZERO; self.heads];
+                let mut scale = memory::vec![T::ZERO; self.heads];
                 loops::factored_weights(terms.rows, factors.entering(row, self.heads), alpha, &mut scale);
             }
         }
