@@ -150,13 +150,11 @@ impl<T: Real> Rule<T> {
         let [first, second, largest @ ..] = arrays else { unreachable!("Adam remembers two moments") };
         let mut largest = largest.first_mut().map(|largest| largest.chunks_mut(PIECE));
         let pieces = values.chunks_mut(PIECE).zip(first.chunks_mut(PIECE)).zip(second.chunks_mut(PIECE));
-        let mut pieces: Vec<_> = pieces
-            .zip(grad.chunks(PIECE))
-            .map(|(((values, first), second), grad)| {
-                let largest = largest.as_mut().and_then(Iterator::next);
-                Some(Piece { rule: self, values, first, second, largest, grad })
-            })
-            .collect();
+        let pieces = pieces.zip(grad.chunks(PIECE)).map(|(((values, first), second), grad)| {
+            let largest = largest.as_mut().and_then(Iterator::next);
+            Some(Piece { rule: self, values, first, second, largest, grad })
+        });
+        let mut pieces: Vec<_> = pieces.collect();
         threads::for_each_chunk(&mut pieces, 1, |_, pieces| {
             pieces.iter_mut().filter_map(Option::take).for_each(loops::run);
         });

@@ -25,6 +25,8 @@ pub fn clip_grad_norm<T: Real>(parameters: &[Tensor<T>], max_norm: f64) -> Resul
     let norm = square.sqrt();
     let scale = max_norm / (norm + 1e-6);
     if scale < 1.0 {
+        // What may be refused comes before the first change.
+        parameters.iter().for_each(Tensor::own_grad);
         parameters.iter().for_each(|parameter| parameter.scale_grad(T::of(scale)));
     }
     Ok(norm)

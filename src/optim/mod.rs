@@ -17,6 +17,7 @@ use crate::autograd::Tensor;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::real::Real;
+use crate::threads;
 
 /// Parameters that share settings.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ pub trait Optimizer<T: Real>: Send {
                 )));
             }
         }
-        self.states_mut().clone_from_slice(&states);
+        self.states_mut().iter_mut().zip(states).for_each(|(place, state)| *place = state);
         Ok(())
     }
 }
@@ -117,7 +118,7 @@ fn fresh<T: Real>(groups: &[Group<T>]) -> Vec<State<T>> {
 }
 
 /// `update(group, parameter, its state, its gradient)` for every parameter that has one, after counting the step and
-/// giving a parameter's first update its arrays of zeros.
+/// giving a parameter's first update its arrays of zeros. All memory is taken first: a refusal changes nothing.
 fn each_gradient<T: Real>(
     groups: &[Group<T>],
     states: &mut [State<T>],
@@ -125,11 +126,18 @@ fn each_gradient<T: Real>(
     mut update: impl FnMut(&Group<T>, &Tensor<T>, &mut State<T>, &[T]) -> Result<()>,
 ) -> Result<()> {
     let parameters = groups.iter().flat_map(|group| group.parameters.iter().map(move |p| (group, p)));
+    let mut planned = Vec::new();
     for ((group, parameter), state) in parameters.zip(states) {
         let Some(grad) = parameter.grad() else { continue };
-        if state.arrays.is_empty() {
-            state.arrays = (0..arrays).map(|_| Buffer::zeros(grad.len())).collect();
-        }
+        // Values that somebody else holds are copied by this write.
+        parameter.update(|_| ())?;
+        let fresh = state.arrays.is_empty().then(|| (0..arrays).map(|_| Buffer::zeros(grad.len())).collect());
+        planned.push((group, parameter, state, grad, fresh));
+    }
+    threads::map(2, |_| ()); // starts the workers
+    // Nothing is refused from here on.
+    for (group, parameter, state, grad, fresh) in planned {
+        state.arrays = fresh.unwrap_or_else(|| std::mem::take(&mut state.arrays));
         state.steps += 1;
         update(group, parameter, state, &grad)?;
     }
