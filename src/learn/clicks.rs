@@ -7,6 +7,8 @@
 
 use super::log::Log;
 use super::space::Space;
+use crate::error::Error;
+use crate::memory;
 use std::collections::HashMap;
 
 /// Below this a document counts as never clicked: what is left when all its clicks are taken out again.
@@ -16,7 +18,7 @@ const NONE: f32 = 1e-4;
 const PULL: f32 = 0.75;
 
 /// Sums and counts of the clicked documents, in ascending order of document.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Clicks {
     dim: usize,
     docs: Vec<u32>,
@@ -28,11 +30,12 @@ pub struct Clicks {
 impl Clicks {
     /// The edges of a log whose queries lie in the learner's space.
     pub fn of(log: &Log) -> Self {
-        let mut docs = log.docs().to_vec();
+        let mut docs = memory::copy_of(log.docs());
         docs.sort_unstable();
         docs.dedup();
         let (count, dim) = (docs.len(), log.dim());
-        let mut clicks = Self::from_parts(dim, docs, vec![0.0; count * dim], vec![0.0; count]);
+        let mut clicks =
+            Self::from_parts(dim, docs, memory::vec![0.0; count * dim], memory::vec![0.0; count]);
         for number in 0..log.len() {
             for (doc, weight) in log.weights(number) {
                 let at = clicks.place[&doc] as usize;
@@ -46,7 +49,11 @@ impl Clicks {
     /// From what [`docs`](Self::docs), [`sums`](Self::sums) and [`counts`](Self::counts) gave.
     pub fn from_parts(dim: usize, docs: Vec<u32>, sums: Vec<f32>, counts: Vec<f32>) -> Self {
         debug_assert!(sums.len() == docs.len() * dim && counts.len() == docs.len());
-        let place = docs.iter().enumerate().map(|(at, &doc)| (doc, at as u32)).collect();
+        let mut place = HashMap::new();
+        if place.try_reserve(docs.len()).is_err() {
+            Error::Memory(format!("a table of {} clicked rows can't be had", docs.len())).throw();
+        }
+        place.extend(docs.iter().zip(0..).map(|(&doc, at)| (doc, at)));
         Self { dim, docs, sums, counts, place }
     }
 
@@ -88,7 +95,7 @@ impl Clicks {
 
     /// The table of documents `settle(x + pull S)`: the click edges without training.
     pub fn pulled(&self, space: &Space, docs: &[f32]) -> Vec<f32> {
-        let mut table = docs.to_vec();
+        let mut table = memory::copy_of(docs);
         for (place, &doc) in self.docs.iter().enumerate() {
             let row = &mut table[doc as usize * self.dim..][..self.dim];
             add(row, &self.sums[place * self.dim..][..self.dim], self.pull(place));
@@ -113,7 +120,7 @@ impl Clicks {
                 let Some(row) = self.place(doc).and_then(&row_of) else { continue };
                 add(&mut sums[row * self.dim..][..self.dim], log.query(number), -weight);
                 counts[row] -= weight;
-                touched.push(row);
+                memory::push(&mut touched, row);
             }
         }
         touched.sort_unstable();

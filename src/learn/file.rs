@@ -13,6 +13,7 @@ use super::space::{Geometry, Space};
 use super::state::{Neighbors, Origin, State, Table};
 use crate::error::{Error, Result};
 use crate::hnsw::HnswIndex;
+use crate::memory;
 use crate::storage::{Reader, Writer};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -56,7 +57,7 @@ impl SearchLearner {
         let origin = state.origin.renewed(index)?;
         let log = state.memory.log();
         let report = state.figures();
-        let indptr: Vec<u64> = log.indptr().iter().map(|&at| at as u64).collect();
+        let indptr: Vec<u64> = memory::collect(log.indptr().iter().map(|&at| at as u64));
         let mut writer = config(state.config(self.seed))
             .values("report", &report)
             .values("row_digests", &origin.digests)
@@ -110,7 +111,7 @@ impl SearchLearner {
                     .into(),
             ));
         }
-        learner.state = Some(Box::new(state));
+        learner.state = Some(std::sync::Arc::new(state));
         Ok(learner)
     }
 }
@@ -272,7 +273,7 @@ impl Saved<'_> {
                 .reader
                 .damaged("section \"past_indptr\" does not rise from 0 to the number of clicks"));
         }
-        let mut clicks = Vec::with_capacity(rows.len());
+        let mut clicks = memory::with_capacity(rows.len());
         for (query, pair) in indptr.windows(2).enumerate() {
             let range = pair[0] as usize..pair[1] as usize;
             clicks.extend(range.map(|at| (query as u32, rows[at], grades[at])));

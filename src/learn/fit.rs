@@ -9,12 +9,13 @@
 use super::clicks::Clicks;
 use super::guard::{self, Candidate, DEPTH, Estimate, Gain, OTHERS, Shortlist, Trace, Trial, ndcg};
 use super::log::Log;
-use super::memory::{Memory, best};
+use super::memory::{Memory, best, require_margin};
 use super::model::Model;
 use super::space::Space;
 use super::stage::{Stage, WHOLE};
 use super::train::{Lesson, Training, batch_size};
 use crate::error::Result;
+use crate::memory;
 use crate::monitor::Monitor;
 use crate::rng::stream;
 use crate::threads;
@@ -132,7 +133,7 @@ struct Scored {
 /// Chooses and trains a ranking.
 pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     let count = task.log.len();
-    let mut order: Vec<usize> = (0..count).filter(|&query| task.may_judge(query)).collect();
+    let mut order: Vec<usize> = memory::collect((0..count).filter(|&query| task.may_judge(query)));
     if order.len() < 2 {
         let report = Report { queries: count, chosen: Candidate::PLAIN.describe(), ..Report::default() };
         return Ok(Fitted { candidate: Candidate::PLAIN, models: None, report });
@@ -141,8 +142,8 @@ pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     let alone = Candidate::alone();
     let left_out = guard::trace(&leave_one_out(&task, &order), &alone);
     if order.len() < FEWEST {
-        let gains: Vec<Gain> = left_out.iter().map(|trace| Gain::over(&left_out[0], trace)).collect();
-        let sure: Vec<bool> = gains.iter().map(Gain::is_sure).collect();
+        let gains: Vec<Gain> = memory::collect(left_out.iter().map(|trace| Gain::over(&left_out[0], trace)));
+        let sure: Vec<bool> = memory::collect(gains.iter().map(Gain::is_sure));
         let chosen = guard::choose(&gains, &sure);
         let report = report(count, 0, &alone, &left_out, &gains, chosen);
         return Ok(Fitted { candidate: alone[chosen], models: None, report });
@@ -152,8 +153,8 @@ pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     let (steps, trials) = judge(&task, &folds, &mut stage)?;
     let mut candidates = Candidate::all();
     let mut traces = guard::trace(&trials, &candidates);
-    let mut gains: Vec<Gain> = traces.iter().map(|trace| Gain::over(&traces[0], trace)).collect();
-    let mut sure: Vec<bool> = gains.iter().map(Gain::is_sure).collect();
+    let mut gains: Vec<Gain> = memory::collect(traces.iter().map(|trace| Gain::over(&traces[0], trace)));
+    let mut sure: Vec<bool> = memory::collect(gains.iter().map(Gain::is_sure));
     // The memory is not trained: leave-one-out judges it on far more queries than the folds hold back.
     for (at, trace) in left_out.iter().enumerate() {
         sure[at] = Gain::over(&left_out[0], trace).is_sure();
@@ -188,15 +189,16 @@ fn smoothed(trials: &[Trial], chosen: Candidate, without: &Trace) -> Option<(Can
 fn leave_one_out(task: &Task<'_>, order: &[usize]) -> Vec<Trial> {
     let numbers: Vec<usize> = order.iter().copied().take(LEFT_OUT).collect();
     let held = task.log.subset(&numbers);
-    let memory = Memory::of(task.log.clone());
+    let memory = Memory::of(task.log.copied());
     let votes = memory.votes_of(held.queries(), |i| Some(numbers[i] as u32));
     let columns = task.docs.len() / task.space.dim();
     let block = (1 << 24) / columns.max(1) + 1;
-    let mut trials = Vec::with_capacity(held.len());
+    let mut trials = memory::with_capacity(held.len());
     for start in (0..held.len()).step_by(block) {
         let end = (start + block).min(held.len());
         let queries = &held.queries()[start * held.dim()..end * held.dim()];
         let plain = task.space.scores(queries, task.docs);
+        require_margin();
         trials.extend(threads::map(end - start, |row| {
             let plain = &plain[row * columns..][..columns];
             let list = shortlist(&Scores::of(plain), &votes[start + row], |_| false);
@@ -214,13 +216,15 @@ fn folds(task: &Task<'_>, order: &[usize]) -> Vec<Fold> {
     let fold = |part: usize| {
         let pick = |held: bool| -> Vec<usize> {
             let of = |at: &usize| (at % parts == part) == held;
-            (0..count).filter(of).map(|at| order[at]).collect()
+            memory::collect((0..count).filter(of).map(|at| order[at]))
         };
         let mut learned = pick(false);
-        learned.extend((0..task.log.len()).filter(|&query| !task.may_judge(query)));
+        (0..task.log.len())
+            .filter(|&query| !task.may_judge(query))
+            .for_each(|query| memory::push(&mut learned, query));
         let (train, held) = (task.log.subset(&learned), task.log.subset(&pick(true)));
         let plain = task.space.scores(held.queries(), task.docs);
-        let votes = Memory::of(train.clone()).votes_of(held.queries(), |_| None);
+        let votes = Memory::of(train.copied()).votes_of(held.queries(), |_| None);
         let clicks = Clicks::of(&train);
         let centroid = task.space.scores(held.queries(), &clicks.pulled(task.space, task.docs));
         let neighbors = task.space.scores(held.queries(), task.neighbors);
@@ -256,7 +260,7 @@ fn judge(task: &Task<'_>, folds: &[Fold], monitor: &mut dyn Monitor) -> Result<(
             scored.push(fold.score(task, &pair.0.model(), &pair.1.model()));
         }
         let values: Vec<f64> =
-            folds.iter().zip(&scored).flat_map(|(fold, scored)| fold.quality(scored)).collect();
+            memory::collect(folds.iter().zip(&scored).flat_map(|(fold, scored)| fold.quality(scored)));
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         monitor.step(done, total, &[("ndcg@10", mean)])?;
         if mean > top {
@@ -266,7 +270,7 @@ fn judge(task: &Task<'_>, folds: &[Fold], monitor: &mut dyn Monitor) -> Result<(
         }
     }
     let mut trials: Vec<Trial> =
-        folds.iter().zip(&kept).flat_map(|(fold, scored)| fold.trials(scored)).collect();
+        memory::collect(folds.iter().zip(&kept).flat_map(|(fold, scored)| fold.trials(scored)));
     compare_with_others(&mut trials);
     let steps = (top_look * look * task.log.len()) as f64 / length as f64;
     Ok((steps.round() as usize, trials))
@@ -307,14 +311,16 @@ impl Fold {
         threads::map(self.held.len(), |row| {
             let range = row * columns..(row + 1) * columns;
             let pairs = scored.edge[range.clone()].iter().zip(&scored.adapter[range]);
-            let mut scores: Vec<f32> = pairs.map(|(edge, adapter)| 0.5 * (edge + adapter)).collect();
+            let mut scores: Vec<f32> = memory::collect(pairs.map(|(edge, adapter)| 0.5 * (edge + adapter)));
             self.votes[row].iter().for_each(|(&doc, vote)| scores[doc as usize] += MEMORY * vote);
-            let ranking: Vec<u32> = best(&scores, DEPTH, None).into_iter().map(|(_, doc)| doc).collect();
+            let ranking: Vec<u32> =
+                memory::collect(best(&scores, DEPTH, None).into_iter().map(|(_, doc)| doc));
             ndcg(&ranking, &self.held.clicks(row).collect::<Vec<_>>())
         })
     }
 
     fn trials(&self, scored: &Scored) -> Vec<Trial> {
+        require_margin();
         let columns = self.columns();
         let cold = |doc: u32| self.clicks.place(doc).is_none();
         threads::map(self.held.len(), |row| {
@@ -356,20 +362,21 @@ fn shortlist(scores: &Scores<'_>, votes: &BTreeMap<u32, f32>, cold: impl Fn(u32)
         docs.extend(head(scores.adapter).chain(head(scores.edge)).chain(head(scores.centroid)));
         let bonus = |doc: usize| if cold(doc as u32) { LIFT } else { 0.0 };
         let both = scores.adapter.iter().zip(scores.edge).enumerate();
-        let lifted: Vec<f32> = both.map(|(doc, (adapter, edge))| adapter + edge + bonus(doc)).collect();
+        let lifted: Vec<f32> =
+            memory::collect(both.map(|(doc, (adapter, edge))| adapter + edge + bonus(doc)));
         docs.extend(head(&lifted));
     }
     let (voted, strength): (Vec<u32>, Vec<f32>) = votes.iter().map(|(doc, vote)| (*doc, *vote)).unzip();
     docs.extend(head(&strength).map(|at| voted[at as usize]));
     docs.sort_unstable();
     docs.dedup();
-    let of = |scores: &[f32]| -> Vec<f32> { docs.iter().map(|&doc| scores[doc as usize]).collect() };
+    let of = |scores: &[f32]| -> Vec<f32> { memory::collect(docs.iter().map(|&doc| scores[doc as usize])) };
     Shortlist {
         plain: of(scores.plain),
         adapter: of(scores.adapter),
         edge: of(scores.edge),
-        memory: docs.iter().map(|doc| votes.get(doc).copied().unwrap_or(0.0)).collect(),
-        cold: docs.iter().map(|&doc| f32::from(u8::from(cold(doc)))).collect(),
+        memory: memory::collect(docs.iter().map(|doc| votes.get(doc).copied().unwrap_or(0.0))),
+        cold: memory::collect(docs.iter().map(|&doc| f32::from(u8::from(cold(doc))))),
         centroid: of(scores.centroid),
         neighbors: of(scores.neighbors),
         docs,
@@ -387,7 +394,7 @@ fn compare_with_others(trials: &mut [Trial]) {
     let count = trials.len();
     for at in 0..count {
         let others = (1..count).take(OTHERS).map(|shift| trials[(at + shift) % count].relevant.clone());
-        trials[at].others = others.collect();
+        trials[at].others = memory::collect(others);
     }
 }
 

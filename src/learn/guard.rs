@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 use super::memory::best;
+use crate::memory;
 use crate::threads;
 use std::sync::LazyLock;
 
@@ -151,7 +152,7 @@ impl Shortlist {
                 + candidate.cold * self.cold[at]
                 + candidate.smooth * self.neighbors[at]
         };
-        let scores: Vec<f32> = (0..self.docs.len()).map(score).collect();
+        let scores: Vec<f32> = memory::collect((0..self.docs.len()).map(score));
         best(&scores, DEPTH, None).into_iter().map(|(_, at)| self.docs[at as usize]).collect()
     }
 }
@@ -205,10 +206,10 @@ pub fn trace(trials: &[Trial], candidates: &[Candidate]) -> Vec<Trace> {
         let mut trace = Trace::default();
         for trial in trials {
             let ranking = trial.list.ranking(candidates[number]);
-            trace.own.push(ndcg(&ranking, &trial.relevant));
+            memory::push(&mut trace.own, ndcg(&ranking, &trial.relevant));
             let others = trial.others.iter().map(|other| ndcg(&ranking, other));
-            trace.others.push(others.sum::<f64>() / trial.others.len().max(1) as f64);
-            trace.cold.push(ndcg(&ranking, &trial.cold));
+            memory::push(&mut trace.others, others.sum::<f64>() / trial.others.len().max(1) as f64);
+            memory::push(&mut trace.cold, ndcg(&ranking, &trial.cold));
         }
         trace
     })
@@ -226,7 +227,7 @@ pub struct Estimate {
 impl Estimate {
     /// Of values, NaN left out.
     pub fn of(values: impl Iterator<Item = f64>) -> Self {
-        let values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
+        let values: Vec<f64> = memory::collect(values.filter(|value| !value.is_nan()));
         let count = values.len().max(1) as f64;
         let mean = values.iter().sum::<f64>() / count;
         let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;

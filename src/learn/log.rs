@@ -3,12 +3,13 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result, require_finite};
+use crate::memory;
 
 /// One click: number of the query in the log, position of the document, grade above zero.
 pub type Click = (u32, u32, f32);
 
 /// Past queries `(n, dim)` with their clicked documents in rows of a CSR table, ascending, each once.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Log {
     dim: usize,
     queries: Vec<f32>,
@@ -32,15 +33,39 @@ impl Log {
         if let Some((_, _, grade)) = clicks.iter().find(|click| !(click.2 > 0.0 && click.2.is_finite())) {
             return Err(Error::Shape(format!("relevant: grades must be finite and above 0, got {grade}")));
         }
-        clicks.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(b.2.total_cmp(&a.2)));
+        clicks.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(b.2.total_cmp(&a.2)));
         clicks.dedup_by_key(|click| (click.0, click.1));
-        let mut log =
-            Self { dim, queries: Vec::new(), indptr: vec![0], docs: Vec::new(), grades: Vec::new() };
+        let mut log = Self::with_room(dim, count, clicks.len());
         for group in clicks.chunk_by(|a, b| a.0 == b.0) {
             let query = group[0].0 as usize;
             log.push(&queries[query * dim..][..dim], group.iter().map(|click| (click.1, click.2)));
         }
         Ok(log)
+    }
+
+    /// No queries yet, with room for so many, and clicks.
+    fn with_room(dim: usize, queries: usize, clicks: usize) -> Self {
+        let mut indptr = memory::with_capacity(queries + 1);
+        indptr.push(0);
+        Self {
+            dim,
+            queries: memory::with_capacity(queries * dim),
+            indptr,
+            docs: memory::with_capacity(clicks),
+            grades: memory::with_capacity(clicks),
+        }
+    }
+
+    /// A copy.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        Self {
+            dim: self.dim,
+            queries: memory::copy_of(&self.queries),
+            indptr: memory::copy_of(&self.indptr),
+            docs: memory::copy_of(&self.docs),
+            grades: memory::copy_of(&self.grades),
+        }
     }
 
     fn push(&mut self, query: &[f32], clicks: impl Iterator<Item = (u32, f32)>) {
@@ -107,13 +132,8 @@ impl Log {
     /// The log of these queries, in this order.
     #[must_use]
     pub fn subset(&self, numbers: &[usize]) -> Self {
-        let mut log = Self {
-            dim: self.dim,
-            queries: Vec::new(),
-            indptr: vec![0],
-            docs: Vec::new(),
-            grades: Vec::new(),
-        };
+        let clicks = numbers.iter().map(|&number| self.clicks(number).len()).sum();
+        let mut log = Self::with_room(self.dim, numbers.len(), clicks);
         numbers.iter().for_each(|&number| log.push(self.query(number), self.clicks(number)));
         log
     }
@@ -122,13 +142,7 @@ impl Log {
     /// without a number fall away, with the queries that lose all of theirs.
     #[must_use]
     pub fn mapped(&self, queries: &[f32], number: impl Fn(u32) -> Option<u32>) -> Self {
-        let mut log = Self {
-            dim: self.dim,
-            queries: Vec::new(),
-            indptr: vec![0],
-            docs: Vec::new(),
-            grades: Vec::new(),
-        };
+        let mut log = Self::with_room(self.dim, self.len(), self.docs.len());
         for query in 0..self.len() {
             let mut clicks: Vec<(u32, f32)> =
                 self.clicks(query).filter_map(|(doc, grade)| Some((number(doc)?, grade))).collect();

@@ -8,6 +8,7 @@
 use super::log::Log;
 use super::space::normalize;
 use crate::linalg::{MatRef, matmul_into};
+use crate::memory;
 use crate::{simd, threads};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -21,8 +22,11 @@ const WIDTH: f32 = 0.1;
 /// Queries per product of a batch.
 const BLOCK: usize = 128;
 
+/// Bytes that the small things of a block of queries take at most.
+const MARGIN: usize = 16 << 20;
+
 /// Past queries at length 1, with their clicks.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Memory {
     log: Log,
     units: Vec<f32>,
@@ -31,7 +35,7 @@ pub struct Memory {
 impl Memory {
     /// The memory of a log whose queries lie in the learner's space.
     pub fn of(log: Log) -> Self {
-        let mut units = log.queries().to_vec();
+        let mut units = memory::copy_of(log.queries());
         units.chunks_exact_mut(log.dim()).for_each(normalize);
         Self { log, units }
     }
@@ -48,8 +52,8 @@ impl Memory {
 
     /// The nearest past queries of one query at length 1, best first, by a scan.
     pub fn nearest(&self, unit: &[f32]) -> Vec<(f32, u32)> {
-        let rows: Vec<u32> = (0..self.log.len() as u32).collect();
-        let mut cosines = vec![0.0; rows.len()];
+        let rows: Vec<u32> = memory::collect(0..self.log.len() as u32);
+        let mut cosines = memory::vec![0.0; rows.len()];
         (simd::kernels().dot_rows)(unit, &self.units, &rows, &mut cosines);
         best(&cosines, NEIGHBORS, None)
     }
@@ -73,12 +77,13 @@ impl Memory {
         without: impl Fn(usize) -> Option<u32> + Sync,
     ) -> Vec<BTreeMap<u32, f32>> {
         let dim = self.log.dim();
-        let mut units = queries.to_vec();
+        let mut units = memory::copy_of(queries);
         units.chunks_exact_mut(dim).for_each(normalize);
-        let mut votes = Vec::with_capacity(units.len() / dim);
+        let mut votes = memory::with_capacity(units.len() / dim);
         for (block, units) in units.chunks(BLOCK * dim).enumerate() {
+            require_margin();
             let (rows, columns) = (units.len() / dim, self.log.len());
-            let mut cosines = vec![0.0; rows * columns];
+            let mut cosines = memory::vec![0.0; rows * columns];
             let past = MatRef::new(&self.units, columns, dim).t();
             matmul_into(MatRef::new(units, rows, dim), past, &mut cosines, false);
             votes.extend(threads::map(rows, |row| {
@@ -91,9 +96,14 @@ impl Memory {
 }
 
 /// The `k` largest values with their positions, best first; equal ones by position.
+/// Checks that some memory is left for many small things, which can't be refused any.
+pub(super) fn require_margin() {
+    memory::require(MARGIN).unwrap_or_else(|error| error.throw());
+}
+
 pub(super) fn best(values: &[f32], k: usize, without: Option<u32>) -> Vec<(f32, u32)> {
     let order = |a: &(f32, u32), b: &(f32, u32)| -> Ordering { b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)) };
-    let mut kept: Vec<(f32, u32)> = Vec::with_capacity(4 * k + 1);
+    let mut kept: Vec<(f32, u32)> = memory::with_capacity(4 * k.min(values.len()) + 1);
     let mut bar = f32::NEG_INFINITY;
     for (at, &value) in values.iter().enumerate() {
         if value < bar || without == Some(at as u32) {

@@ -37,6 +37,7 @@ use fit::Task;
 use ndarray::ArrayView2;
 use space::{Geometry, Space};
 use state::{Origin, State};
+use std::sync::Arc;
 
 /// How much of the whole, in parts of [`stage::WHOLE`], is done when training ends.
 const TRAINED: usize = 950;
@@ -69,9 +70,9 @@ pub enum Order {
 #[derive(Clone, Debug)]
 pub struct SearchLearner {
     seed: u64,
-    state: Option<Box<State>>,
+    state: Option<Arc<State>>,
     /// What served before the last fit: `None` if there was none, `Some(None)` if it was untrained.
-    previous: Option<Option<Box<State>>>,
+    previous: Option<Option<Arc<State>>>,
 }
 
 impl SearchLearner {
@@ -141,7 +142,7 @@ impl SearchLearner {
         relevant: &[(u32, i64, f32)],
         order: Order,
     ) -> Result<Quality> {
-        let mut grades = vec![Vec::new(); queries.nrows()];
+        let mut grades = crate::memory::vec![Vec::new(); queries.nrows()];
         for &(query, row, grade) in relevant {
             let count = grades.len();
             let place: &mut Vec<(i64, f64)> = grades
@@ -207,7 +208,7 @@ impl SearchLearner {
 }
 
 /// What an index held at one moment: learning needs no more, so that the index may be used and changed meanwhile.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Snapshot {
     dim: usize,
     geometry: Geometry,
@@ -220,7 +221,7 @@ pub struct Snapshot {
 
 /// A ranking that was learned from a [`Snapshot`] and a log.
 #[derive(Clone, Debug)]
-pub struct Learned(Box<State>);
+pub struct Learned(Arc<State>);
 
 impl Snapshot {
     /// Of an index as it stands.
@@ -228,7 +229,7 @@ impl Snapshot {
         Ok(Self {
             dim: index.dim(),
             geometry: geometry(index),
-            rows: index.rows().map(|row| row as i64).collect(),
+            rows: crate::memory::collect(index.rows().map(|row| row as i64)),
             num_rows: index.num_rows(),
             vectors: index.vectors(None)?.into_raw_vec_and_offset().0,
             links: index.graph(0)?,
@@ -255,7 +256,7 @@ impl Snapshot {
                 "judges must have one mark for each of {wanted} queries, got {given}"
             )));
         }
-        let mut known = Vec::with_capacity(clicks.len());
+        let mut known = crate::memory::with_capacity(clicks.len());
         for &(query, row, grade) in clicks {
             if row < 0 || row >= self.num_rows as i64 || row > i64::from(u32::MAX) {
                 let rows = self.num_rows;
@@ -271,11 +272,11 @@ impl Snapshot {
             }
         }
         // The log leaves out queries without a click; the marks have to follow.
-        let mut numbers: Vec<u32> = known.iter().map(|click| click.0).collect();
+        let mut numbers: Vec<u32> = crate::memory::collect(known.iter().map(|click| click.0));
         numbers.sort_unstable();
         numbers.dedup();
         let judges: Option<Vec<bool>> =
-            judges.map(|marks| numbers.iter().map(|&number| marks[number as usize]).collect());
+            judges.map(|marks| crate::memory::collect(numbers.iter().map(|&number| marks[number as usize])));
         let given = queries.as_standard_layout();
         let log = Log::new(given.as_slice().expect("standard layout"), self.dim, known)?;
         if log.is_empty() {
@@ -283,7 +284,7 @@ impl Snapshot {
         }
         let space = Space::of(self.geometry, &self.vectors, self.dim);
         let docs = space.enter(&self.vectors);
-        let mut neighbors = vec![0.0; docs.len()];
+        let mut neighbors = crate::memory::vec![0.0; docs.len()];
         aggregate::sum(&self.links, None, &docs, self.dim, &mut neighbors);
         aggregate::divide_by_degree(&self.links, self.dim, &mut neighbors);
         let log = log.mapped(&space.enter(log.queries()), Some);
@@ -303,12 +304,12 @@ impl Snapshot {
             neighbors,
             rows: &self.rows,
             log: &log,
-            origin: self.origin.clone(),
+            origin: state::Origin { digests: crate::memory::copy_of(&self.origin.digests) },
         };
         let mut stage = stage::Stage { monitor, start: TRAINED, end: stage::WHOLE };
         let state = State::new(fitted, served, seed, &mut stage)?;
         stage.step(1, 1, &[])?;
-        Ok(Learned(Box::new(state)))
+        Ok(Learned(Arc::new(state)))
     }
 }
 

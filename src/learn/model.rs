@@ -5,6 +5,7 @@
 use super::clicks::Clicks;
 use super::space::Space;
 use crate::linalg::{MatRef, matmul_into};
+use crate::memory;
 
 /// The weights of the click edges.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,14 +35,14 @@ impl Model {
 
     /// What clicked documents hear from their clicks, `g c_d W`, in the order of `clicks`.
     pub fn messages(&self, clicks: &Clicks) -> Vec<f32> {
-        let Some(edges) = &self.edges else { return vec![0.0; clicks.sums().len()] };
+        let Some(edges) = &self.edges else { return memory::vec![0.0; clicks.sums().len()] };
         let dim = (edges.map.len() as f64).sqrt() as usize;
-        let mut means = clicks.sums().to_vec();
+        let mut means = memory::copy_of(clicks.sums());
         for (mean, count) in means.chunks_exact_mut(dim).zip(clicks.counts()) {
             let factor = edges.gate / (count + edges.shrink).max(f32::MIN_POSITIVE);
             mean.iter_mut().for_each(|value| *value *= factor);
         }
-        let mut messages = vec![0.0; means.len()];
+        let mut messages = memory::vec![0.0; means.len()];
         let map = MatRef::new(&edges.map, dim, dim);
         matmul_into(MatRef::new(&means, clicks.len(), dim), map, &mut messages, false);
         messages
@@ -60,7 +61,7 @@ impl Model {
 
     /// The whole table of documents, the clicked ones with their messages.
     pub fn docs(&self, space: &Space, docs: &[f32], clicks: &Clicks) -> Vec<f32> {
-        let (dim, mut table) = (space.dim(), docs.to_vec());
+        let (dim, mut table) = (space.dim(), memory::copy_of(docs));
         if self.edges.is_some() {
             let rows = self.clicked(space, docs, clicks);
             for (row, &doc) in rows.chunks_exact(dim).zip(clicks.docs()) {

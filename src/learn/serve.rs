@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 use super::guard::Candidate;
+use super::memory::require_margin;
 use super::space::Geometry;
 use super::state::{State, view};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hnsw::{Filter, HnswIndex, Metric};
+use crate::memory;
 use crate::simd;
 use crate::threads;
 use ndarray::{Array2, ArrayView2};
@@ -20,6 +22,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Candidates per search: this many times `k`, and at least so many.
 const WIDER: usize = 2;
 const AT_LEAST: usize = 24;
+
+/// Queries between two checks that memory is left for the small things of each.
+const CHECKED: usize = 64;
 
 /// What a learned search found: rows from best to worst and their scores, `(queries, k)`. Missing places hold row -1
 /// and score `-inf`.
@@ -64,14 +69,21 @@ pub(super) fn plain(
     filter: Option<Filter<'_>>,
 ) -> Result<Ranked> {
     let hits = index.search(queries, k, None, filter)?;
-    let scores = match index.params().metric {
-        Metric::L2 => hits.distances.mapv(|distance| -distance),
-        Metric::Cosine | Metric::Ip => hits.distances.mapv(|distance| 1.0 - distance),
+    let score: fn(f32) -> f32 = match index.params().metric {
+        Metric::L2 => |distance: f32| -distance,
+        Metric::Cosine | Metric::Ip => |distance: f32| 1.0 - distance,
     };
+    let mut scores = hits.distances;
+    scores.mapv_inplace(score);
     Ok(Ranked { rows: hits.rows, scores })
 }
 
 /// The queries of one call as each part of the ranking sees them.
+fn filled<T: Clone>(value: T, rows: usize, columns: usize) -> Result<Array2<T>> {
+    let values = memory::vec![value; rows.saturating_mul(columns)];
+    Array2::from_shape_vec((rows, columns), values).map_err(|how| Error::Shape(how.to_string()))
+}
+
 struct Views {
     own: Vec<f32>,
     adapter: Vec<f32>,
@@ -101,10 +113,14 @@ impl State {
         let hits = index.search(asked, wide.max(k), Some(effort.max(1)), filter)?;
         let allowed = Allowed::new(filter);
         let found = threads::map(count, |i| -> Result<Vec<(f32, i64)>> {
+            if i % CHECKED == 0 {
+                require_margin();
+            }
             let dim = self.space.dim();
             let one = views.one(i, dim);
             let votes = self.memory.votes(&self.neighbors(one.own)?);
-            let mut rows: Vec<i64> = hits.rows.row(i).iter().copied().filter(|&row| row >= 0).collect();
+            let mut rows: Vec<i64> =
+                memory::collect(hits.rows.row(i).iter().copied().filter(|&row| row >= 0));
             let mut add = |row: u32| {
                 let row = i64::from(row);
                 if allowed.has(row) && index.contains(row) {
@@ -116,12 +132,13 @@ impl State {
                 let places = clicked.nearest(&self.space, asked, wide)?;
                 places.into_iter().for_each(|at| add(self.clicks.docs()[at as usize]));
             }
-            let mut strongest: Vec<(f32, u32)> = votes.iter().map(|(&row, &vote)| (vote, row)).collect();
+            let mut strongest: Vec<(f32, u32)> =
+                memory::collect(votes.iter().map(|(&row, &vote)| (vote, row)));
             strongest.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             strongest.iter().take(wide).for_each(|&(_, row)| add(row));
             rows.sort_unstable();
             rows.dedup();
-            let (mut doc, mut scored) = (Vec::with_capacity(dim), Vec::with_capacity(rows.len()));
+            let (mut doc, mut scored) = (memory::with_capacity(dim), memory::with_capacity(rows.len()));
             for row in rows {
                 self.space.enter_into(&index.vector(row)?, &mut doc);
                 scored.push((self.score(&one, row, &doc, &votes).score, row));
@@ -130,10 +147,7 @@ impl State {
             scored.truncate(k);
             Ok(scored)
         });
-        let mut out = Ranked {
-            rows: Array2::from_elem((count, k), -1),
-            scores: Array2::from_elem((count, k), f32::NEG_INFINITY),
-        };
+        let mut out = Ranked { rows: filled(-1, count, k)?, scores: filled(f32::NEG_INFINITY, count, k)? };
         for (i, found) in found.into_iter().enumerate() {
             for (j, (score, row)) in found?.into_iter().enumerate() {
                 (out.rows[(i, j)], out.scores[(i, j)]) = (row, score);
@@ -159,12 +173,12 @@ impl State {
     }
 
     fn views(&self, queries: ArrayView2<'_, f32>) -> Views {
-        let own = self.space.enter(&queries.iter().copied().collect::<Vec<f32>>());
+        let own = self.space.enter(&memory::collect(queries.iter().copied()));
         let Some(models) = &self.models else {
-            return Views { adapter: own.clone(), edge: own.clone(), own };
+            return Views { adapter: memory::copy_of(&own), edge: memory::copy_of(&own), own };
         };
         let needs = |share: bool, model: &super::model::Model| {
-            if share { model.queries(&self.space, &own) } else { own.clone() }
+            if share { model.queries(&self.space, &own) } else { memory::copy_of(&own) }
         };
         let share = self.candidate.edge.unwrap_or(0.0);
         Views { adapter: needs(share < 1.0, &models.adapter), edge: needs(share > 0.0, &models.edge), own }
@@ -174,7 +188,8 @@ impl State {
     fn mixed(&self, views: &Views) -> Vec<f32> {
         let share = self.candidate.edge.unwrap_or(0.0);
         let pairs = views.edge.iter().zip(&views.adapter);
-        let mixed: Vec<f32> = pairs.map(|(edge, adapter)| share * edge + (1.0 - share) * adapter).collect();
+        let mixed: Vec<f32> =
+            memory::collect(pairs.map(|(edge, adapter)| share * edge + (1.0 - share) * adapter));
         self.space.leave(&mixed)
     }
 

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 use crate::linalg::{MatRef, matmul_into};
+use crate::memory;
 use crate::simd;
 use crate::threads;
 
@@ -46,10 +47,10 @@ pub struct Space {
 impl Space {
     /// The space of documents `(n, dim)`; not empty.
     pub fn of(geometry: Geometry, docs: &[f32], dim: usize) -> Self {
-        let mut center = vec![0.0; dim];
+        let mut center = memory::vec![0.0; dim];
         let count = (docs.len() / dim).max(1) as f64;
         if geometry == Geometry::L2 {
-            let mut sums = vec![0.0f64; dim];
+            let mut sums = memory::vec![0.0f64; dim];
             for doc in docs.chunks_exact(dim) {
                 sums.iter_mut().zip(doc).for_each(|(sum, &value)| *sum += f64::from(value));
             }
@@ -74,7 +75,7 @@ impl Space {
 
     /// Vectors of the index, in this space.
     pub fn enter(&self, vectors: &[f32]) -> Vec<f32> {
-        let mut rows = vectors.to_vec();
+        let mut rows = memory::copy_of(vectors);
         if self.geometry == Geometry::Cosine {
             self.settle(&mut rows);
             return rows;
@@ -104,7 +105,7 @@ impl Space {
 
     /// Vectors of this space, as the index takes them; under cosine their length says nothing.
     pub fn leave(&self, rows: &[f32]) -> Vec<f32> {
-        let mut vectors = rows.to_vec();
+        let mut vectors = memory::copy_of(rows);
         if self.geometry != Geometry::Cosine {
             for vector in vectors.chunks_exact_mut(self.dim()) {
                 vector
@@ -141,10 +142,10 @@ impl Space {
     pub fn scores(&self, queries: &[f32], docs: &[f32]) -> Vec<f32> {
         let dim = self.dim();
         let (rows, columns) = (queries.len() / dim, docs.len() / dim);
-        let mut out = vec![0.0; rows * columns];
+        let mut out = memory::vec![0.0; rows * columns];
         matmul_into(MatRef::new(queries, rows, dim), MatRef::new(docs, columns, dim).t(), &mut out, false);
         if self.geometry == Geometry::L2 && columns > 0 {
-            let penalties: Vec<f32> = docs.chunks_exact(dim).map(|doc| self.penalty(doc)).collect();
+            let penalties: Vec<f32> = memory::collect(docs.chunks_exact(dim).map(|doc| self.penalty(doc)));
             threads::for_each_chunk(&mut out, ROWS * columns, |_, rows| {
                 for row in rows.chunks_exact_mut(columns) {
                     row.iter_mut().zip(&penalties).for_each(|(score, penalty)| *score -= penalty);
@@ -158,11 +159,11 @@ impl Space {
     pub fn adapt(&self, queries: &[f32], adapter: &[f32]) -> Vec<f32> {
         let dim = self.dim();
         let rows = queries.len() / dim;
-        let mut out = queries.to_vec();
+        let mut out = memory::copy_of(queries);
         if rows <= FEW {
             // A product would first copy the whole matrix into its own layout.
-            let numbers: Vec<u32> = (0..dim as u32).collect();
-            let mut turned = vec![0.0; dim];
+            let numbers: Vec<u32> = memory::collect(0..dim as u32);
+            let mut turned = memory::vec![0.0; dim];
             for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
                 (simd::kernels().gather_weighted_sum)(adapter, numbers[..].into(), query, &mut turned);
                 (simd::kernels().axpy)(1.0, &turned, out);

@@ -10,6 +10,7 @@ use super::memory::{Memory, NEIGHBORS, best};
 use super::space::{Geometry, Space};
 use crate::error::Result;
 use crate::hnsw::{HnswIndex, Metric, Params, Storage};
+use crate::memory;
 use crate::monitor::Monitor;
 use crate::simd;
 use crate::threads;
@@ -25,7 +26,7 @@ const EFFORT: usize = 20;
 const LINKS: usize = 8;
 
 /// Vectors to search: scanned while they are few, an index beyond.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Table {
     Few(Vec<f32>),
     Many(Box<HnswIndex>),
@@ -59,12 +60,12 @@ impl Table {
         match self {
             Self::Few(rows) => {
                 let scores: Vec<f32> =
-                    rows.chunks_exact(query.len()).map(|row| space.score(query, row)).collect();
-                Ok(best(&scores, k, None).into_iter().map(|(_, at)| at).collect())
+                    memory::collect(rows.chunks_exact(query.len()).map(|row| space.score(query, row)));
+                Ok(memory::collect(best(&scores, k, None).into_iter().map(|(_, at)| at)))
             }
             Self::Many(index) => {
                 let hits = index.search(view(query, query.len()), k, Some(EFFORT.max(k)), None)?;
-                Ok(hits.rows.iter().filter(|&&row| row >= 0).map(|&row| row as u32).collect())
+                Ok(memory::collect(hits.rows.iter().filter(|&&row| row >= 0).map(|&row| row as u32)))
             }
         }
     }
@@ -75,7 +76,7 @@ pub(super) fn view(rows: &[f32], dim: usize) -> ArrayView2<'_, f32> {
 }
 
 /// What serves; documents are row numbers of the index.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct State {
     pub space: Space,
     pub candidate: Candidate,
@@ -96,7 +97,7 @@ pub(super) struct State {
 }
 
 /// The mean of each row's neighbours in the index, as it was at the time of training.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Neighbors {
     /// Ascending.
     pub rows: Vec<u32>,
@@ -111,7 +112,7 @@ impl Neighbors {
 }
 
 /// The rows of an index that a learner knows, by what it may be loaded beside.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Origin {
     /// A digest of the vector of each row number handed out; [`NONE`] for rows that were not held.
     pub digests: Vec<u32>,
@@ -161,7 +162,11 @@ fn digests(index: &HnswIndex, rows: usize) -> Result<Vec<u32>> {
     let parts = threads::map(rows.div_ceil(ROWS), |part| {
         (part * ROWS..rows.min((part + 1) * ROWS)).map(|row| digest(row as i64)).collect::<Result<Vec<_>>>()
     });
-    Ok(parts.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    let mut digests = memory::with_capacity(rows);
+    for part in parts {
+        digests.extend(part?);
+    }
+    Ok(digests)
 }
 
 /// What a fit was made on: documents in the learner's space, their row numbers, and the log over them.
@@ -190,14 +195,19 @@ impl State {
         } else if candidate.centroid > 0.0 {
             let table = clicks.pulled(&space, docs);
             let rows = clicks.docs().iter().flat_map(|&doc| &table[doc as usize * dim..][..dim]);
-            clicked = Some(Table::new(space.geometry, rows.copied().collect(), dim, seed, monitor)?);
+            clicked = Some(Table::new(space.geometry, memory::collect(rows.copied()), dim, seed, monitor)?);
         }
         let row = |position: u32| rows[position as usize] as u32;
-        let clicked_rows = clicks.docs().iter().map(|&position| row(position)).collect();
-        let clicks = Clicks::from_parts(dim, clicked_rows, clicks.sums().to_vec(), clicks.counts().to_vec());
+        let clicked_rows = memory::collect(clicks.docs().iter().map(|&position| row(position)));
+        let clicks = Clicks::from_parts(
+            dim,
+            clicked_rows,
+            memory::copy_of(clicks.sums()),
+            memory::copy_of(clicks.counts()),
+        );
         let memory = Memory::of(log.mapped(log.queries(), |position| Some(row(position))));
         let past = if candidate.memory > 0.0 {
-            Some(Table::new(Geometry::Cosine, memory.units().to_vec(), dim, seed, monitor)?)
+            Some(Table::new(Geometry::Cosine, memory::copy_of(memory.units()), dim, seed, monitor)?)
         } else {
             None
         };
@@ -205,7 +215,7 @@ impl State {
             Neighbors::default()
         } else {
             Neighbors {
-                rows: (0..rows.len()).map(|position| row(position as u32)).collect(),
+                rows: memory::collect((0..rows.len()).map(|position| row(position as u32))),
                 means: neighbors,
             }
         };
@@ -227,7 +237,7 @@ impl State {
     /// The past queries nearest to one of the learner's space, with their cosines.
     pub fn neighbors(&self, query: &[f32]) -> Result<Vec<(f32, u32)>> {
         let Some(past) = &self.past else { return Ok(Vec::new()) };
-        let mut unit = query.to_vec();
+        let mut unit = memory::copy_of(query);
         super::space::normalize(&mut unit);
         let flat = Space { geometry: Geometry::Cosine, center: Vec::new(), scale: 1.0 };
         let found = past.nearest(&flat, &unit, NEIGHBORS)?;

@@ -257,7 +257,7 @@ fn bad_arguments_change_nothing() {
 fn untrained_edges_and_neighbours_enter_the_score_as_written_and_survive_a_file() {
     for metric in [Metric::Cosine, Metric::L2, Metric::Ip] {
         let (index, mut learner) = trained(metric);
-        let state = learner.state.as_mut().unwrap();
+        let state = std::sync::Arc::get_mut(learner.state.as_mut().unwrap()).unwrap();
         let graph = index.graph(0).unwrap();
         let docs = state.space.enter(index.vectors(None).unwrap().as_slice().unwrap());
         let mut means = vec![0.0f32; docs.len()];
@@ -274,7 +274,7 @@ fn untrained_edges_and_neighbours_enter_the_score_as_written_and_survive_a_file(
         let sums = state.clicks.sums().to_vec();
         state.clicked.get_or_insert(state::Table::Few(sums));
         state.neighbors = state::Neighbors { rows: (0..index.len() as u32).collect(), means: means.clone() };
-        let state = state.clone();
+        let state = learner.state.clone().unwrap();
         let query = world(1, 9).queries;
         let own = state.space.enter(query.as_slice().unwrap());
         for row in 0..index.len() {
@@ -322,10 +322,10 @@ fn untrained_edges_alone_serve_without_models() {
         neighbors: Vec::new(),
         rows: &snapshot.rows,
         log: &log,
-        origin: snapshot.origin.clone(),
+        origin: state::Origin { digests: snapshot.origin.digests.clone() },
     };
     let mut learner = SearchLearner::new(0);
-    learner.install(Learned(Box::new(State::new(fitted, served, 0, &mut Silent).unwrap())));
+    learner.install(Learned(std::sync::Arc::new(State::new(fitted, served, 0, &mut Silent).unwrap())));
     let future = world(200, 3);
     let quality =
         |order| learner.evaluate(&index, future.queries.view(), &future.clicks, order).unwrap().ndcg_10;

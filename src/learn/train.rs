@@ -16,6 +16,7 @@ use super::space::{Geometry, Space};
 use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::losses::{Reduction, Targets, cross_entropy};
+use crate::memory;
 use crate::optim::{AdamW, AdamWOptions, Group, Optimizer, clip_grad_norm};
 use crate::rng::{Rng, stream};
 
@@ -82,12 +83,12 @@ impl<'a> Training<'a> {
     /// An untrained model, with click edges or without.
     pub fn new(lesson: Lesson<'a>, with_edges: bool, seed: u64, run: u64) -> Result<Self> {
         let dim = lesson.space.dim();
-        let adapter = Tensor::parameter(vec![0.0; dim * dim], &[dim, dim])?;
+        let adapter = Tensor::parameter(memory::vec![0.0; dim * dim], &[dim, dim])?;
         let heat = Tensor::parameter(vec![TEMPERATURE.ln()], &[1])?;
         let (mut matrices, mut scalars) = (vec![adapter.clone()], vec![heat.clone()]);
         let edges = if with_edges {
             let identity =
-                (0..dim * dim).map(|at| if at % (dim + 1) == 0 { 1.0 } else { 0.0 }).collect::<Vec<_>>();
+                memory::collect((0..dim * dim).map(|at| if at % (dim + 1) == 0 { 1.0 } else { 0.0 }));
             let edges = EdgeTensors {
                 map: Tensor::parameter(identity, &[dim, dim])?,
                 gate: Tensor::parameter(vec![0.0], &[1])?,
@@ -99,7 +100,7 @@ impl<'a> Training<'a> {
         } else {
             None
         };
-        let average = matrices.iter().chain(&scalars).map(Tensor::to_vec).collect();
+        let average = memory::collect(matrices.iter().chain(&scalars).map(Tensor::to_vec));
         let group = |parameters, lr| Group { parameters, lr, weight_decay: 0.0 };
         let optimizer = AdamW::with_groups(
             vec![group(matrices, MATRIX_RATE), group(scalars, SCALAR_RATE)],
@@ -115,15 +116,15 @@ impl<'a> Training<'a> {
             average,
             steps: 0,
             batch: batch_size(lesson.log.len()),
-            order: (0..lesson.log.len()).collect(),
+            order: memory::collect(0..lesson.log.len()),
             next: usize::MAX,
             rng: stream(seed, "learn", 2 * run + u64::from(with_edges)),
         };
         if lesson.docs.len() / dim <= FULL {
-            let places: Vec<u32> = (0..lesson.clicks.len() as u32).collect();
+            let places: Vec<u32> = memory::collect(0..lesson.clicks.len() as u32);
             let rest =
                 (0..(lesson.docs.len() / dim) as u32).filter(|&doc| lesson.clicks.place(doc).is_none());
-            training.tables = Some(training.gather(places, rest.collect())?);
+            training.tables = Some(training.gather(places, memory::collect(rest))?);
         }
         Ok(training)
     }
@@ -141,11 +142,11 @@ impl<'a> Training<'a> {
     /// The model with averaged weights.
     pub fn model(&self) -> Model {
         let edges = self.edges.is_some().then(|| Edges {
-            map: self.average[1].clone(),
+            map: memory::copy_of(&self.average[1]),
             gate: self.average[3][0],
             shrink: self.average[4][0].abs(),
         });
-        Model { adapter: self.average[0].clone(), edges }
+        Model { adapter: memory::copy_of(&self.average[0]), edges }
     }
 
     fn next_batch(&mut self) -> Vec<usize> {
@@ -154,7 +155,7 @@ impl<'a> Training<'a> {
             self.next = 0;
         }
         let end = (self.next + self.batch).min(self.order.len());
-        let numbers = self.order[self.next..end].to_vec();
+        let numbers = memory::copy_of(&self.order[self.next..end]);
         self.next = end;
         numbers
     }
@@ -164,7 +165,7 @@ impl<'a> Training<'a> {
         let tables = drawn.as_ref().or(self.tables.as_ref()).expect("either is there");
         let (dim, space) = (self.lesson.space.dim(), self.lesson.space);
         let queries: Vec<f32> =
-            numbers.iter().flat_map(|&number| self.lesson.log.query(number)).copied().collect();
+            memory::collect(numbers.iter().flat_map(|&number| self.lesson.log.query(number)).copied());
         let queries = Tensor::new(queries, &[numbers.len(), dim])?;
         let queries = settle(space, &queries.add(&queries.matmul(&self.adapter)?)?)?;
         let targets = self.targets(numbers, tables);
@@ -214,7 +215,7 @@ impl<'a> Training<'a> {
         if numbers.iter().all(|&number| log.weights(number).all(|(_, weight)| weight == 1.0)) {
             let (mut indptr, mut classes) = (vec![0], Vec::new());
             for &number in numbers {
-                classes.extend(log.clicks(number).map(|(doc, _)| column(doc) as u32));
+                log.clicks(number).for_each(|(doc, _)| memory::push(&mut classes, column(doc) as u32));
                 indptr.push(classes.len());
             }
             return Targets::Sets { indptr, classes };
@@ -222,7 +223,7 @@ impl<'a> Training<'a> {
         let rest =
             if self.edges.is_some() { tables.rest.as_ref().map_or(0, |rest| rest.dims()[0]) } else { 0 };
         let columns = tables.places.len() + rest;
-        let mut shares = vec![0.0; numbers.len() * columns];
+        let mut shares = memory::vec![0.0; numbers.len() * columns];
         for (row, &number) in shares.chunks_exact_mut(columns).zip(numbers) {
             let total: f32 = log.clicks(number).map(|(_, grade)| grade).sum();
             log.clicks(number).for_each(|(doc, grade)| row[column(doc)] = grade / total);
@@ -236,7 +237,7 @@ impl<'a> Training<'a> {
         let count = (docs.len() / space.dim()) as u64;
         let place = |doc: u32| clicks.place(doc).map(|at| at as u32);
         let own = numbers.iter().flat_map(|&number| log.clicks(number));
-        let mut places: Vec<u32> = own.filter_map(|(doc, _)| place(doc)).collect();
+        let mut places: Vec<u32> = memory::collect(own.filter_map(|(doc, _)| place(doc)));
         let mut rest = Vec::new();
         for _ in 0..NEGATIVES {
             // Half among the clicked documents: they are what the others' queries look for.
@@ -259,7 +260,7 @@ impl<'a> Training<'a> {
         let dim = space.dim();
         let table = |numbers: &mut dyn Iterator<Item = u32>| -> Result<Tensor<f32>> {
             let rows: Vec<f32> =
-                numbers.flat_map(|doc| &docs[doc as usize * dim..][..dim]).copied().collect();
+                memory::collect(numbers.flat_map(|doc| &docs[doc as usize * dim..][..dim]).copied());
             let count = rows.len() / dim;
             Tensor::new(rows, &[count, dim])
         };
@@ -280,10 +281,11 @@ fn mix(
     let (dim, clicks) = (lesson.space.dim(), lesson.clicks);
     let full = tables.places.len() == clicks.len();
     let (mut sums, mut counts) = if full {
-        (clicks.sums().to_vec(), clicks.counts().to_vec())
+        (memory::copy_of(clicks.sums()), memory::copy_of(clicks.counts()))
     } else {
         let rows = tables.places.iter().flat_map(|&at| &clicks.sums()[at as usize * dim..][..dim]);
-        (rows.copied().collect(), tables.places.iter().map(|&at| clicks.counts()[at as usize]).collect())
+        let counts = tables.places.iter().map(|&at| clicks.counts()[at as usize]);
+        (memory::collect(rows.copied()), memory::collect(counts))
     };
     let row_of = |place: usize| {
         if full { Some(place) } else { tables.places.binary_search(&(place as u32)).ok() }
