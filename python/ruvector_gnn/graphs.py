@@ -29,6 +29,9 @@ DENSE = 512
 RESTARTS = 200
 """Restarts of the Lanczos method, after which it goes on with the inverse of the matrix."""
 
+ADDRESSABLE = 2**47
+"""Bytes beyond which no machine has memory."""
+
 SHIFT = -1e-2
 """What is subtracted from the diagonal for that: a Laplacian itself has no inverse."""
 
@@ -132,6 +135,8 @@ def laplacian_eigenvalues(graph: Graph, k: int, normalized: bool = True) -> NDAr
 def laplacian_positional_encoding(graph: Graph, k: int) -> NDArray[np.float32]:
     """See `Graph.laplacian_positional_encoding`."""
     matrix, parts = connected_parts(graph, k, True, "laplacian_positional_encoding")
+    if graph.num_nodes * k >= ADDRESSABLE // 4:
+        raise ConfigError(f"k must fit in memory, got {k} values for each of {graph.num_nodes} nodes")
     encoding = np.zeros((graph.num_nodes, k), dtype=np.float32)
     for nodes in parts:
         if len(nodes) > 1:

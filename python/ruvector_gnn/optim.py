@@ -109,7 +109,10 @@ class Optimizer:
         loaded: list[tuple[int, list[tuple[str, Any]]]] = []
         for number in range(sum(counts)):
             arrays = dict(states.get(number, {"step": 0}))
-            loaded.append((int(arrays.pop("step")), list(arrays.items())))
+            step = int(arrays.pop("step"))
+            if not 0 <= step < 2**64:
+                raise ConfigError(f"state_dict: step must not be negative, got {step}")
+            loaded.append((step, list(arrays.items())))
         self._core.load_states(loaded)
         for own, group in zip(self.param_groups, groups, strict=True):
             own["lr"], own["weight_decay"] = group["lr"], group["weight_decay"]

@@ -2,8 +2,14 @@
 
 use crate::buffer::Shared;
 use crate::error::Error;
+use crate::memory;
+use crate::python::call::guarded;
 use crate::python::error::Raise;
-use numpy::{Element, PyArrayDescrMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{
+    Element, PyArray1, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
+    PyUntypedArrayMethods,
+};
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::Arc;
@@ -119,5 +125,102 @@ pub fn nodes(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
             || Raise(Error::Row(format!("{name}: {value} is not a valid number of a node or row")));
         u32::try_from(value).map_err(|_| out_of_range().into())
     };
-    array.as_slice()?.iter().map(number).collect()
+    collected(array.as_slice()?.iter().map(number))
+}
+
+/// The items of an iterator, or its first error.
+pub fn collected<T>(items: impl Iterator<Item = PyResult<T>>) -> PyResult<Vec<T>> {
+    guarded(|| {
+        let mut values = memory::with_capacity(items.size_hint().0);
+        for item in items {
+            memory::push(&mut values, item?);
+        }
+        Ok(values)
+    })
+}
+
+/// A copy of an array's values.
+pub fn copy_of<T: Element + Clone>(array: &PyReadonlyArrayDyn<'_, T>) -> PyResult<Vec<T>> {
+    let values = array.as_slice()?;
+    guarded(|| Ok(memory::copy_of(values)))
+}
+
+/// Values as a NumPy array of one dimension.
+pub fn array<'py, T: Element>(
+    py: Python<'py>,
+    values: impl IntoIterator<Item = T>,
+) -> PyResult<Bound<'py, PyArray1<T>>> {
+    guarded(|| Ok(PyArray1::from_vec(py, memory::collect(values))))
+}
+
+/// Integers as an array of `int64`.
+pub fn int64_array<'py, I: Into<i64>>(
+    py: Python<'py>,
+    values: impl IntoIterator<Item = I>,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    array(py, values.into_iter().map(Into::into))
+}
+
+/// A NumPy copy of `values` in `shape`.
+pub fn shaped<'py, T: Element + Copy>(
+    py: Python<'py>,
+    values: &[T],
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
+    array(py, values.iter().copied())?.reshape(shape)
+}
+
+/// A Python integer of any size: what is negative or too large is refused by name, not by PyO3's `OverflowError`.
+#[derive(Clone, Copy, Debug)]
+pub struct Int(i128);
+
+impl FromPyObject<'_, '_> for Int {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        let beyond = match value.extract::<i64>() {
+            Ok(number) => return Ok(Self::new(number)),
+            Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+                if value.lt(0)? {
+                    i128::MIN
+                } else {
+                    i128::MAX
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self(value.extract::<u64>().map_or(beyond, i128::from)))
+    }
+}
+
+impl Int {
+    /// A number of 64 bits.
+    pub const fn new(number: i64) -> Self {
+        Self(number as i128)
+    }
+
+    /// The nearest number of 64 bits.
+    pub fn clamped(self) -> i64 {
+        self.0.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+    }
+
+    /// A number from 0 up; `name` is the argument's name. What no memory holds becomes `usize::MAX`.
+    pub fn count(self, name: &str) -> PyResult<usize> {
+        if self.0 < 0 {
+            let message = format!("{name} must not be negative, got {}", self.clamped());
+            return Err(Raise(Error::Config(message)).into());
+        }
+        Ok(usize::try_from(self.0).unwrap_or(usize::MAX))
+    }
+
+    /// The number of a random stream.
+    pub fn seed(self, name: &str) -> PyResult<u64> {
+        let message = || Raise(Error::Config(format!("{name} must be from 0 to {}", u64::MAX)));
+        u64::try_from(self.0).map_err(|_| message().into())
+    }
+
+    /// An axis or a place, negative from the end.
+    pub fn place(self) -> isize {
+        self.clamped() as isize
+    }
 }

@@ -4,7 +4,7 @@ use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::nn::{GatLayer, GatV2Layer, HeadGates, take_heads as taken};
-use crate::python::call::interruptible;
+use crate::python::call::{guarded, interruptible};
 use crate::python::error::Raise;
 use crate::python::graph::{PyGraph, edge_index};
 use crate::python::nn::{Handle, linear_of, wrong_count};
@@ -126,7 +126,7 @@ fn take_heads(
     total: usize,
     heads: Vec<u32>,
 ) -> PyResult<PyTensor> {
-    Ok(PyTensor(taken(&parameter.0, axis, groups, total, &heads).map_err(Raise)?))
+    guarded(|| Ok(PyTensor(taken(&parameter.0, axis, groups, total, &heads).map_err(Raise)?)))
 }
 
 /// Registers the functions.

@@ -1,9 +1,10 @@
 //! `Block`: the part of a graph that one layer needs for a batch.
 
 use crate::graph::Block;
-use crate::python::array;
+use crate::python::array::{self, Int, int64_array};
+use crate::python::call::guarded;
 use crate::python::error::Raise;
-use crate::python::graph::{PyGraph, int64};
+use crate::python::graph::PyGraph;
 use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -42,32 +43,33 @@ pub fn _block_from_parts(
     graph: PyRef<'_, PyGraph>,
     source_nodes: &Bound<'_, PyAny>,
     edge_ids: &Bound<'_, PyAny>,
-    num_graph_nodes: usize,
+    num_graph_nodes: Int,
 ) -> PyResult<Py<PyBlock>> {
     let sources = array::nodes("source_nodes", source_nodes)?;
     let edges = array::nodes("edge_ids", edge_ids)?;
-    block_of(py, Block::from_parts(graph.0.clone(), sources, edges, num_graph_nodes).map_err(Raise)?)
+    let whole = num_graph_nodes.count("num_graph_nodes")?;
+    block_of(py, Block::from_parts(graph.0.clone(), sources, edges, whole).map_err(Raise)?)
 }
 
 #[pymethods]
 impl PyBlock {
     /// The nodes of the graph that are aggregated from, one per column.
     #[getter]
-    fn source_nodes<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        int64(py, self.0.source_nodes().iter().map(|&node| i64::from(node)))
+    fn source_nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        int64_array(py, self.0.source_nodes().iter().copied())
     }
 
     /// The nodes of the graph that aggregate, one per row: the first of `source_nodes`.
     #[getter]
-    fn target_nodes<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        int64(py, self.0.target_nodes().iter().map(|&node| i64::from(node)))
+    fn target_nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        int64_array(py, self.0.target_nodes().iter().copied())
     }
 
     /// Per edge in row order, its position among the edges of the graph as given: `edge_attr[block.edge_ids]` are the
     /// block's own.
     #[getter]
-    fn edge_ids<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        int64(py, self.0.edge_ids().into_iter().map(i64::from))
+    fn edge_ids<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        int64_array(py, guarded(|| Ok(self.0.edge_ids()))?)
     }
 
     /// How many nodes the graph has that this is a part of.
@@ -80,7 +82,7 @@ impl PyBlock {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let (py, block) = (slf.py(), slf.get());
         let graph = Py::new(py, PyGraph(block.0.graph().clone()))?;
-        let parts = (graph, block.source_nodes(py), block.edge_ids(py), block.num_graph_nodes());
+        let parts = (graph, block.source_nodes(py)?, block.edge_ids(py)?, block.num_graph_nodes());
         (py.import("ruvector_gnn._core")?.getattr("_block_from_parts")?, parts).into_pyobject(py)
     }
 }

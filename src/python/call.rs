@@ -4,6 +4,8 @@
 //! - [`interruptible`], for what only reads and returns something new: Ctrl-C ends it within a moment;
 //! - [`monitored`], for long work that changes something: it reports its steps, between which it may be stopped;
 //! - [`detached`], for the rest, which runs to its end.
+//!
+//! Conversions between Python's objects and Rust's are [`guarded`].
 
 use crate::error::{Error, Result, catch};
 use crate::monitor::Monitor;
@@ -41,6 +43,11 @@ fn poll_signals() -> Result<()> {
         RAISED.set(Some(raised));
         Error::Interrupted("interrupted by a signal".into())
     })
+}
+
+/// Runs `work` with the GIL held: for conversions, whose memory may be refused too.
+pub fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    settled(|| Ok(work()))?.map_err(Raise)?
 }
 
 /// The result of `work`, with what it unwound with; another panic is a fault of this package, and becomes an exception.

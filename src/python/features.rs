@@ -7,7 +7,7 @@ use crate::python::array;
 use crate::python::call::interruptible;
 use crate::python::error::Raise;
 use crate::python::tensor::{PyTensor, tensor_of};
-use numpy::{PyArray1, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
 /// A row of features per node, as the caller has it.
@@ -52,16 +52,15 @@ impl Features<'_> {
                 interruptible(py, || Table::new(values, shape[0], shape[1])?.gather(nodes))
             }
             Self::Array(array) => {
-                let rows = PyArray1::from_vec(py, nodes.iter().map(|&node| i64::from(node)).collect());
+                let rows = array::int64_array(py, nodes.iter().copied())?;
                 tensor_of("x", &array.call_method1("take", (rows, 0))?, true)
             }
             Self::Tensor(tensor) if tensor.requires_grad() && is_recording() => {
                 interruptible(py, || tensor.index_select(nodes))
             }
             Self::Tensor(tensor) => {
-                let values = tensor.values();
                 let dims = tensor.dims();
-                interruptible(py, || Table::new(&values, dims[0], dims[1])?.gather(nodes))
+                interruptible(py, || Table::new(&tensor.values(), dims[0], dims[1])?.gather(nodes))
             }
         }
     }

@@ -2,9 +2,11 @@
 
 use crate::error::{Error, require_finite};
 use crate::graph::{Graph, WalkOptions};
-use crate::python::array;
+use crate::memory;
+use crate::monitor::Silent;
+use crate::python::array::{self, Int, int64_array};
 use crate::python::block::{PyBlock, block_of, blocks_of};
-use crate::python::call::{interruptible, monitored};
+use crate::python::call::{guarded, interruptible};
 use crate::python::error::Raise;
 use numpy::{PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
@@ -30,14 +32,14 @@ fn weights_of(weights: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Vec<f32>>> 
     let Some(weights) = weights.filter(|weights| !weights.is_none()) else { return Ok(None) };
     let weights = array::float32("weights", weights)?;
     require_finite("weights", weights.as_slice()?).map_err(Raise)?;
-    Ok(Some(weights.as_slice()?.to_vec()))
+    array::copy_of(&weights).map(Some)
 }
 
 fn indptr_of(value: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     let indptr = array::int64("indptr", value)?;
     let negative = || Raise(Error::Shape("indptr must not be negative".into()));
-    let values = indptr.as_slice()?.iter().map(|&start| usize::try_from(start));
-    values.collect::<Result<_, _>>().map_err(|_| negative().into())
+    let values = indptr.as_slice()?.iter();
+    array::collected(values.map(|&start| usize::try_from(start).map_err(|_| negative().into())))
 }
 
 /// A method of `ruvector_gnn.graphs`.
@@ -46,22 +48,17 @@ fn in_python<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// Numbers of neighbours per layer; all of them for `None` and -1.
-fn fanouts_of(fanouts: Vec<Option<i64>>) -> PyResult<Vec<Option<usize>>> {
-    let count = |fanout: Option<i64>| match fanout {
-        None | Some(-1) => Ok(None),
-        Some(count) => usize::try_from(count).map(Some).map_err(|_| {
-            let message =
-                format!("fanouts must be numbers of neighbours from 0 up, or -1 for all, got {count}");
-            Raise(Error::Config(message)).into()
-        }),
+fn fanouts_of(fanouts: Vec<Option<Int>>) -> PyResult<Vec<Option<usize>>> {
+    let count = |fanout: Int| match fanout.clamped() {
+        -1 => Ok(None),
+        0.. => fanout.count("fanouts").map(Some),
+        negative => {
+            let given = format!("numbers of neighbours from 0 up, or -1 for all, got {negative}");
+            Err(Raise(Error::Config(format!("fanouts must be {given}"))).into())
+        }
     };
+    let count = |fanout: Option<Int>| fanout.map_or(Ok(None), count);
     fanouts.into_iter().map(count).collect()
-}
-
-/// A count that Python may give as negative, which is out of every domain here.
-fn count_of(name: &str, value: i64) -> PyResult<usize> {
-    let message = || Raise(Error::Config(format!("{name} must not be negative, got {value}")));
-    usize::try_from(value).map_err(|_| message().into())
 }
 
 /// A subgraph and its nodes' weights in a loss.
@@ -73,28 +70,26 @@ type WalkBatch<'py> = (Py<PyBlock>, Bound<'py, PyArray1<f32>>);
 pub fn _graph_from_parts(
     indptr: &Bound<'_, PyAny>,
     indices: &Bound<'_, PyAny>,
-    num_sources: usize,
+    num_sources: Int,
     weights: Option<&Bound<'_, PyAny>>,
     edge_order: Option<&Bound<'_, PyAny>>,
     node_ids: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<PyGraph> {
     let (indptr, indices) = (indptr_of(indptr)?, array::nodes("indices", indices)?);
-    let weights = weights_of(weights)?;
+    let (weights, num_sources) = (weights_of(weights)?, num_sources.count("num_sources")?);
     let order = edge_order.map(|order| array::nodes("edge_order", order)).transpose()?;
-    let ids = node_ids.map(|ids| Ok::<_, PyErr>(array::int64("node_ids", ids)?.as_slice()?.to_vec()));
-    let graph = Graph::from_parts(indptr, indices, num_sources, weights, order, ids.transpose()?);
-    Ok(PyGraph(graph.map_err(Raise)?))
-}
-
-/// Integers as an array of `int64`.
-pub fn int64<'py>(py: Python<'py>, values: impl IntoIterator<Item = i64>) -> Bound<'py, PyArray1<i64>> {
-    PyArray1::from_vec(py, values.into_iter().collect())
+    let ids = node_ids.map(|ids| array::copy_of(&array::int64("node_ids", ids)?));
+    let ids = ids.transpose()?;
+    guarded(|| {
+        let graph = Graph::from_parts(indptr, indices, num_sources, weights, order, ids);
+        Ok(PyGraph(graph.map_err(Raise)?))
+    })
 }
 
 /// `(2, E)` in row order: sources above, targets below.
 pub fn edge_index<'py>(py: Python<'py>, graph: &Graph) -> PyResult<Bound<'py, PyArray2<i64>>> {
-    let both = graph.indices().iter().copied().chain(graph.targets()).map(i64::from);
-    int64(py, both).reshape([2, graph.num_edges()])
+    let targets = guarded(|| Ok(graph.targets()))?;
+    int64_array(py, graph.indices().iter().copied().chain(targets))?.reshape([2, graph.num_edges()])
 }
 
 #[pymethods]
@@ -114,10 +109,11 @@ impl PyGraph {
         indptr: &Bound<'_, PyAny>,
         indices: &Bound<'_, PyAny>,
         weights: Option<&Bound<'_, PyAny>>,
-        num_sources: Option<usize>,
+        num_sources: Option<Int>,
     ) -> PyResult<Self> {
         let (indptr, indices) = (indptr_of(indptr)?, array::nodes("indices", indices)?);
-        let sources = num_sources.unwrap_or(indptr.len().saturating_sub(1));
+        let sources = num_sources.map(|count| count.count("num_sources")).transpose()?;
+        let sources = sources.unwrap_or(indptr.len().saturating_sub(1));
         let weights = weights_of(weights)?;
         interruptible(py, || Graph::from_csr(indptr, indices, sources, weights)).map(Self)
     }
@@ -128,13 +124,17 @@ impl PyGraph {
     /// >>> rg.Graph.from_adjacency([[1, 2], [0], []]).degrees
     /// array([2, 1, 0])
     #[staticmethod]
-    fn from_adjacency(py: Python<'_>, lists: Vec<Bound<'_, PyAny>>) -> PyResult<Self> {
+    fn from_adjacency(py: Python<'_>, lists: &Bound<'_, PyAny>) -> PyResult<Self> {
         let (mut indptr, mut indices) = (vec![0], Vec::new());
-        for list in &lists {
-            indices.extend(array::nodes("lists", list)?);
-            indptr.push(indices.len());
+        for list in lists.try_iter()? {
+            let neighbors = array::nodes("lists", &list?)?;
+            guarded(|| {
+                neighbors.into_iter().for_each(|node| memory::push(&mut indices, node));
+                memory::push(&mut indptr, indices.len());
+                Ok(())
+            })?;
         }
-        let count = lists.len();
+        let count = indptr.len() - 1;
         interruptible(py, || Graph::from_csr(indptr, indices, count, None)).map(Self)
     }
 
@@ -149,7 +149,7 @@ impl PyGraph {
     fn from_edge_index(
         py: Python<'_>,
         edge_index: &Bound<'_, PyAny>,
-        num_nodes: Option<usize>,
+        num_nodes: Option<Int>,
         weights: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let array = array::int64("edge_index", edge_index)?;
@@ -159,7 +159,8 @@ impl PyGraph {
         }
         let nodes = array::nodes("edge_index", edge_index)?;
         let (sources, targets) = nodes.split_at(nodes.len() / 2);
-        let count = num_nodes.unwrap_or_else(|| nodes.iter().max().map_or(0, |&node| node as usize + 1));
+        let count = num_nodes.map(|count| count.count("num_nodes")).transpose()?;
+        let count = count.unwrap_or_else(|| nodes.iter().max().map_or(0, |&node| node as usize + 1));
         let weights = weights_of(weights)?;
         interruptible(py, || Graph::from_edges(targets, sources, count, count, weights.as_deref())).map(Self)
     }
@@ -174,7 +175,7 @@ impl PyGraph {
     fn from_scipy(matrix: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = matrix.py();
         let rows = matrix.call_method0("tocsr")?;
-        let (_, sources): (usize, usize) = rows.getattr("shape")?.extract()?;
+        let (_, sources): (Int, Int) = rows.getattr("shape")?.extract()?;
         let (indptr, indices) = (rows.getattr("indptr")?, rows.getattr("indices")?);
         let data = rows.getattr("data")?;
         // A boolean matrix says only where the edges are.
@@ -198,7 +199,7 @@ impl PyGraph {
     ) -> PyResult<(Self, Bound<'py, PyArray1<i64>>)> {
         let graphs: Vec<Graph> = graphs.iter().map(|graph| graph.0.clone()).collect();
         let (graph, batch) = interruptible(py, || Graph::batch(&graphs))?;
-        Ok((Self(graph), int64(py, batch.into_iter().map(i64::from))))
+        Ok((Self(graph), int64_array(py, batch)?))
     }
 
     /// The matrix of weights (1 where there are none) in CSR, of shape `(num_nodes, num_sources)`.
@@ -208,11 +209,13 @@ impl PyGraph {
     /// array([[0., 1.],
     ///        [0., 0.]], dtype=float32)
     fn to_scipy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let ones = vec![1.0; self.0.num_edges()];
-        let data = PyArray1::from_slice(py, self.0.weights().unwrap_or(&ones));
+        let data = match self.0.weights() {
+            Some(weights) => array::array(py, weights.iter().copied())?,
+            None => array::array(py, std::iter::repeat_n(1.0, self.0.num_edges()))?,
+        };
         let options = PyDict::new(py);
         options.set_item("shape", (self.0.num_nodes(), self.0.num_sources()))?;
-        let parts = ((data, self.indices(py), self.indptr(py)),);
+        let parts = ((data, self.indices(py)?, self.indptr(py)?),);
         py.import("scipy.sparse")?.call_method("csr_matrix", parts, Some(&options))
     }
 
@@ -246,50 +249,48 @@ impl PyGraph {
 
     /// Per node, the number of its edges.
     #[getter]
-    fn degrees<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        int64(py, self.0.degrees().into_iter().map(|degree| degree as i64))
+    fn degrees<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        array::array(py, self.0.indptr().windows(2).map(|row| (row[1] - row[0]) as i64))
     }
 
     /// Where each row begins, and the number of edges.
     #[getter]
-    fn indptr<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        int64(py, self.0.indptr().iter().map(|&start| start as i64))
+    fn indptr<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        array::array(py, self.0.indptr().iter().map(|&start| start as i64))
     }
 
     /// The neighbours of all rows, one after the other.
     #[getter]
-    fn indices<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        int64(py, self.0.indices().iter().map(|&node| i64::from(node)))
+    fn indices<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        int64_array(py, self.0.indices().iter().copied())
     }
 
     /// The edge weights in row order, if there are any.
     #[getter]
-    fn weights<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyArray1<f32>>> {
-        self.0.weights().map(|weights| PyArray1::from_slice(py, weights))
+    fn weights<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyArray1<f32>>>> {
+        self.0.weights().map(|weights| array::array(py, weights.iter().copied())).transpose()
     }
 
     /// Per edge in row order, its position among the edges as given.
     #[getter]
-    fn edge_order<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
+    fn edge_order<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
         match self.0.edge_order() {
-            Some(order) => int64(py, order.iter().map(|&edge| i64::from(edge))),
-            None => int64(py, 0..self.0.num_edges() as i64),
+            Some(order) => int64_array(py, order.iter().copied()),
+            None => array::array(py, 0..self.0.num_edges() as i64),
         }
     }
 
     /// The names of the nodes, if they have any: an index gives its row numbers.
     #[getter]
-    fn node_ids<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyArray1<i64>>> {
-        self.0.node_ids().map(|ids| PyArray1::from_slice(py, ids))
+    fn node_ids<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyArray1<i64>>>> {
+        self.0.node_ids().map(|ids| array::array(py, ids.iter().copied())).transpose()
     }
 
     /// The nodes that `node` aggregates from, rising. Raises `RowError` if there is no such node.
-    fn neighbors<'py>(&self, py: Python<'py>, node: i64) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        match usize::try_from(node) {
-            Ok(node) if node < self.0.num_nodes() => {
-                Ok(int64(py, self.0.neighbors(node).iter().map(|&neighbor| i64::from(neighbor))))
-            }
-            _ => Err(Raise(Error::Row(format!("node {node} of {}", self.0.num_nodes()))).into()),
+    fn neighbors<'py>(&self, py: Python<'py>, node: Int) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        match usize::try_from(node.clamped()) {
+            Ok(node) if node < self.0.num_nodes() => int64_array(py, self.0.neighbors(node).iter().copied()),
+            _ => Err(Raise(Error::Row(format!("node {} of {}", node.clamped(), self.0.num_nodes()))).into()),
         }
     }
 
@@ -322,8 +323,8 @@ impl PyGraph {
 
     /// The same graph with names for its nodes, one integer each.
     fn with_node_ids(&self, ids: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let ids = array::int64("ids", ids)?.as_slice()?.to_vec();
-        Ok(Self(self.0.with_node_ids(ids).map_err(Raise)?))
+        let ids = array::copy_of(&array::int64("ids", ids)?)?;
+        guarded(|| Ok(Self(self.0.with_node_ids(ids).map_err(Raise)?)))
     }
 
     /// Blocks of sampled neighbours (Hamilton et al. 2017) for computing `nodes` with one layer per fanout, in the order
@@ -342,15 +343,16 @@ impl PyGraph {
     /// >>> outer, inner = graph.sample([0], [2, -1], seed=0)
     /// >>> inner.num_edges, inner.target_nodes, len(outer.target_nodes) == inner.num_sources
     /// (2, array([0]), True)
-    #[pyo3(signature = (nodes, fanouts, seed = 0))]
+    #[pyo3(signature = (nodes, fanouts, seed = Int::new(0)), text_signature = "($self, nodes, fanouts, seed=0)")]
     fn sample(
         &self,
         py: Python<'_>,
         nodes: &Bound<'_, PyAny>,
-        fanouts: Vec<Option<i64>>,
-        seed: u64,
+        fanouts: Vec<Option<Int>>,
+        seed: Int,
     ) -> PyResult<Vec<Py<PyBlock>>> {
         let (nodes, fanouts) = (array::nodes("nodes", nodes)?, fanouts_of(fanouts)?);
+        let seed = seed.seed("seed")?;
         blocks_of(py, interruptible(py, || self.0.sample(&nodes, &fanouts, seed))?)
     }
 
@@ -367,16 +369,17 @@ impl PyGraph {
     /// >>> (block,) = graph.layer_sample([0, 1, 2], [2], seed=0)
     /// >>> len(set(block.indices.tolist()))
     /// 2
-    #[pyo3(signature = (nodes, sizes, seed = 0))]
+    #[pyo3(signature = (nodes, sizes, seed = Int::new(0)), text_signature = "($self, nodes, sizes, seed=0)")]
     fn layer_sample(
         &self,
         py: Python<'_>,
         nodes: &Bound<'_, PyAny>,
-        sizes: Vec<i64>,
-        seed: u64,
+        sizes: Vec<Int>,
+        seed: Int,
     ) -> PyResult<Vec<Py<PyBlock>>> {
         let nodes = array::nodes("nodes", nodes)?;
-        let sizes = sizes.into_iter().map(|size| count_of("sizes", size)).collect::<PyResult<Vec<_>>>()?;
+        let sizes = sizes.into_iter().map(|size| size.count("sizes")).collect::<PyResult<Vec<_>>>()?;
+        let seed = seed.seed("seed")?;
         blocks_of(py, interruptible(py, || self.0.layer_sample(&nodes, &sizes, seed))?)
     }
 
@@ -393,23 +396,24 @@ impl PyGraph {
     /// >>> [(part, weights)] = graph.random_walk_subgraphs(roots=1, walk_length=2, num_batches=1, seed=0)
     /// >>> sorted(part.source_nodes.tolist()), weights
     /// ([0, 1, 2], array([0.33333334, 0.33333334, 0.33333334], dtype=float32))
-    #[pyo3(signature = (roots, walk_length, num_batches, seed = 0, normalize = true))]
+    #[pyo3(signature = (roots, walk_length, num_batches, seed = Int::new(0), normalize = true), text_signature = "($self, roots, walk_length, num_batches, seed=0, normalize=True)")]
     fn random_walk_subgraphs<'py>(
         &self,
         py: Python<'py>,
-        roots: i64,
-        walk_length: i64,
-        num_batches: i64,
-        seed: u64,
+        roots: Int,
+        walk_length: Int,
+        num_batches: Int,
+        seed: Int,
         normalize: bool,
     ) -> PyResult<Vec<WalkBatch<'py>>> {
         let options = WalkOptions {
-            roots: count_of("roots", roots)?,
-            walk_length: count_of("walk_length", walk_length)?,
-            num_batches: count_of("num_batches", num_batches)?,
+            roots: roots.count("roots")?,
+            walk_length: walk_length.count("walk_length")?,
+            num_batches: num_batches.count("num_batches")?,
             normalize,
         };
-        let batches = monitored(py, None, |monitor| self.0.random_walk_subgraphs(&options, seed, monitor))?;
+        let seed = seed.seed("seed")?;
+        let batches = interruptible(py, || self.0.random_walk_subgraphs(&options, seed, &mut Silent))?;
         let parts = batches
             .into_iter()
             .map(|(block, weights)| Ok((block_of(py, block)?, PyArray1::from_vec(py, weights))));
@@ -425,10 +429,10 @@ impl PyGraph {
         &self,
         py: Python<'py>,
         nodes: &Bound<'_, PyAny>,
-        k: i64,
+        k: Int,
     ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        let (nodes, k) = (array::nodes("nodes", nodes)?, count_of("k", k)?);
-        Ok(int64(py, interruptible(py, || self.0.k_hop(&nodes, k))?.into_iter().map(i64::from)))
+        let (nodes, k) = (array::nodes("nodes", nodes)?, k.count("k")?);
+        int64_array(py, interruptible(py, || self.0.k_hop(&nodes, k))?)
     }
 
     /// The edges between `nodes`, which are renumbered in the order given and must differ (`ConfigError`).
@@ -457,12 +461,12 @@ impl PyGraph {
         &self,
         py: Python<'py>,
         source: &Bound<'_, PyAny>,
-        max_hops: Option<i64>,
+        max_hops: Option<Int>,
     ) -> PyResult<Bound<'py, PyArrayDyn<i64>>> {
-        let max_hops = max_hops.map(|hops| count_of("max_hops", hops)).transpose()?;
+        let max_hops = max_hops.map(|hops| hops.count("max_hops")).transpose()?;
         let mut shape = array::int64("source", source)?.shape().to_vec();
         let sources = array::nodes("source", source)?;
-        let hops = monitored(py, None, |monitor| self.0.distances(&sources, max_hops, monitor))?;
+        let hops = interruptible(py, || self.0.distances(&sources, max_hops, &mut Silent))?;
         shape.push(self.0.num_nodes());
         PyArray1::from_vec(py, hops).reshape(shape)
     }
@@ -477,8 +481,8 @@ impl PyGraph {
     /// array([1, 0, 3, 2])
     #[staticmethod]
     #[pyo3(signature = (vectors, k, metric = "cosine"))]
-    fn knn<'py>(vectors: &Bound<'py, PyAny>, k: i64, metric: &str) -> PyResult<Bound<'py, PyAny>> {
-        in_python(vectors.py(), "knn")?.call1((vectors, k, metric))
+    fn knn<'py>(vectors: &Bound<'py, PyAny>, k: Int, metric: &str) -> PyResult<Bound<'py, PyAny>> {
+        in_python(vectors.py(), "knn")?.call1((vectors, k.clamped(), metric))
     }
 
     /// From a NetworkX graph: its edge u -> v puts u in row v, and an undirected one counts in both directions.
@@ -533,10 +537,10 @@ impl PyGraph {
     #[pyo3(signature = (k, normalized = true))]
     fn laplacian_eigenvalues<'py>(
         slf: &Bound<'py, Self>,
-        k: i64,
+        k: Int,
         normalized: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        in_python(slf.py(), "laplacian_eigenvalues")?.call1((slf, k, normalized))
+        in_python(slf.py(), "laplacian_eigenvalues")?.call1((slf, k.clamped(), normalized))
     }
 
     /// Positional encodings of the nodes, `(N, k)` float32: the eigenvectors of the `k` lowest eigenvalues of the normalized
@@ -552,8 +556,8 @@ impl PyGraph {
     /// array([[ 0.707,  0.   ],
     ///        [-0.707,  0.   ],
     ///        [ 0.   ,  0.   ]], dtype=float32)
-    fn laplacian_positional_encoding<'py>(slf: &Bound<'py, Self>, k: i64) -> PyResult<Bound<'py, PyAny>> {
-        in_python(slf.py(), "laplacian_positional_encoding")?.call1((slf, k))
+    fn laplacian_positional_encoding<'py>(slf: &Bound<'py, Self>, k: Int) -> PyResult<Bound<'py, PyAny>> {
+        in_python(slf.py(), "laplacian_positional_encoding")?.call1((slf, k.clamped()))
     }
 
     /// The nodes in `k` parts of about equal size with few edges between them (METIS, Karypis & Kumar 1998).
@@ -570,14 +574,19 @@ impl PyGraph {
     /// >>> halves = ring.partition(2)
     /// >>> halves.sizes.tolist(), halves.edge_cut
     /// ([3, 3], 4)
-    #[pyo3(signature = (k, method = "metis", seed = 0))]
+    #[pyo3(signature = (k, method = "metis", seed = Int::new(0)), text_signature = "($self, k, method='metis', seed=0)")]
     fn partition<'py>(
         slf: &Bound<'py, Self>,
-        k: i64,
+        k: Int,
         method: &str,
-        seed: i64,
+        seed: Int,
     ) -> PyResult<Bound<'py, PyAny>> {
-        slf.py().import("ruvector_gnn.partition")?.getattr("partition")?.call1((slf, k, method, seed))
+        slf.py().import("ruvector_gnn.partition")?.getattr("partition")?.call1((
+            slf,
+            k.clamped(),
+            method,
+            seed.clamped(),
+        ))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
@@ -594,9 +603,9 @@ impl PyGraph {
     /// For pickle.
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let (py, graph) = (slf.py(), slf.get());
-        let order = graph.0.edge_order().map(|_| graph.edge_order(py));
-        let (indptr, indices, sources) = (graph.indptr(py), graph.indices(py), graph.num_sources());
-        let parts = (indptr, indices, sources, graph.weights(py), order, graph.node_ids(py));
+        let order = graph.0.edge_order().map(|_| graph.edge_order(py)).transpose()?;
+        let (indptr, indices, sources) = (graph.indptr(py)?, graph.indices(py)?, graph.num_sources());
+        let parts = (indptr, indices, sources, graph.weights(py)?, order, graph.node_ids(py)?);
         (py.import("ruvector_gnn._core")?.getattr("_graph_from_parts")?, parts).into_pyobject(py)
     }
 }

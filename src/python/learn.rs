@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::learn::{Order, Quality, Report, SearchLearner, Snapshot};
-use crate::python::array;
-use crate::python::call::{detached, monitored};
+use crate::memory;
+use crate::python::array::{self, Int};
+use crate::python::call::{detached, guarded, monitored};
 use crate::python::error::Raise;
 use crate::python::index::{Chosen, PyIndex, matrix, positive};
 use numpy::{IntoPyArray, PyArray2, PyReadonlyArray1};
@@ -55,8 +56,8 @@ impl PyLearner {
 #[pymethods]
 impl PyLearner {
     #[new]
-    fn create(index: Py<PyIndex>, seed: u64) -> Self {
-        Self { learner: RwLock::new(SearchLearner::new(seed)), index }
+    fn create(index: Py<PyIndex>, seed: Int) -> PyResult<Self> {
+        Ok(Self { learner: RwLock::new(SearchLearner::new(seed.seed("seed")?)), index })
     }
 
     /// Trains on a snapshot of the index, then serves what was learned.
@@ -71,9 +72,9 @@ impl PyLearner {
     ) -> PyResult<()> {
         let queries = array::float32("queries", queries)?;
         let view = matrix("queries", &queries).map_err(Raise)?;
-        let clicks = clicks.checked().map_err(Raise)?;
+        let clicks = guarded(|| Ok(clicks.checked().map_err(Raise)?))?;
         let judges = judges.map(|marks| array::boolean("judges", marks)).transpose()?;
-        let judges: Option<Vec<bool>> = judges.map(|marks| marks.as_array().iter().copied().collect());
+        let judges: Option<Vec<bool>> = judges.map(|marks| array::copy_of(&marks)).transpose()?;
         let judges = judges.as_deref();
         let (snapshot, seed) =
             self.settled(py, |learner, index| Ok((Snapshot::of(index)?, learner.seed())))?;
@@ -89,7 +90,7 @@ impl PyLearner {
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
-        k: i64,
+        k: Int,
         filter: Option<&Bound<'py, PyAny>>,
         learned: bool,
     ) -> PyResult<Ranked<'py>> {
@@ -98,7 +99,7 @@ impl PyLearner {
         let filter = filter.map(Chosen::extract).transpose()?;
         let filter = filter.as_ref().map(Chosen::view).transpose().map_err(Raise)?;
         let ranked = self.read(py, |learner, index| {
-            learner.search(index, view, positive("k", k)?, filter, order(learned))
+            learner.search(index, view, positive("k", k.clamped())?, filter, order(learned))
         })?;
         Ok((ranked.rows.into_pyarray(py), ranked.scores.into_pyarray(py)))
     }
@@ -112,7 +113,7 @@ impl PyLearner {
     ) -> PyResult<Bound<'py, PyDict>> {
         let queries = array::float32("queries", queries)?;
         let view = matrix("queries", &queries).map_err(Raise)?;
-        let relevant = relevant.checked().map_err(Raise)?;
+        let relevant = guarded(|| Ok(relevant.checked().map_err(Raise)?))?;
         let Quality { ndcg_10, mrr_10, recall_10, recall_100, queries } =
             self.read(py, |learner, index| learner.evaluate(index, view, &relevant, order(learned)))?;
         let figures = PyDict::new(py);
@@ -133,11 +134,11 @@ impl PyLearner {
         &self,
         py: Python<'py>,
         query: &Bound<'py, PyAny>,
-        row: i64,
+        row: Int,
     ) -> PyResult<Bound<'py, PyDict>> {
         let query = array::float32("query", query)?;
         let view = matrix("query", &query).map_err(Raise)?;
-        let parts = self.read(py, |learner, index| learner.explain(index, view, row))?;
+        let parts = self.read(py, |learner, index| learner.explain(index, view, row.clamped()))?;
         let dict = PyDict::new(py);
         dict.set_item("score", parts.score)?;
         dict.set_item("plain", parts.plain)?;
@@ -168,11 +169,15 @@ impl PyLearner {
 
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = self.settled(py, |learner, index| learner.to_bytes(index))?;
-        Ok(PyBytes::new(py, &bytes))
+        PyBytes::new_with(py, bytes.len(), |place| {
+            place.copy_from_slice(&bytes);
+            Ok(())
+        })
     }
 
     #[staticmethod]
-    fn from_bytes(py: Python<'_>, bytes: Vec<u8>, index: Py<PyIndex>) -> PyResult<Self> {
+    fn from_bytes(py: Python<'_>, bytes: &Bound<'_, PyBytes>, index: Py<PyIndex>) -> PyResult<Self> {
+        let bytes = guarded(|| Ok(memory::copy_of(bytes.as_bytes())))?;
         let learner = index.get().settled(py, |index| SearchLearner::from_bytes(bytes, index))?;
         Ok(Self { learner: RwLock::new(learner), index })
     }
@@ -191,8 +196,11 @@ impl Clicks<'_> {
         let number = |query: i64| {
             u32::try_from(query).map_err(|_| Error::Row(format!("relevant: query {query} is out of range")))
         };
-        let clicks = queries.iter().zip(rows.iter().zip(grades));
-        clicks.map(|(&query, (&row, &grade))| Ok((number(query)?, row, grade))).collect()
+        let mut clicks = memory::with_capacity(queries.len());
+        for (&query, (&row, &grade)) in queries.iter().zip(rows.iter().zip(grades)) {
+            clicks.push((number(query)?, row, grade));
+        }
+        Ok(clicks)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use crate::error::Error;
 use crate::losses::{self, FeatureKind, Pairs, Reduction, Score, Targets};
-use crate::python::array;
-use crate::python::call::interruptible;
+use crate::memory;
+use crate::python::array::{self, Int};
+use crate::python::call::{guarded, interruptible};
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
 use crate::python::tensor::{PyTensor, tensor_of};
-use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
 /// The value that an argument names, or an error that lists the names there are.
@@ -30,7 +31,8 @@ fn ends(name: &str, edges: &Bound<'_, PyAny>) -> PyResult<(Vec<u32>, Vec<u32>)> 
         return Err(Raise(Error::Shape(format!("{name} must have shape (2, E), got {shape:?}"))).into());
     }
     let mut sources = array::nodes(name, edges)?;
-    let targets = sources.split_off(shape[1]);
+    let targets = guarded(|| Ok(memory::copy_of(&sources[shape[1]..])))?;
+    sources.truncate(shape[1]);
     Ok((sources, targets))
 }
 
@@ -45,14 +47,18 @@ fn targets_of(targets: &Bound<'_, PyAny>) -> PyResult<Targets<f32>> {
     if !is_array && first.is_some_and(|first| first.try_iter().is_ok()) {
         let (mut indptr, mut classes) = (vec![0], Vec::new());
         for row in targets.try_iter()? {
-            classes.extend(array::nodes("targets", &row?)?);
-            indptr.push(classes.len());
+            let row = array::nodes("targets", &row?)?;
+            guarded(|| {
+                row.into_iter().for_each(|class| memory::push(&mut classes, class));
+                memory::push(&mut indptr, classes.len());
+                Ok(())
+            })?;
         }
         return Ok(Targets::Sets { indptr, classes });
     }
     let array = targets.py().import("numpy")?.call_method1("asarray", (targets,))?;
     if array.getattr("ndim")?.extract::<usize>()? == 2 {
-        return Ok(Targets::Soft(array::float32("targets", &array)?.as_slice()?.to_vec()));
+        return Ok(Targets::Soft(array::copy_of(&array::float32("targets", &array)?)?));
     }
     Ok(Targets::Classes(array::nodes("targets", &array)?))
 }
@@ -187,12 +193,13 @@ fn sparse_adjacency(
     py: Python<'_>,
     embeddings: &Bound<'_, PyAny>,
     edges: &Bound<'_, PyAny>,
-    num_negatives: i64,
-    seed: u64,
+    num_negatives: Int,
+    seed: Int,
     reduction: &str,
 ) -> PyResult<PyTensor> {
     let (embeddings, edges) = (tensor_of("embeddings", embeddings, true)?, ends("edges", edges)?);
-    let (negatives, reduction) = (usize::try_from(num_negatives).unwrap_or(0), reduction_of(reduction)?);
+    let (negatives, seed) = (num_negatives.clamped().try_into().unwrap_or(0), seed.seed("seed")?);
+    let reduction = reduction_of(reduction)?;
     interruptible(py, || losses::sparse_adjacency(&embeddings, pairs(&edges), negatives, seed, reduction))
         .map(PyTensor)
 }
@@ -202,16 +209,16 @@ fn sparse_adjacency(
 fn negative_edges<'py>(
     py: Python<'py>,
     edges: &Bound<'py, PyAny>,
-    num_nodes: usize,
-    num_negatives: i64,
-    seed: u64,
+    num_nodes: Int,
+    num_negatives: Int,
+    seed: Int,
 ) -> PyResult<Bound<'py, PyArray2<i64>>> {
-    let (edges, count) = (ends("edges", edges)?, usize::try_from(num_negatives).unwrap_or(0));
+    let (edges, count) = (ends("edges", edges)?, num_negatives.clamped().try_into().unwrap_or(0));
+    let (num_nodes, seed) = (num_nodes.count("num_nodes")?, seed.seed("seed")?);
     let (sources, targets) =
         interruptible(py, || losses::negative_edges(pairs(&edges), num_nodes, count, seed))?;
     let drawn = sources.len();
-    let both: Vec<i64> = sources.into_iter().chain(targets).map(i64::from).collect();
-    PyArray1::from_vec(py, both).reshape([2, drawn])
+    array::int64_array(py, sources.into_iter().chain(targets))?.reshape([2, drawn])
 }
 
 /// Registers the functions.

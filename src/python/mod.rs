@@ -38,8 +38,8 @@ fn num_threads() -> usize {
 /// Results do not depend on it. Raises `ConfigError` if `n` is not from 1 to 1024. Threads start with the first call
 /// that uses them, which raises `OSError` where the system refuses them; `set_num_threads(1)` needs none.
 #[pyfunction]
-fn set_num_threads(n: i64) -> PyResult<()> {
-    Ok(crate::threads::set_num_threads(usize::try_from(n).unwrap_or(0)).map_err(error::Raise)?)
+fn set_num_threads(n: array::Int) -> PyResult<()> {
+    Ok(crate::threads::set_num_threads(usize::try_from(n.clamped()).unwrap_or(0)).map_err(error::Raise)?)
 }
 
 #[pymodule]

@@ -7,7 +7,7 @@ use crate::nn::{
     self, Activation, GcnLayer, GraphConv, GruCell, LayerNorm, Linear, Lstm, Module, MultiheadAttention,
     NeighborAttention, RuvectorLayer, SageLayer, SageLstm, Table,
 };
-use crate::python::array;
+use crate::python::array::{self, Int};
 use crate::python::block::PyBlock;
 use crate::python::call::interruptible;
 use crate::python::error::Raise;
@@ -27,14 +27,30 @@ pub(super) fn linear_of(weight: &PyTensor, bias: Option<&PyTensor>) -> Linear<f3
 /// Draws a parameter.
 #[pyfunction]
 #[pyo3(signature = (kind, dims, ins, outs, seed))]
-fn init_parameter(kind: &str, dims: Vec<usize>, ins: usize, outs: usize, seed: u64) -> PyResult<PyTensor> {
+fn init_parameter(
+    py: Python<'_>,
+    kind: &str,
+    dims: Vec<Int>,
+    ins: Int,
+    outs: Int,
+    seed: Int,
+) -> PyResult<PyTensor> {
     let init = match kind {
         "glorot_uniform" => Init::GlorotUniform,
         "glorot_normal" => Init::GlorotNormal,
         "fan_in" => Init::FanIn,
         _ => return Err(Raise(Error::Config(format!("unknown initialisation {kind:?}"))).into()),
     };
-    Ok(PyTensor(init::draw(init, &dims, (ins, outs), seed).map_err(Raise)?))
+    let dims = dims.into_iter().map(|dim| dim.count("a number of channels")).collect::<PyResult<Vec<_>>>()?;
+    let (fans, seed) = ((ins.count("in_channels")?, outs.count("out_channels")?), seed.seed("seed")?);
+    interruptible(py, || init::draw(init, &dims, fans, seed)).map(PyTensor)
+}
+
+/// A parameter of `size` values, all of them `value`.
+#[pyfunction]
+fn filled(py: Python<'_>, value: f64, size: Int) -> PyResult<PyTensor> {
+    let size = size.count("a number of channels")?;
+    interruptible(py, || init::constant(value, &[size])).map(PyTensor)
 }
 
 /// Restarts the sequence of seeds that layers and dropout take when they are given none.
@@ -42,8 +58,9 @@ fn init_parameter(kind: &str, dims: Vec<usize>, ins: usize, outs: usize, seed: u
 /// All threads of the process take from one sequence. Where several draw at once, which one gets which seed depends on
 /// timing: give each layer its `seed` there.
 #[pyfunction]
-fn manual_seed(seed: u64) {
-    init::manual_seed(seed);
+fn manual_seed(seed: Int) -> PyResult<()> {
+    init::manual_seed(seed.seed("seed")?);
+    Ok(())
 }
 
 #[pyfunction]
@@ -226,9 +243,9 @@ fn multihead_attention(
     x: &Bound<'_, PyAny>,
     graph: &PyGraph,
     parameters: Vec<Handle<'_>>,
-    heads: usize,
+    heads: Int,
 ) -> PyResult<PyTensor> {
-    let (x, layer) = (input_of("x", x)?, attention_of(&parameters, heads)?);
+    let (x, layer) = (input_of("x", x)?, attention_of(&parameters, heads.count("num_heads")?)?);
     interruptible(py, || layer.forward(&x, &graph.0)).map(PyTensor)
 }
 
@@ -240,11 +257,11 @@ fn dense_attention(
     key: &Bound<'_, PyAny>,
     value: &Bound<'_, PyAny>,
     parameters: Vec<Handle<'_>>,
-    heads: usize,
+    heads: Int,
 ) -> PyResult<(PyTensor, PyTensor)> {
     let query = input_of("query", query)?;
     let (key, value) = (input_of("key", key)?, input_of("value", value)?);
-    let layer = attention_of(&parameters, heads)?;
+    let layer = attention_of(&parameters, heads.count("num_heads")?)?;
     let (out, weights) = interruptible(py, || layer.attend(&query, &key, &value))?;
     Ok((PyTensor(out), PyTensor(weights)))
 }
@@ -255,9 +272,9 @@ fn attention_pool(
     scores: &PyTensor,
     x: &PyTensor,
     batch: &Bound<'_, PyAny>,
-    size: usize,
+    size: Int,
 ) -> PyResult<PyTensor> {
-    let batch = array::nodes("batch", batch)?;
+    let (batch, size) = (array::nodes("batch", batch)?, size.count("size")?);
     interruptible(py, || nn::attention_pool(&scores.0, &x.0, &batch, size)).map(PyTensor)
 }
 
@@ -329,6 +346,7 @@ fn ruvector_from_json(py: Python<'_>, text: &str) -> PyResult<Loaded> {
 /// Registers the functions.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(init_parameter, module)?)?;
+    module.add_function(wrap_pyfunction!(filled, module)?)?;
     module.add_function(wrap_pyfunction!(manual_seed, module)?)?;
     module.add_function(wrap_pyfunction!(next_seed, module)?)?;
     module.add_function(wrap_pyfunction!(linear, module)?)?;

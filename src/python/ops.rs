@@ -2,7 +2,7 @@
 
 use crate::autograd::{self, Reduce, Tensor};
 use crate::error::Result;
-use crate::python::array;
+use crate::python::array::{self, Int};
 use crate::python::call::interruptible;
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
@@ -24,10 +24,10 @@ fn tensors_of(values: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Tensor<f32>>> {
 /// >>> rg.concat([[[1.0, 2.0]], [[3.0, 4.0]]], axis=1).numpy()
 /// array([[1., 2., 3., 4.]], dtype=float32)
 #[pyfunction]
-#[pyo3(signature = (tensors, axis = 0))]
-fn concat(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResult<PyTensor> {
+#[pyo3(signature = (tensors, axis = Int::new(0)), text_signature = "(tensors, axis=0)")]
+fn concat(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: Int) -> PyResult<PyTensor> {
     let tensors = tensors_of(tensors)?;
-    interruptible(py, || Tensor::concat(&tensors, axis)).map(PyTensor)
+    interruptible(py, || Tensor::concat(&tensors, axis.place())).map(PyTensor)
 }
 
 /// Join tensors of one shape along a new axis.
@@ -36,10 +36,10 @@ fn concat(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResu
 /// array([[1., 3.],
 ///        [2., 4.]], dtype=float32)
 #[pyfunction]
-#[pyo3(signature = (tensors, axis = 0))]
-fn stack(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: isize) -> PyResult<PyTensor> {
+#[pyo3(signature = (tensors, axis = Int::new(0)), text_signature = "(tensors, axis=0)")]
+fn stack(py: Python<'_>, tensors: Vec<Bound<'_, PyAny>>, axis: Int) -> PyResult<PyTensor> {
     let tensors = tensors_of(tensors)?;
-    interruptible(py, || Tensor::stack(&tensors, axis)).map(PyTensor)
+    interruptible(py, || Tensor::stack(&tensors, axis.place())).map(PyTensor)
 }
 
 /// Take `x` where the boolean `mask` is set, else `y`; all three broadcast as in NumPy.
@@ -54,7 +54,7 @@ fn choose(
     y: &Bound<'_, PyAny>,
 ) -> PyResult<PyTensor> {
     let mask = array::boolean("mask", mask)?;
-    let (flags, dims) = (mask.as_slice()?.to_vec(), mask.shape().to_vec());
+    let (flags, dims) = (array::copy_of(&mask)?, mask.shape().to_vec());
     let (x, y) = (tensor_of("x", x, false)?, tensor_of("y", y, false)?);
     interruptible(py, || Tensor::choose(&flags, &dims, &x, &y)).map(PyTensor)
 }
@@ -106,10 +106,11 @@ fn by_segment(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     segments: &Bound<'_, PyAny>,
-    count: usize,
+    count: Int,
     reduce: Reduce,
 ) -> PyResult<PyTensor> {
     let (x, segments) = (tensor_of("x", x, true)?, array::nodes("segments", segments)?);
+    let count = count.count("num_segments")?;
     interruptible(py, || autograd::segment_reduce(&x, &segments, count, reduce)).map(PyTensor)
 }
 
@@ -125,7 +126,7 @@ fn segment_sum(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     segments: &Bound<'_, PyAny>,
-    num_segments: usize,
+    num_segments: Int,
 ) -> PyResult<PyTensor> {
     by_segment(py, x, segments, num_segments, Reduce::Sum)
 }
@@ -141,7 +142,7 @@ fn segment_mean(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     segments: &Bound<'_, PyAny>,
-    num_segments: usize,
+    num_segments: Int,
 ) -> PyResult<PyTensor> {
     by_segment(py, x, segments, num_segments, Reduce::Mean)
 }
@@ -158,7 +159,7 @@ fn segment_max(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     segments: &Bound<'_, PyAny>,
-    num_segments: usize,
+    num_segments: Int,
 ) -> PyResult<PyTensor> {
     by_segment(py, x, segments, num_segments, Reduce::Max)
 }

@@ -5,7 +5,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::optim::{self, Adam, AdamOptions, AdamW, AdamWOptions, Group, Optimizer, Sgd, SgdOptions, State};
 use crate::python::array;
-use crate::python::call::detached;
+use crate::python::call::{detached, guarded};
 use crate::python::error::Raise;
 use crate::python::tensor::{PyTensor, to_numpy};
 use pyo3::prelude::*;
@@ -73,10 +73,10 @@ impl PyOptimizer {
 
     /// What is remembered of each parameter, in the order of the groups.
     fn states<'py>(&self, py: Python<'py>) -> PyResult<Vec<Remembered<'py>>> {
-        let (names, states, parameters) = py.detach(|| {
+        let (names, states, parameters) = detached(py, || {
             let optimizer = self.lock();
-            (optimizer.memory(), optimizer.states().to_vec(), optimizer.parameters())
-        });
+            Ok((optimizer.memory(), optimizer.states().to_vec(), optimizer.parameters()))
+        })?;
         let remembered = states.iter().zip(&parameters).map(|(state, parameter)| {
             let array = |(name, values): (&&str, &Buffer<f32>)| {
                 Ok(((*name).to_owned(), to_numpy(py, values, parameter.dims())?.into_any()))
@@ -88,7 +88,7 @@ impl PyOptimizer {
 
     /// Overwrites what is remembered.
     fn load_states(&self, py: Python<'_>, states: Vec<Remembered<'_>>) -> PyResult<()> {
-        let names = py.detach(|| self.lock().memory());
+        let names = detached(py, || Ok(self.lock().memory()))?;
         let state = |(steps, mut named): Remembered<'_>| {
             named.sort_by_key(|(name, _)| names.iter().position(|known| known == name));
             let given: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
@@ -97,7 +97,9 @@ impl PyOptimizer {
                 return Err(Raise(Error::NotFound(message)).into());
             }
             let array = |(name, value): &(String, Bound<'_, PyAny>)| {
-                Ok(Buffer::copy_of(array::float32(name, value)?.as_slice()?))
+                let array = array::float32(name, value)?;
+                let values = array.as_slice()?;
+                guarded(|| Ok(Buffer::copy_of(values)))
             };
             Ok(State { steps, arrays: named.iter().map(array).collect::<PyResult<_>>()? })
         };

@@ -6,8 +6,8 @@ use crate::nn::{
     self, Activation, EgnnLayer, FeedForward, GraphTransformerLayer, LayerNorm, Linear, MixtureOfExperts,
     MultiheadAttention, PoincareLayer, Sequential, SparseAttentionLayer, Step,
 };
-use crate::python::array;
-use crate::python::call::interruptible;
+use crate::python::array::{self, Int};
+use crate::python::call::{guarded, interruptible};
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
 use crate::python::nn::{Handle, attention_of, linear_of, maps, wrong_count};
@@ -152,15 +152,17 @@ fn poincare(
 
 /// Calls `field(h)` four times per step; what it raises is raised here.
 #[pyfunction]
-fn rk4(x: &Bound<'_, PyAny>, time: f64, steps: usize, field: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
+fn rk4(x: &Bound<'_, PyAny>, time: f64, steps: Int, field: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
     let (x, mut raised) = (input_of("x", x)?, None);
-    let end = nn::rk4(&x, time, steps, |h| -> Result<_> {
+    let steps = steps.count("steps")?;
+    let field = |h: &Tensor<f32>| -> Result<_> {
         let slope = field.call1((PyTensor(h.clone()),)).and_then(|slope| tensor_of("field", &slope, false));
         slope.map_err(|error| {
             raised = Some(error);
             Error::Interrupted("the field raised an exception".into())
         })
-    });
+    };
+    let end = guarded(|| Ok(nn::rk4(&x, time, steps, field)))?;
     match raised {
         Some(error) => Err(error),
         None => Ok(PyTensor(end.map_err(Raise)?)),
@@ -204,11 +206,11 @@ fn mixture_of_experts(
     graph: &PyGraph,
     gate: &PyTensor,
     experts: Vec<(Handle<'_>, Option<Handle<'_>>)>,
-    top_k: usize,
+    top_k: Int,
 ) -> PyResult<(PyTensor, PyTensor)> {
     let x = input_of("x", x)?;
     let experts = experts.iter().map(|(weight, bias)| linear_of(weight, bias.as_deref())).collect();
-    let layer = MixtureOfExperts { gate: linear_of(gate, None), experts, top_k };
+    let layer = MixtureOfExperts { gate: linear_of(gate, None), experts, top_k: top_k.count("top_k")? };
     let (out, gates) = interruptible(py, || layer.forward(&x, &graph.0))?;
     Ok((PyTensor(out), PyTensor(gates)))
 }

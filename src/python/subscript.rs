@@ -2,7 +2,7 @@
 
 use crate::autograd::Index;
 use crate::error::Error;
-use crate::python::array;
+use crate::python::array::{self, Int};
 use crate::python::error::Raise;
 use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
@@ -24,7 +24,8 @@ fn part_of(part: &Bound<'_, PyAny>) -> PyResult<Index> {
         return Ok(Index::Ellipsis);
     }
     if let Ok(slice) = part.cast::<PySlice>() {
-        let bound = |name: &str| slice.getattr(name)?.extract::<Option<isize>>();
+        let bound =
+            |name: &str| Ok::<_, PyErr>(slice.getattr(name)?.extract::<Option<Int>>()?.map(Int::place));
         return Ok(Index::Range {
             start: bound("start")?,
             stop: bound("stop")?,
@@ -34,13 +35,13 @@ fn part_of(part: &Bound<'_, PyAny>) -> PyResult<Index> {
     if part.is_instance_of::<PyBool>() {
         return Err(Raise(Error::Config(format!("index: a single boolean, {part}"))).into());
     }
-    if let Ok(place) = part.extract::<isize>() {
-        return Ok(Index::At(place));
+    if let Ok(place) = part.extract::<Int>() {
+        return Ok(Index::At(place.place()));
     }
     if array::is_boolean("index", part)? {
         let mask = array::boolean("index", part)?;
-        return Ok(Index::Mask { mask: mask.as_slice()?.to_vec(), dims: mask.shape().to_vec() });
+        return Ok(Index::Mask { mask: array::copy_of(&mask)?, dims: mask.shape().to_vec() });
     }
     let rows = array::int64("index", part)?;
-    Ok(Index::Rows { rows: rows.as_slice()?.to_vec(), dims: rows.shape().to_vec() })
+    Ok(Index::Rows { rows: array::copy_of(&rows)?, dims: rows.shape().to_vec() })
 }

@@ -3,11 +3,11 @@
 use crate::autograd::{Tensor, is_recording};
 use crate::buffer::{Buffer, all_finite};
 use crate::error::{Error, Result, require_finite};
-use crate::python::array;
-use crate::python::call::{detached, interruptible};
+use crate::python::array::{self, Int};
+use crate::python::call::{detached, guarded, interruptible};
 use crate::python::error::Raise;
 use crate::python::subscript;
-use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use numpy::{PyArrayDyn, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -21,7 +21,8 @@ pub fn tensor_of(name: &str, value: &Bound<'_, PyAny>, finite: bool) -> PyResult
         return Ok(tensor.get().0.clone());
     }
     let array = checked(name, value, finite)?;
-    Ok(Tensor::new(Buffer::copy_of(array.as_slice()?), array.shape()).map_err(Raise)?)
+    let values = array.as_slice()?;
+    guarded(|| Ok(Tensor::new(Buffer::copy_of(values), array.shape()).map_err(Raise)?))
 }
 
 fn checked<'py>(
@@ -31,7 +32,7 @@ fn checked<'py>(
 ) -> PyResult<PyReadonlyArrayDyn<'py, f32>> {
     let array = array::float32(name, value)?;
     let values = array.as_slice()?;
-    if finite && !all_finite(values) {
+    if finite && !guarded(|| Ok(all_finite(values)))? {
         require_finite(name, values).map_err(Raise)?;
     }
     Ok(array)
@@ -54,7 +55,7 @@ pub fn to_numpy<'py>(
     values: &[f32],
     shape: &[usize],
 ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
-    PyArray1::from_slice(py, values).reshape(shape)
+    array::shaped(py, values, shape)
 }
 
 impl PyTensor {
@@ -133,7 +134,7 @@ impl PyTensor {
     #[getter]
     fn grad(&self) -> PyResult<Option<Self>> {
         let Some(grad) = self.0.grad() else { return Ok(None) };
-        Ok(Some(Self(Tensor::new(grad.to_vec(), self.0.dims()).map_err(Raise)?)))
+        guarded(|| Ok(Some(Self(Tensor::new(Buffer::copy_of(&grad), self.0.dims()).map_err(Raise)?))))
     }
 
     #[setter]
@@ -147,7 +148,7 @@ impl PyTensor {
             let shapes = format!("grad of shape {} for a tensor of shape {}", grad.shape(), self.0.shape());
             return Err(Raise(Error::Shape(shapes)).into());
         }
-        Ok(self.0.set_grad(Some(grad.to_vec().into())).map_err(Raise)?)
+        guarded(|| Ok(self.0.set_grad(Some(Buffer::copy_of(&grad.values()))).map_err(Raise)?))
     }
 
     fn zero_grad(&self) {
@@ -155,7 +156,8 @@ impl PyTensor {
     }
 
     fn numpy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
-        to_numpy(py, &self.0.values(), self.0.dims())
+        let values = guarded(|| Ok(self.0.values()))?;
+        to_numpy(py, &values, self.0.dims())
     }
 
     #[pyo3(signature = (dtype = None, copy = None))]
@@ -171,7 +173,7 @@ impl PyTensor {
     }
 
     fn item(&self) -> PyResult<f32> {
-        Ok(self.0.item().map_err(Raise)?)
+        guarded(|| Ok(self.0.item().map_err(Raise)?))
     }
 
     fn __float__(&self) -> PyResult<f32> {
@@ -209,11 +211,13 @@ impl PyTensor {
         retain_graph: bool,
     ) -> PyResult<()> {
         let seed = gradient.map(|gradient| tensor_of("gradient", gradient, false)).transpose()?;
-        interruptible(py, || self.0.backward_from(seed.map(|seed| seed.to_vec().into()), retain_graph))
+        interruptible(py, || {
+            self.0.backward_from(seed.map(|seed| Buffer::copy_of(&seed.values())), retain_graph)
+        })
     }
 
-    fn detach(&self) -> Self {
-        Self(self.0.detach())
+    fn detach(&self) -> PyResult<Self> {
+        guarded(|| Ok(Self(self.0.detach())))
     }
 
     /// Overwrites the values of a tensor made from data.
@@ -223,7 +227,10 @@ impl PyTensor {
             let shapes = format!("source has shape {}, expected {}", source.shape(), self.0.shape());
             return Err(Raise(Error::Shape(shapes)).into());
         }
-        detached(py, || self.0.update(|values| values.copy_from_slice(&source.values())))
+        detached(py, || {
+            let source = source.values();
+            self.0.update(|values| values.copy_from_slice(&source))
+        })
     }
 
     /// Whether no value is NaN or infinite.
@@ -233,7 +240,7 @@ impl PyTensor {
 
     /// Holds the values of `source`, whose number must fit; whichever is written first gets a copy.
     fn _share(&self, source: &Self) -> PyResult<()> {
-        Ok(self.0.share(source.0.values()).map_err(Raise)?)
+        guarded(|| Ok(self.0.share(source.0.values()).map_err(Raise)?))
     }
 
     /// The part that NumPy's `array[key]` gives: integers, slices, `...`, `None`, and one array of integers or
@@ -331,33 +338,33 @@ impl PyTensor {
     fn clip(&self, py: Python<'_>, low: Option<f32>, high: Option<f32>) -> PyResult<Self> {
         self.map(py, |x| x.clip(low.unwrap_or(f32::NEG_INFINITY), high.unwrap_or(f32::INFINITY)))
     }
-    #[pyo3(signature = (axis = -1), text_signature = "($self, axis=-1)")]
-    fn softmax(&self, py: Python<'_>, axis: isize) -> PyResult<Self> {
-        self.map(py, |x| x.softmax(axis))
+    #[pyo3(signature = (axis = Int::new(-1)), text_signature = "($self, axis=-1)")]
+    fn softmax(&self, py: Python<'_>, axis: Int) -> PyResult<Self> {
+        self.map(py, |x| x.softmax(axis.place()))
     }
-    #[pyo3(signature = (axis = -1), text_signature = "($self, axis=-1)")]
-    fn log_softmax(&self, py: Python<'_>, axis: isize) -> PyResult<Self> {
-        self.map(py, |x| x.log_softmax(axis))
+    #[pyo3(signature = (axis = Int::new(-1)), text_signature = "($self, axis=-1)")]
+    fn log_softmax(&self, py: Python<'_>, axis: Int) -> PyResult<Self> {
+        self.map(py, |x| x.log_softmax(axis.place()))
     }
-    #[pyo3(signature = (axis = -1, keepdims = false), text_signature = "($self, axis=-1, keepdims=False)")]
-    fn logsumexp(&self, py: Python<'_>, axis: isize, keepdims: bool) -> PyResult<Self> {
-        self.map(py, |x| x.logsumexp(axis, keepdims))
-    }
-    #[pyo3(signature = (axis = None, keepdims = false))]
-    fn sum(&self, py: Python<'_>, axis: Option<isize>, keepdims: bool) -> PyResult<Self> {
-        self.map(py, |x| axis.map_or_else(|| x.sum(), |axis| x.sum_axis(axis, keepdims)))
+    #[pyo3(signature = (axis = Int::new(-1), keepdims = false), text_signature = "($self, axis=-1, keepdims=False)")]
+    fn logsumexp(&self, py: Python<'_>, axis: Int, keepdims: bool) -> PyResult<Self> {
+        self.map(py, |x| x.logsumexp(axis.place(), keepdims))
     }
     #[pyo3(signature = (axis = None, keepdims = false))]
-    fn mean(&self, py: Python<'_>, axis: Option<isize>, keepdims: bool) -> PyResult<Self> {
-        self.map(py, |x| axis.map_or_else(|| x.mean(), |axis| x.mean_axis(axis, keepdims)))
+    fn sum(&self, py: Python<'_>, axis: Option<Int>, keepdims: bool) -> PyResult<Self> {
+        self.map(py, |x| axis.map_or_else(|| x.sum(), |axis| x.sum_axis(axis.place(), keepdims)))
     }
     #[pyo3(signature = (axis = None, keepdims = false))]
-    fn max(&self, py: Python<'_>, axis: Option<isize>, keepdims: bool) -> PyResult<Self> {
-        self.map(py, |x| axis.map_or_else(|| x.max(), |axis| x.max_axis(axis, keepdims)))
+    fn mean(&self, py: Python<'_>, axis: Option<Int>, keepdims: bool) -> PyResult<Self> {
+        self.map(py, |x| axis.map_or_else(|| x.mean(), |axis| x.mean_axis(axis.place(), keepdims)))
     }
     #[pyo3(signature = (axis = None, keepdims = false))]
-    fn min(&self, py: Python<'_>, axis: Option<isize>, keepdims: bool) -> PyResult<Self> {
-        self.map(py, |x| axis.map_or_else(|| x.min(), |axis| x.min_axis(axis, keepdims)))
+    fn max(&self, py: Python<'_>, axis: Option<Int>, keepdims: bool) -> PyResult<Self> {
+        self.map(py, |x| axis.map_or_else(|| x.max(), |axis| x.max_axis(axis.place(), keepdims)))
+    }
+    #[pyo3(signature = (axis = None, keepdims = false))]
+    fn min(&self, py: Python<'_>, axis: Option<Int>, keepdims: bool) -> PyResult<Self> {
+        self.map(py, |x| axis.map_or_else(|| x.min(), |axis| x.min_axis(axis.place(), keepdims)))
     }
     #[pyo3(signature = (keepdims = false))]
     fn norm(&self, py: Python<'_>, keepdims: bool) -> PyResult<Self> {
@@ -383,10 +390,11 @@ impl PyTensor {
     }
     #[pyo3(signature = (*shape))]
     fn reshape(&self, py: Python<'_>, shape: &Bound<'_, PyTuple>) -> PyResult<Self> {
-        let dims: Vec<isize> = match shape.len() {
+        let dims: Vec<Int> = match shape.len() {
             1 => shape.get_item(0)?.extract().or_else(|_| shape.extract())?,
             _ => shape.extract()?,
         };
+        let dims: Vec<isize> = dims.into_iter().map(Int::place).collect();
         self.map(py, |x| x.reshape_to(&dims))
     }
     #[getter]
@@ -394,25 +402,27 @@ impl PyTensor {
     fn transposed(&self, py: Python<'_>) -> PyResult<Self> {
         self.map(py, Tensor::transpose)
     }
-    #[pyo3(signature = (axis1 = -2, axis2 = -1), text_signature = "($self, axis1=-2, axis2=-1)")]
-    fn transpose(&self, py: Python<'_>, axis1: isize, axis2: isize) -> PyResult<Self> {
-        self.map(py, |x| x.swap_axes(axis1, axis2))
+    #[pyo3(signature = (axis1 = Int::new(-2), axis2 = Int::new(-1)), text_signature = "($self, axis1=-2, axis2=-1)")]
+    fn transpose(&self, py: Python<'_>, axis1: Int, axis2: Int) -> PyResult<Self> {
+        self.map(py, |x| x.swap_axes(axis1.place(), axis2.place()))
     }
     fn index_select(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<Self> {
         let rows = array::nodes("rows", rows)?;
         self.map(py, |x| x.index_select(&rows))
     }
-    #[pyo3(signature = (start, stop, axis = 0))]
-    fn slice(&self, py: Python<'_>, start: usize, stop: usize, axis: isize) -> PyResult<Self> {
-        self.map(py, |x| x.slice(axis, start..stop))
+    #[pyo3(signature = (start, stop, axis = Int::new(0)), text_signature = "($self, start, stop, axis=0)")]
+    fn slice(&self, py: Python<'_>, start: Int, stop: Int, axis: Int) -> PyResult<Self> {
+        let range = start.count("start")?..stop.count("stop")?;
+        self.map(py, |x| x.slice(axis.place(), range))
     }
     fn masked_fill(&self, py: Python<'_>, mask: &Bound<'_, PyAny>, value: f32) -> PyResult<Self> {
         let mask = array::boolean("mask", mask)?;
-        let (flags, dims) = (mask.as_slice()?.to_vec(), mask.shape().to_vec());
+        let (flags, dims) = (array::copy_of(&mask)?, mask.shape().to_vec());
         self.map(py, |x| x.masked_fill(&flags, &dims, value))
     }
     #[pyo3(signature = (rate, seed = None))]
-    fn dropout(&self, py: Python<'_>, rate: f64, seed: Option<u64>) -> PyResult<Self> {
-        self.map(py, |x| x.dropout(rate, seed.unwrap_or_else(crate::nn::init::next_seed)))
+    fn dropout(&self, py: Python<'_>, rate: f64, seed: Option<Int>) -> PyResult<Self> {
+        let seed = seed.map_or_else(|| Ok(crate::nn::init::next_seed()), |seed| seed.seed("seed"))?;
+        self.map(py, |x| x.dropout(rate, seed))
     }
 }

@@ -3,9 +3,10 @@
 use crate::autograd::Tensor;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::metrics::{self, Relevance};
-use crate::python::array;
-use crate::python::call::detached;
+use crate::python::array::{self, Int};
+use crate::python::call::{detached, guarded};
 use crate::python::error::Raise;
 use crate::python::tensor::{PyTensor, to_numpy};
 use crate::weights::{self, Named};
@@ -20,10 +21,12 @@ fn ranking_metric(
     py: Python<'_>,
     name: &str,
     ranked: &Bound<'_, PyAny>,
-    relevant: Vec<Vec<(i64, f64)>>,
-    k: i64,
+    relevant: &Bound<'_, PyAny>,
+    k: Int,
 ) -> PyResult<Vec<Option<f64>>> {
     let rows = array::int64("ranked", ranked)?;
+    let relevant = array::collected(relevant.try_iter()?.map(|grades| grades?.extract()))?;
+    let (relevant, k): (Vec<Vec<(i64, f64)>>, i64) = (relevant, k.clamped());
     let shape = rows.shape().to_vec();
     if shape.len() != 2 || shape[0] != relevant.len() {
         let message = format!("ranked has shape {shape:?}, relevant has {} queries", relevant.len());
@@ -37,12 +40,12 @@ fn ranking_metric(
         "mrr" => metrics::mrr,
         _ => metrics::recall,
     };
-    let (ranked, columns) = (rows.as_slice()?.to_vec(), shape[1]);
+    let (ranked, columns) = (array::copy_of(&rows)?, shape[1]);
     detached(py, || {
         let queries = relevant.into_iter().enumerate().map(|(query, grades)| {
             metric(&ranked[query * columns..][..columns], &Relevance::new(grades), k as usize)
         });
-        Ok(queries.collect())
+        Ok(memory::collect(queries))
     })
 }
 
@@ -50,7 +53,9 @@ fn ranking_metric(
 fn save_tensors(py: Python<'_>, path: PathBuf, arrays: Vec<(String, Bound<'_, PyAny>)>) -> PyResult<()> {
     let named = arrays.into_iter().map(|(name, value)| {
         let array = array::float32(&name, &value)?;
-        Ok(Named { name, dims: array.shape().to_vec(), values: Buffer::copy_of(array.as_slice()?) })
+        let values = array.as_slice()?;
+        let values = guarded(|| Ok(Buffer::copy_of(values)))?;
+        Ok(Named { name, dims: array.shape().to_vec(), values })
     });
     let named = named.collect::<PyResult<Vec<_>>>()?;
     detached(py, || weights::save(&path, &named))

@@ -9,7 +9,7 @@ from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.container import ModuleList
 from ruvector_gnn.nn.dense import Linear
-from ruvector_gnn.nn.init import draw_seed, require_positive
+from ruvector_gnn.nn.init import draw_seed, require_parts, require_positive
 from ruvector_gnn.nn.module import Module
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class MixtureOfExpertsLayer(Module):
     ) -> None:
         """See the class; `1 <= top_k <= num_experts`."""
         super().__init__()
-        require_positive(in_dim=in_dim, out_dim=out_dim, num_experts=num_experts, top_k=top_k)
+        require_positive(in_dim=in_dim, out_dim=out_dim, top_k=top_k)
+        require_parts(num_experts=num_experts)
         if top_k > num_experts:
             raise ConfigError(f"top_k must be at most num_experts {num_experts}, got {top_k}")
         seed, self.top_k = draw_seed(seed), top_k

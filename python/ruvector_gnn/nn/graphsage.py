@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ruvector_gnn import _core
 from ruvector_gnn._core import Block, Graph, Tensor
 from ruvector_gnn.errors import ConfigError
-from ruvector_gnn.nn.init import draw_seed, require_positive
+from ruvector_gnn.nn.init import draw_seed, require_parts, require_positive
 from ruvector_gnn.nn.module import Module
 from ruvector_gnn.nn.sage import SAGELayer
 
@@ -56,7 +56,8 @@ class GraphSAGE(Module):
         """See the class."""
         super().__init__()
         hidden_dim = out_dim if hidden_dim is None else hidden_dim
-        require_positive(in_dim=in_dim, out_dim=out_dim, num_layers=num_layers, hidden_dim=hidden_dim)
+        require_positive(in_dim=in_dim, out_dim=out_dim, hidden_dim=hidden_dim)
+        require_parts(num_layers=num_layers)
         dims = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
         seed = draw_seed(seed)
         self.normalize, self.sample_sizes = normalize, tuple(sample_sizes)

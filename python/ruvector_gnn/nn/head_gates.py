@@ -9,7 +9,7 @@ import numpy as np
 
 from ruvector_gnn import _core
 from ruvector_gnn.errors import ConfigError
-from ruvector_gnn.nn.init import filled
+from ruvector_gnn.nn.init import filled, require_parts
 from ruvector_gnn.nn.module import Module, Parameter
 
 __all__ = ["HeadGated", "HeadGatedInside", "Part"]
@@ -30,6 +30,7 @@ class HeadGated(Module):
     head_gates: Parameter | None
 
     def _begin_heads(self, num_heads: int, head_gates: bool) -> None:
+        require_parts(num_heads=num_heads)
         self.num_heads, self.first_heads = num_heads, num_heads
         self.kept_heads = list(range(num_heads))
         self.head_gates = filled(1.0, num_heads) if head_gates else None
@@ -73,9 +74,12 @@ class HeadGated(Module):
         if not chosen or not set(chosen) <= set(self.kept_heads):
             raise ConfigError(f"heads must be some of {self.kept_heads}, got {list(heads)}")
         places = [self.kept_heads.index(head) for head in chosen]
+        parts: list[tuple[Module, str, Parameter]] = []
         for module, name, axis, groups in [*self._parts(), (self, "head_gates", 0, 1)]:
             taken = _core.take_heads(getattr(module, name), axis, groups, self.num_heads, places)
-            setattr(module, name, Parameter(taken, taken.requires_grad))
+            parts.append((module, name, Parameter(taken, taken.requires_grad)))
+        for module, name, parameter in parts:
+            setattr(module, name, parameter)
         self.num_heads, self.kept_heads = len(chosen), chosen
         return list(chosen)
 

@@ -18,9 +18,12 @@ from ruvector_gnn.nn.module import Parameter
 if TYPE_CHECKING:
     Input = ArrayLike | Tensor
 
-__all__ = ["Input", "draw_seed", "drawn", "filled", "require_positive", "require_rate"]
+__all__ = ["Input", "draw_seed", "drawn", "filled", "require_parts", "require_positive", "require_rate"]
 
 _MASK = 2**64 - 1
+
+MOST_PARTS = 10_000
+"""Layers, experts or heads that a module is made of, at most: each is some small objects."""
 
 
 def draw_seed(seed: int | None) -> int:
@@ -33,6 +36,14 @@ def require_positive(**dims: int) -> None:
     for name, value in dims.items():
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
+
+
+def require_parts(**counts: int) -> None:
+    """Raise `ConfigError` unless every number of parts is from 1 to `MOST_PARTS`."""
+    require_positive(**counts)
+    for name, value in counts.items():
+        if value > MOST_PARTS:
+            raise ConfigError(f"{name} must be at most {MOST_PARTS}, got {value}")
 
 
 def require_rate(dropout: float) -> None:
@@ -48,4 +59,4 @@ def drawn(kind: str, shape: tuple[int, ...], ins: int, outs: int, seed: int) -> 
 
 def filled(value: float, size: int) -> Parameter:
     """A parameter of one value throughout."""
-    return Parameter([value] * size)
+    return Parameter(_core.filled(value, size))

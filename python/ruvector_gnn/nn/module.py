@@ -165,8 +165,10 @@ class Module:
         arrays = {name: np.asarray(mapping[name], dtype=np.float32) for name in own}
         for name, array in arrays.items():
             _require_fit(name, own[name], array.shape, bool(np.isfinite(array).all()))
-        for name, array in arrays.items():
-            own[name].copy_(array)
+        # All memory is taken before the first parameter changes.
+        copies = {name: Tensor(array) for name, array in arrays.items()}
+        for name, copy in copies.items():
+            own[name]._share(copy)
 
     def _named(self, names: Collection[str], strict: bool) -> dict[str, Parameter]:
         """Return the parameters among `names`; with `strict`, both sides must have the same."""

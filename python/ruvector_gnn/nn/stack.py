@@ -9,7 +9,7 @@ from ruvector_gnn import _core, nn
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.container import ModuleList
-from ruvector_gnn.nn.init import draw_seed, require_positive, require_rate
+from ruvector_gnn.nn.init import draw_seed, require_parts, require_positive, require_rate
 from ruvector_gnn.nn.module import Module
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class GNN(Module):
     ) -> None:
         """See the class."""
         super().__init__()
-        require_positive(in_dim=in_dim, hidden_dim=hidden_dim, out_dim=out_dim, num_layers=num_layers)
+        require_positive(in_dim=in_dim, hidden_dim=hidden_dim, out_dim=out_dim)
+        require_parts(num_layers=num_layers)
         require_rate(dropout)
         _core.activate([0.0], activation)
         self.layer, self.skip, self.dropout, self.activation = layer, skip, dropout, activation
