@@ -243,18 +243,19 @@ impl Reserve {
         Self { held: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Sets memory aside, if it can be had and none is set aside.
-    pub fn fill(&self) {
-        if self.held.load(Ordering::Relaxed).is_null() {
-            // SAFETY: the layout has a size above 0.
-            let fresh = unsafe { System.alloc(RESERVE) };
-            let stored =
-                self.held.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Relaxed);
-            if stored.is_err() {
-                // SAFETY: allocated above with this layout, and seen by no other thread.
-                unsafe { System.dealloc(fresh, RESERVE) };
-            }
+    /// Sets memory aside unless that was done already; `false` if it can't be had.
+    pub fn fill(&self) -> bool {
+        if !self.held.load(Ordering::Relaxed).is_null() {
+            return true;
         }
+        // SAFETY: the layout has a size above 0.
+        let fresh = unsafe { System.alloc(RESERVE) };
+        let stored = self.held.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Relaxed);
+        if stored.is_err() && !fresh.is_null() {
+            // SAFETY: allocated above with this layout, and seen by no other thread.
+            unsafe { System.dealloc(fresh, RESERVE) };
+        }
+        stored.is_err() || !fresh.is_null()
     }
 
     /// What `request` gives; where that is nothing, what it gives after the reserve has been given back.
@@ -321,7 +322,7 @@ mod tests {
     #[test]
     fn the_reserve_meets_one_request_that_the_system_refuses() {
         let reserve = Reserve::new();
-        reserve.fill();
+        assert!(reserve.fill() && reserve.fill());
         let refused_once = Cell::new(true);
         let request = || if refused_once.replace(false) { ptr::null_mut() } else { ptr::dangling_mut() };
         assert_eq!(refusable::<_, ()>(|| Ok(reserve.or_from_reserve(request))), Ok(ptr::null_mut()));

@@ -108,18 +108,21 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 static STOPPED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 static STOPPED_COUNT: AtomicUsize = AtomicUsize::new(0);
 
+/// What asks whether a call is to stop.
+pub type Poll = fn() -> Result<()>;
+
 thread_local! {
     /// The number of the interruptible call that this thread works for; 0 without one.
     static CALL: Cell<u64> = const { Cell::new(0) };
     /// On the thread of the call itself: what it polls, and when it did so last.
-    static POLL: Cell<Option<(fn() -> Result<()>, Instant)>> = const { Cell::new(None) };
+    static POLL: Cell<Option<(Poll, Instant)>> = const { Cell::new(None) };
 }
 
 /// Runs `work`, whose parallel loops end early once `poll` returns an error, which is returned then.
 ///
 /// `poll` is called on this thread, every 50 ms while `work` is in a loop. `work` unwinds: what it changes must stay valid
 /// wherever it ends.
-pub fn interruptible<R>(poll: fn() -> Result<()>, work: impl FnOnce() -> Result<R>) -> Result<R> {
+pub fn interruptible<R>(poll: Poll, work: impl FnOnce() -> Result<R>) -> Result<R> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let call = NEXT.fetch_add(1, Ordering::Relaxed);
     let outer = (CALL.replace(call), POLL.replace(Some((poll, Instant::now()))));
@@ -157,32 +160,6 @@ fn stopped() -> std::sync::MutexGuard<'static, Vec<u64>> {
     STOPPED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The interruptible call that a task belongs to, whichever thread runs it.
-#[derive(Clone, Copy)]
-struct Call(u64);
-
-impl Call {
-    fn current() -> Self {
-        Self(CALL.get())
-    }
-
-    /// Runs a task as part of the call, unless that is to stop.
-    fn run<R>(self, task: impl FnOnce() -> R) -> R {
-        let _working = Working(CALL.replace(self.0));
-        checkpoint();
-        task()
-    }
-}
-
-/// Puts back the call that this thread worked for before, when it is dropped.
-struct Working(u64);
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        CALL.set(self.0);
-    }
-}
-
 /// The locks of this module, held until the guard is dropped: a forked child must not inherit them from a thread that it
 /// does not have.
 #[cfg(feature = "python")]
@@ -192,7 +169,7 @@ pub(crate) fn hold() -> impl Sized {
 
 #[cfg(feature = "parallel")]
 mod pool {
-    use super::{Call, POLL, POLL_INTERVAL, STOPPED_COUNT, checkpoint, poll_when_due, stopped};
+    use super::{CALL, POLL, POLL_INTERVAL, STOPPED_COUNT, checkpoint, poll_when_due, stopped};
     use crate::error::{Error, Result};
     use crate::memory;
     use rayon::prelude::*;
@@ -255,6 +232,32 @@ mod pool {
             && owner != std::process::id()
         {
             std::mem::forget(pool);
+        }
+    }
+
+    /// The interruptible call that a task belongs to, whichever thread runs it.
+    #[derive(Clone, Copy)]
+    struct Call(u64);
+
+    impl Call {
+        fn current() -> Self {
+            Self(CALL.get())
+        }
+
+        /// Runs a task as part of the call, unless that is to stop.
+        fn run<R>(self, task: impl FnOnce() -> R) -> R {
+            let _working = Working(CALL.replace(self.0));
+            checkpoint();
+            task()
+        }
+    }
+
+    /// Puts back the call that this thread worked for before, when it is dropped.
+    struct Working(u64);
+
+    impl Drop for Working {
+        fn drop(&mut self) {
+            CALL.set(self.0);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::error::{Error, Result, catch};
 use crate::monitor::Monitor;
 use crate::python::error::{Raise, internal};
 use crate::threads;
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::cell::RefCell;
@@ -52,10 +53,11 @@ pub fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
 
 /// The result of `work`, with what it unwound with; another panic is a fault of this package, and becomes an exception.
 fn settled<T>(work: impl FnOnce() -> Result<T>) -> PyResult<Result<T>> {
-    let result = catch_unwind(AssertUnwindSafe(|| catch(work))).map_err(|panic| internal(&*panic))?;
-    if let Err(Error::Memory(_)) = result {
-        super::ALLOCATOR.fill();
+    if !super::ALLOCATOR.fill() {
+        return Err(PyMemoryError::new_err("there is no memory left, not even for small objects"));
     }
+    let result = catch_unwind(AssertUnwindSafe(|| catch(work))).map_err(|panic| internal(&*panic))?;
+    super::ALLOCATOR.fill();
     Ok(result)
 }
 

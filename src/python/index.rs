@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::hnsw::{Filter, Hits, HnswIndex, LoadOptions, Params, SharedIndex, Stats};
 use crate::memory;
-use crate::python::array;
+use crate::python::array::{self, Int};
 use crate::python::call::{detached, interruptible, monitored};
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
@@ -129,29 +129,34 @@ impl Drop for Reading {
 #[pymethods]
 impl PyIndex {
     #[new]
-    #[pyo3(signature = (dim, metric="cosine", m=16, ef_construction=200, ef_search=64, storage="f32", rescore=true, seed=0))]
+    #[pyo3(
+        signature = (dim, metric="cosine", m=Int::new(16), ef_construction=Int::new(200), ef_search=Int::new(64),
+            storage="f32", rescore=true, seed=Int::new(0)),
+        text_signature = "(dim, metric='cosine', m=16, ef_construction=200, ef_search=64, storage='f32', rescore=True, seed=0)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the names of the contract")]
     fn create(
-        dim: i64,
+        dim: Int,
         metric: &str,
-        m: i64,
-        ef_construction: i64,
-        ef_search: i64,
+        m: Int,
+        ef_construction: Int,
+        ef_search: Int,
         storage: &str,
         rescore: bool,
-        seed: u64,
+        seed: Int,
     ) -> PyResult<Self> {
+        let seed = seed.seed("seed")?;
         let create = || {
             let params = Params {
                 metric: metric.parse()?,
-                m: positive("m", m)?,
-                ef_construction: positive("ef_construction", ef_construction)?,
-                ef_search: positive("ef_search", ef_search)?,
+                m: positive("m", m.clamped())?,
+                ef_construction: positive("ef_construction", ef_construction.clamped())?,
+                ef_search: positive("ef_search", ef_search.clamped())?,
                 storage: storage.parse()?,
                 rescore,
                 seed,
             };
-            HnswIndex::new(positive("dim", dim)?, params)
+            HnswIndex::new(positive("dim", dim.clamped())?, params)
         };
         Ok(Self::new(create().map_err(Raise)?))
     }
@@ -225,7 +230,8 @@ impl PyIndex {
     /// >>> index.skip_rows(7)
     /// >>> index.add([[0], [3]]), len(index), index.num_rows
     /// (array([7, 8]), 2, 9)
-    fn skip_rows(&self, py: Python<'_>, count: i64) -> PyResult<()> {
+    fn skip_rows(&self, py: Python<'_>, count: Int) -> PyResult<()> {
+        let count = count.clamped();
         detached(py, || {
             let refused = |_| Error::Config(format!("count must be at least 0, got {count}"));
             self.outside()?.skip_rows(usize::try_from(count).map_err(refused)?)
@@ -317,13 +323,13 @@ impl PyIndex {
     /// >>> _ = index.add([[1, 0], [0, 1], [2, 2]])
     /// >>> index.search([[1, 0]], k=2, filter=[0, 1]).rows
     /// array([[0, 1]])
-    #[pyo3(signature = (queries, k=10, ef=None, filter=None))]
+    #[pyo3(signature = (queries, k=Int::new(10), ef=None, filter=None), text_signature = "($self, queries, k=10, ef=None, filter=None)")]
     fn search<'py>(
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
-        k: i64,
-        ef: Option<i64>,
+        k: Int,
+        ef: Option<Int>,
         filter: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let queries = array::float32("queries", queries)?;
@@ -331,8 +337,8 @@ impl PyIndex {
         let filter = filter.map(Chosen::extract).transpose()?;
         let filter = filter.as_ref().map(Chosen::view).transpose().map_err(Raise)?;
         let hits = self.read(py, |index| {
-            let ef = ef.map(|ef| positive("ef", ef)).transpose()?;
-            index.search(view, positive("k", k)?, ef, filter)
+            let ef = ef.map(|ef| positive("ef", ef.clamped())).transpose()?;
+            index.search(view, positive("k", k.clamped())?, ef, filter)
         })?;
         to_hits(py, hits)
     }
@@ -348,19 +354,19 @@ impl PyIndex {
     /// >>> _ = index.add([[0], [3], [1]])
     /// >>> index.exact_search([1], k=3)
     /// Hits(rows=array([[2, 0, 1]]), distances=array([[0., 1., 4.]], dtype=float32))
-    #[pyo3(signature = (queries, k=10, filter=None))]
+    #[pyo3(signature = (queries, k=Int::new(10), filter=None), text_signature = "($self, queries, k=10, filter=None)")]
     fn exact_search<'py>(
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
-        k: i64,
+        k: Int,
         filter: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let queries = array::float32("queries", queries)?;
         let view = matrix("queries", &queries).map_err(Raise)?;
         let filter = filter.map(Chosen::extract).transpose()?;
         let filter = filter.as_ref().map(Chosen::view).transpose().map_err(Raise)?;
-        let hits = self.read(py, |index| index.exact_search(view, positive("k", k)?, filter))?;
+        let hits = self.read(py, |index| index.exact_search(view, positive("k", k.clamped())?, filter))?;
         to_hits(py, hits)
     }
 
@@ -449,8 +455,9 @@ impl PyIndex {
     /// The links of one level as a `Graph`, whose `node_ids` are row numbers.
     ///
     /// Its nodes follow `rows()` on level 0. Raises `ConfigError` for a level that the index does not have.
-    #[pyo3(signature = (level = 0))]
-    fn graph(&self, py: Python<'_>, level: usize) -> PyResult<PyGraph> {
+    #[pyo3(signature = (level = Int::new(0)), text_signature = "($self, level=0)")]
+    fn graph(&self, py: Python<'_>, level: Int) -> PyResult<PyGraph> {
+        let level = level.count("level")?;
         self.settled(py, |index| index.graph(level)).map(PyGraph)
     }
 
@@ -576,7 +583,8 @@ impl PyIndex {
         self.read(py, |index| Ok(index.len()))
     }
 
-    fn __contains__(&self, py: Python<'_>, row: i64) -> PyResult<bool> {
+    fn __contains__(&self, py: Python<'_>, row: Int) -> PyResult<bool> {
+        let row = row.clamped();
         self.read(py, |index| Ok(index.contains(row)))
     }
 
