@@ -9,8 +9,12 @@
 #![allow(unsafe_code)]
 
 use crate::memory;
+use crate::threads;
 use bytemuck::{Pod, Zeroable};
 use std::marker::PhantomData;
+
+/// Lines that are filled between two looks at whether the call is to stop: 64 MiB.
+const LINES_PER_CHECKPOINT: usize = 1 << 20;
 
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -54,7 +58,12 @@ impl<T: Pod> Lines<T> {
             let more = with_spare(lines, self.lines.len()) - self.lines.len();
             allocate(&mut self.lines, more);
         }
-        self.lines.resize(lines.max(self.lines.len()), Line::zeroed());
+        // Fresh pages take longer than anything done with them: a gigabyte takes a second.
+        while self.lines.len() < lines {
+            let next = lines.min(self.lines.len() + LINES_PER_CHECKPOINT);
+            self.lines.resize(next, Line::zeroed());
+            threads::checkpoint();
+        }
         self.len = len.max(old);
         self[old..].fill(value);
     }

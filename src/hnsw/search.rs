@@ -18,6 +18,9 @@ use ndarray::{Array2, ArrayView2, Axis};
 /// Rows that a scan scores at a time: they stay in the cache while several queries are compared with them.
 pub(super) const TILE: usize = 256;
 
+/// Hits that a task writes.
+const HITS: usize = 1 << 16;
+
 /// Queries that share a tile.
 pub(super) const SHARED: usize = 16;
 
@@ -65,6 +68,7 @@ impl HnswIndex {
             // A few hundred tasks at most, so that handing them out costs nothing beside a search.
             let per_task = queries.nrows().div_ceil(256).max(1);
             threads::for_each_chunk(&mut found, per_task * k, |task, found| {
+                found.fill(NO_KEY);
                 self.pool.with(|scratch| {
                     for (i, found) in found.chunks_mut(k).enumerate() {
                         threads::checkpoint();
@@ -109,6 +113,7 @@ impl HnswIndex {
         let mut found = room(queries.nrows(), k)?;
         let queries = queries.as_standard_layout();
         threads::for_each_chunk(&mut found, SHARED * k, |task, found| {
+            found.fill(NO_KEY);
             let mut rooms: Vec<_> = found.chunks(k).map(|_| Room::default()).collect();
             let probes: Vec<Probe<'_>> = (rooms.iter_mut().enumerate())
                 .map(|(i, room)| {
@@ -124,13 +129,22 @@ impl HnswIndex {
     fn hits(&self, found: Vec<u64>, k: usize) -> Result<Hits> {
         self.core.vectors.require_sound()?;
         let shape = (found.len() / k, k);
-        let row = |&key: &u64| if key == NO_KEY { -1 } else { self.core.rows.row(slot_of(key)) };
-        let distance = |&key: &u64| if key == NO_KEY { f32::INFINITY } else { distance_of(key) };
+        let (mut rows, mut distances) = (memory::vec![0; found.len()], memory::vec![0.0; found.len()]);
+        threads::for_each_chunk_of_both(
+            (&mut rows, HITS),
+            (&mut distances, HITS),
+            |chunk, rows, distances| {
+                for ((row, distance), &key) in rows.iter_mut().zip(distances).zip(&found[chunk * HITS..]) {
+                    (*row, *distance) = match key {
+                        NO_KEY => (-1, f32::INFINITY),
+                        key => (self.core.rows.row(slot_of(key)), distance_of(key)),
+                    };
+                }
+            },
+        );
         Ok(Hits {
-            rows: Array2::from_shape_vec(shape, memory::collect(found.iter().map(row)))
-                .expect("k hits a query"),
-            distances: Array2::from_shape_vec(shape, memory::collect(found.iter().map(distance)))
-                .expect("k hits a query"),
+            rows: Array2::from_shape_vec(shape, rows).expect("k hits a query"),
+            distances: Array2::from_shape_vec(shape, distances).expect("k hits a query"),
         })
     }
 }
@@ -195,7 +209,7 @@ impl Core {
     }
 }
 
-/// Room for the keys of `queries` times `k` hits.
+/// Zeros, in place of the keys of `queries` times `k` hits.
 fn room(queries: usize, k: usize) -> Result<Vec<u64>> {
     if k == 0 {
         return Err(Error::Config("k must be at least 1, got 0".into()));
@@ -204,7 +218,5 @@ fn room(queries: usize, k: usize) -> Result<Vec<u64>> {
         Error::Config(format!("k = {k}: so many hits for {queries} queries are more than any machine holds"))
     };
     let len = queries.checked_mul(k).ok_or_else(too_many)?;
-    let mut found = memory::try_with_capacity(len)?;
-    found.resize(len, NO_KEY);
-    Ok(found)
+    Ok(memory::vec![0; len])
 }

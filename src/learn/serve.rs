@@ -104,7 +104,7 @@ impl State {
         }
         let count = queries.nrows();
         let views = self.views(queries);
-        let wide = (WIDER * k).max(AT_LEAST).min(index.len().max(1));
+        let wide = WIDER.saturating_mul(k).max(AT_LEAST).min(index.len().max(1));
         let changed = self.mixed(&views);
         // A query that training turned to nothing is asked as it came.
         let asked = if usable(index, &changed) { view(&changed, self.space.dim()) } else { queries };

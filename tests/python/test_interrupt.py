@@ -32,8 +32,8 @@ CASES = {
     "learner.search": """
         rows = rng.normal(size=(3000, 64)); index = rg.HNSWIndex(64); index.add(rows)
         learner = rg.SearchLearner(index)
-        queries = np.tile(rows[:2000].astype("f4"), (2000, 1))
-        call = lambda: learner.search(queries, k=100)
+        queries = np.tile(rows[:2000].astype("f4"), (1000, 1))
+        call = lambda: learner.search(queries, k=20)
     """,
     "matmul": """
         a = rg.tensor(np.ones((14000, 14000), "f4"))
@@ -45,7 +45,7 @@ CASES = {
             for _ in range(60): a @ b
     """,
     "full attention": """
-        layer = rg.nn.MultiheadAttention(256, 4); x = rng.normal(size=(30_000, 256)).astype("f4")
+        layer = rg.nn.MultiheadAttention(256, 4); x = rng.normal(size=(12_000, 256)).astype("f4")
         def call():
             with rg.no_grad(): layer(x)
     """,

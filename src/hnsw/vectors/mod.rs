@@ -43,6 +43,7 @@ use crate::error::{Error, Result};
 use crate::lines::Lines;
 use crate::simd::kernels;
 use crate::storage::Mapped;
+use crate::threads;
 use codes::Codes;
 use decoded::DecodedProbe;
 use exact::Exact;
@@ -53,6 +54,9 @@ pub(super) use sketch::Sketch;
 use std::borrow::Cow;
 use std::sync::Arc;
 pub(super) use table::Moves;
+
+/// Rows that are checked between two looks at whether the call is to stop.
+const ROWS_PER_CHECKPOINT: usize = 1024;
 
 /// Squared norms beyond these lose all digits, or overflow, in `f32` arithmetic.
 const NORM2_MAX: f64 = f32::MAX as f64 / 8.0;
@@ -369,6 +373,9 @@ fn check(name: &str, dim: usize, metric: Metric, vectors: ArrayView2<'_, f32>) -
         return Err(Error::Shape(format!("{expected}, got ({rows}, {columns})")));
     }
     for (i, row) in vectors.rows().into_iter().enumerate() {
+        if i % ROWS_PER_CHECKPOINT == ROWS_PER_CHECKPOINT - 1 {
+            threads::checkpoint();
+        }
         let norm2 = row.as_slice().map_or_else(|| norm2(&row.to_vec()), norm2);
         // In `f64` no square of a finite value overflows.
         if let Some(column) =
