@@ -49,6 +49,9 @@ WHERE = st.recursive(
     max_leaves=6,
 )
 ABSENT = object()
+NESTED: list = []
+for _ in range(5_000):
+    NESTED = [NESTED]
 
 
 def kind(value: object) -> type:
@@ -163,6 +166,12 @@ def test_nothing_of_the_caller_enters_the_sql(key, value) -> None:
         {"": 1},
         {3: 1},
         {"a": "\ud800"},
+        {"\ud800": 1},
+        {"$not": np.array([1, 2])},
+        {"a": 10**5000},
+        {"a": {"$exists": [10**5000]}},
+        {"a": NESTED},
+        {"$or": {"a": NESTED}},
     ],
 )
 def test_filters_that_make_no_sense_are_refused(where) -> None:

@@ -15,6 +15,7 @@ caller becomes part of the SQL: keys travel as JSON paths and values as JSON, bo
 """
 
 import json
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -56,7 +57,7 @@ def condition(where: Where) -> Condition:
 
 def _mapping(where: object, path: tuple[str, ...], depth: int) -> Condition:
     if not isinstance(where, Mapping):
-        raise ConfigError(f"where: got {where!r}, expected a mapping")
+        raise ConfigError(f"where: got {_shown(where)}, expected a mapping")
     if depth > MAX_DEPTH:
         raise ConfigError(f"where: nested more than {MAX_DEPTH} deep")
     return _joined("AND", [part for key, value in where.items() for part in _entry(key, value, path, depth)])
@@ -64,11 +65,11 @@ def _mapping(where: object, path: tuple[str, ...], depth: int) -> Condition:
 
 def _entry(key: object, value: object, path: tuple[str, ...], depth: int) -> Iterator[Condition]:
     if not isinstance(key, str):
-        raise ConfigError(f"where: got the key {key!r}, expected a string")
+        raise ConfigError(f"where: got the key {_shown(key)}, expected a string")
     if key in ("$and", "$or") and not path:
         yield _joined(key[1:].upper(), [_mapping(one, path, depth + 1) for one in _listed(key, value)])
     elif key == "$not":
-        if value == {}:
+        if isinstance(value, Mapping) and not value:
             raise ConfigError("where: $not has an empty condition")
         yield _negated(_mapping(value, path, depth + 1))
     elif key.startswith("$"):
@@ -108,9 +109,13 @@ def _negated(condition: Condition) -> Condition:
 def _json_path(keys: tuple[str, ...]) -> str:
     for key in keys:
         # SQLite compares a quoted key with the JSON text as it stands, before any unescaping.
-        if not key or any(letter in '"\\' or letter < " " for letter in key):
+        # Half a surrogate pair has no UTF-8, in which SQLite takes texts.
+        if not key or any(
+            letter in '"\\' or letter < " " or "\ud800" <= letter <= "\udfff" for letter in key
+        ):
             raise ConfigError(
-                f"where: can't filter on the key {key!r}: it is empty or has quotes, backslashes or controls"
+                f"where: can't filter on the key {key!r}:"
+                " it is empty or has quotes, backslashes, controls or half a surrogate pair"
             )
     return "$" + "".join(f'."{key}"' for key in keys)
 
@@ -119,7 +124,7 @@ def _listed(name: str, value: object) -> list[object]:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
-        raise ConfigError(f"where: {name} takes a list, got {value!r}")
+        raise ConfigError(f"where: {name} takes a list, got {_shown(value)}")
     if not value and name in ("$and", "$or"):
         raise ConfigError(f"where: {name} takes at least one condition")
     return list(value)
@@ -139,7 +144,7 @@ def _operator(name: str, value: object, path: str) -> Condition:
     if name == "$eq":
         return _equal(value, path)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ConfigError(f"where: {name} compares numbers or strings, got {value!r}")
+        raise ConfigError(f"where: {name} compares numbers or strings, got {_shown(value)}")
     return _compared(_ORDERINGS[name], value, path)
 
 
@@ -150,7 +155,9 @@ def _equal(value: object, path: str) -> Condition:
         return Condition(f"(coalesce(json_type(metadata, ?), '') = '{str(value).lower()}')", [path])
     if isinstance(value, int | float | str):
         return _compared("=", value, path)
-    raise ConfigError(f"where: can't compare with {value!r}; expected a string, number, boolean or None")
+    raise ConfigError(
+        f"where: can't compare with {_shown(value)}; expected a string, number, boolean or None"
+    )
 
 
 def _one_of(values: list[object], path: str) -> Condition:
@@ -169,7 +176,7 @@ def _one_of(values: list[object], path: str) -> Condition:
 
 def _exists(value: object, path: str) -> Condition:
     if not isinstance(value, bool):
-        raise ConfigError(f"where: $exists takes True or False, got {value!r}")
+        raise ConfigError(f"where: $exists takes True or False, got {_shown(value)}")
     return Condition(f"(json_type(metadata, ?) IS {'NOT ' if value else ''}NULL)", [path])
 
 
@@ -190,7 +197,7 @@ def _contains(value: object, path: str) -> Condition:
         kind = "null" if value is None else str(value).lower()
         return Condition(f"({array}{equal(f'item.type = {kind!r}')})", [path, path])
     if not isinstance(value, int | float | str):
-        raise ConfigError(f"where: $contains takes a string, number, boolean or None, got {value!r}")
+        raise ConfigError(f"where: $contains takes a string, number, boolean or None, got {_shown(value)}")
     kinds = _TEXTS if isinstance(value, str) else _NUMBERS
     test = equal(f"item.type IN {kinds} AND item.value = json_extract(?, '$[0]')")
     return Condition(f"({array}{test})", [path, path, _as_json([value])])
@@ -199,7 +206,7 @@ def _contains(value: object, path: str) -> Condition:
 def _as_json(values: Sequence[float | str]) -> str:
     for value in values:
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ConfigError(f"where: can't compare with {value}: it does not fit in 64 bits")
+            raise ConfigError(f"where: can't compare with {_shown(value)}: it does not fit in 64 bits")
         if isinstance(value, str) and "\0" in value:
             raise ConfigError(f"where: can't compare with {value!r}: it holds a NUL character")
     try:
@@ -208,3 +215,11 @@ def _as_json(values: Sequence[float | str]) -> str:
     except ValueError:
         raise ConfigError("where: can't compare with NaN, infinity or half a surrogate pair") from None
     return text
+
+
+def _shown(value: object) -> str:
+    """Return a short `repr`: a full one fails for lists nested deep and for integers of many digits."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return f"a huge {type(value).__name__}"
