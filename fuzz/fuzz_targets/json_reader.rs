@@ -1,0 +1,15 @@
+//! See `ruvector_gnn_fuzz::layer`.
+
+#![no_main]
+
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+use ruvector_gnn_fuzz::layer;
+
+fuzz_target!(|data: &[u8]| layer::check(data));
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    layer::mutate(&mut data[..max_size], size, seed, &mut |data: &mut [u8], size: usize| {
+        let max_size = data.len();
+        fuzzer_mutate(data, size, max_size)
+    })
+});
