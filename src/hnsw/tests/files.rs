@@ -177,6 +177,8 @@ fn rows_and_ranges_that_nothing_is_coded_to_are_refused() {
             ("steps", "no ranges", &|s| word(s, 1, f32::INFINITY.to_bits())),
             ("steps", "no ranges", &|s| word(s, 1, (-1.0f32).to_bits())),
             ("steps", "no ranges", &|s| word(s, 1, f32::MAX.to_bits())),
+            ("steps", "no ranges", &|s| word(s, 1, 1e18f32.to_bits())),
+            ("middles", "no ranges", &|s| word(s, 1, 1e20f32.to_bits())),
             ("middles", "no ranges", &|s| s.truncate(8)),
         ],
     ));

@@ -41,6 +41,10 @@ const SOME: usize = 32;
 /// By how much a range grows beyond what it must hold.
 const MARGIN: f32 = 0.25;
 
+/// The greatest magnitude of a bound of a range. A stored value is below `6.6e18`, as squared norms have a bound, and margins
+/// add at most two thirds of that. Ranges far beyond would overflow when they grow.
+const REACH: f32 = 2e19;
+
 /// The codes, and what they mean.
 #[derive(Clone, Debug)]
 pub(super) struct Scalar {
@@ -253,8 +257,7 @@ impl Scalar {
         codes: Table<i8>,
         terms: Option<Lines<f32>>,
     ) -> Result<Self, String> {
-        let is_range =
-            |(&middle, &step): (&f32, &f32)| step >= 0.0 && (middle.abs() + CODE * step).is_finite();
+        let is_range = |(&middle, &step): (&f32, &f32)| step >= 0.0 && middle.abs() + CODE * step <= REACH;
         if [middle.len(), step.len()] != [self.dim; 2] || !middle.iter().zip(&step).all(is_range) {
             return Err("the ranges of codes are no ranges".into());
         }
