@@ -67,6 +67,7 @@ class Choices:
     def __init__(self, data: bytes) -> None:
         """Take choices from `data`."""
         self.data = atheris.FuzzedDataProvider(data)
+        self.repeated = False
 
     def below(self, bound: int) -> int:
         """Return a number below `bound`."""
@@ -79,6 +80,13 @@ class Choices:
     def pick(self, choices: list) -> object:
         """Return one of some choices."""
         return choices[self.below(len(choices))]
+
+    def repeat(self, values: list, times: list[int]) -> list:
+        """Return a list some times over, once per input: within each other they would fill all memory."""
+        if self.repeated:
+            return values
+        self.repeated = True
+        return values * self.pick(times)
 
     def scalar(self) -> object:
         """A value that a document may hold and a filter may compare with."""
@@ -133,7 +141,7 @@ class Choices:
         if kind == 14:
             return np.array([value for value in values if isinstance(value, float)])
         if kind == 13:
-            return values * self.pick([1, 50, 5000])
+            return self.repeat(values, [1, 50, 5000])
         return tuple(values) if kind == 12 else values
 
     def test(self, depth: int) -> object:
@@ -166,7 +174,7 @@ class Choices:
             if kind == 5 and depth < 6:
                 parts = [self.where(depth + 1) for _ in range(1 + self.below(3))]
                 if self.one_in(8):
-                    parts *= self.pick([0, 2, 100, 1500])
+                    parts = self.repeat(parts, [0, 2, 100, 1500])
                 where[self.pick(["$and", "$or"])] = parts if not self.one_in(16) else self.values()
             elif kind == 4 and depth < 6:
                 where["$not"] = self.where(depth + 1)

@@ -123,6 +123,9 @@ fn mutate_header(header: &mut Vec<u8>, rng: &mut Rng, mutate: Mutate<'_>) {
         return mutate_bytes(header, 256, mutate);
     }
     let name = &names[rng.below(names.len())];
+    if !fields[name].is_object() {
+        fields.insert(name.clone(), json!({}));
+    }
     let lens = [0, 1, 2, 3, 4, 6, 8, 12, 24, 1 << 32, u64::MAX / 4, u64::MAX];
     match rng.below(6) {
         0 => drop(fields.remove(name)),
