@@ -363,7 +363,7 @@ mod tests {
             let mut data = start.clone();
             data.resize(4096, 0);
             let mut flip = |data: &mut [u8], size: usize| {
-                data[seed as usize % size] ^= 1;
+                data[seed as usize % size.max(1)] ^= 1;
                 size
             };
             let size = mutate(&mut data, start.len(), seed, &mut flip);

@@ -32,9 +32,9 @@ fn put(bytes: &[u8], data: &mut [u8]) -> Option<usize> {
     Some(bytes.len())
 }
 
-/// A file of this process for readers that take a path, in memory where the system offers that.
+/// A file of this thread for readers that take a path, in memory where the system offers that.
 fn scratch_file(name: &str) -> std::path::PathBuf {
     let memory = std::path::Path::new("/dev/shm");
     let folder = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
-    folder.join(format!("ruvector-fuzz-{}-{name}", std::process::id()))
+    folder.join(format!("ruvector-fuzz-{}-{:?}-{name}", std::process::id(), std::thread::current().id()))
 }
