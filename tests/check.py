@@ -58,7 +58,7 @@ def steps() -> dict[str, Callable[[], None]]:
         "locking": lambda: run(*LOCKING),
         "rustdoc": lambda: run("cargo", "doc", "--quiet", "--no-deps", env=docs),
         "wheel": wheel,
-        "ruff": lambda: module("ruff", "check", "python", "tests", "benches", "examples"),
+        "ruff": lambda: module("ruff", "check", "python", "tests", "benches", "examples", "fuzz"),
         "mypy": lambda: module("mypy"),
         "stubtest": lambda: module("mypy.stubtest", "ruvector_gnn._core"),
         "pytest": lambda: module("pytest", "-m", "not long", "--ignore", "tests/python/test_docs.py"),
