@@ -5,7 +5,7 @@
 //! little less) takes it from there. The pool holds at most as much as was ever in use at once, so that a training step
 //! finds all it needs after the first, and [`CAPACITY`] bytes in any case; the oldest buffers leave first. Where the
 //! system refuses memory, the waiting buffers are given back before the request unwinds with
-//! [`Error::Memory`](crate::Error::Memory).
+//! [`Error::Memory`].
 
 #![forbid(unsafe_code)]
 

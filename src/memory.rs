@@ -174,7 +174,15 @@ fn available() -> Option<u64> {
     [system, group].into_iter().flatten().min()
 }
 
-#[cfg(not(target_os = "linux"))]
+/// Bytes of memory that the machine has.
+#[cfg(all(unix, not(target_os = "linux")))]
+fn available() -> Option<u64> {
+    // SAFETY: `sysconf` reads a setting, and answers -1 where it does not know it.
+    let [pages, size] = [libc::_SC_PHYS_PAGES, libc::_SC_PAGESIZE].map(|name| unsafe { libc::sysconf(name) });
+    u64::try_from(pages).ok()?.checked_mul(u64::try_from(size).ok()?)
+}
+
+#[cfg(not(unix))]
 fn available() -> Option<u64> {
     None
 }
