@@ -1,7 +1,6 @@
 """Methods of `Graph` that call SciPy, NetworkX or the index.
 
-SciPy and NetworkX are imported by the functions that need them: they would take half the time of
-`import ruvector_gnn`.
+NetworkX is imported by the functions that need it, and SciPy by `import_sparse`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ruvector_gnn._core import Graph, HNSWIndex
+from ruvector_gnn._scipy import import_sparse
 from ruvector_gnn.errors import ConfigError, ShapeError
 
 __all__ = [
@@ -103,20 +103,19 @@ def require_square(graph: Graph, what: str) -> None:
 
 def laplacian(graph: Graph, normalized: bool = True) -> Any:
     """See `Graph.laplacian`."""
-    import scipy.sparse
-
+    sparse = import_sparse()
     require_square(graph, "laplacian")
     directed = graph.to_scipy().astype(np.float64)
     adjacency = ((directed + directed.T) / 2).tocsr()
     degrees = np.asarray(adjacency.sum(axis=1)).ravel()
-    matrix = scipy.sparse.diags(degrees, format="csr") - adjacency
+    matrix = sparse.diags(degrees, format="csr") - adjacency
     if normalized:
         if (degrees < 0).any():
             node = int(np.argmax(degrees < 0))
             raise ConfigError(f"laplacian: node {node} has a negative weight sum, {degrees[node]}")
         factors = np.zeros_like(degrees)
         np.divide(1.0, np.sqrt(degrees), out=factors, where=degrees > 0)
-        scale = scipy.sparse.diags(factors, format="csr")
+        scale = sparse.diags(factors, format="csr")
         matrix = scale @ matrix @ scale
     return matrix.tocsr()
 
@@ -148,6 +147,7 @@ def laplacian_positional_encoding(graph: Graph, k: int) -> NDArray[np.float32]:
 
 def connected_parts(graph: Graph, k: int, normalized: bool, what: str) -> tuple[Any, list[NDArray[np.int64]]]:
     """The Laplacian, and the nodes of each connected part."""
+    import_sparse()
     from scipy.sparse.csgraph import connected_components
 
     if k < 1:

@@ -216,7 +216,11 @@ impl PyGraph {
         let options = PyDict::new(py);
         options.set_item("shape", (self.0.num_nodes(), self.0.num_sources()))?;
         let parts = ((data, self.indices(py)?, self.indptr(py)?),);
-        py.import("scipy.sparse")?.call_method("csr_matrix", parts, Some(&options))
+        py.import("ruvector_gnn._scipy")?.call_method0("import_sparse")?.call_method(
+            "csr_matrix",
+            parts,
+            Some(&options),
+        )
     }
 
     /// Sources and targets of the edges in row order, of shape `(2, num_edges)`.

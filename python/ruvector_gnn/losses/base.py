@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from ruvector_gnn._core import Tensor
 
-    Input = ArrayLike | Tensor
+    Input: TypeAlias = ArrayLike | Tensor
     Reduction = Literal["mean", "sum", "none"]
 
 

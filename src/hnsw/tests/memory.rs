@@ -18,9 +18,21 @@ fn every_storage() -> [Params; 6] {
     ]
 }
 
+/// Runs `test` on one thread, whose requests can be refused.
+fn on_one_thread<R>(test: impl FnOnce() -> R) -> R {
+    let threads = crate::threads::num_threads();
+    crate::threads::set_num_threads(1).unwrap();
+    let result = test();
+    crate::threads::set_num_threads(threads).unwrap();
+    result
+}
+
 /// Refuses the first request of `change`, then the second, and so on, until it comes to its end; returns how many times.
 fn refuse_each(index: &HnswIndex, change: impl Fn(&mut HnswIndex) -> Result<()>) -> usize {
-    crate::threads::set_num_threads(1).unwrap();
+    on_one_thread(|| refuse_each_here(index, change))
+}
+
+fn refuse_each_here(index: &HnswIndex, change: impl Fn(&mut HnswIndex) -> Result<()>) -> usize {
     let before = index.to_bytes();
     for granted in 0.. {
         let mut changed = index.clone();
@@ -88,7 +100,6 @@ fn refused_searches_and_files_are_errors() {
     let held = clustered(150, 16, 5, 95);
     let index = built(&held, params(Metric::L2));
     let bytes = index.to_bytes();
-    crate::threads::set_num_threads(1).unwrap();
     let reads: [(&str, &dyn Fn() -> Result<()>); 7] = [
         ("search", &|| index.search(held.view(), 3, None, None).map(drop)),
         ("filtered", &|| index.search(held.view(), 3, None, Some(Filter::Rows(&[1, 2, 3]))).map(drop)),
@@ -98,12 +109,14 @@ fn refused_searches_and_files_are_errors() {
         ("graph", &|| index.graph(0).map(drop)),
         ("read", &|| HnswIndex::from_bytes(bytes.clone()).map(drop)),
     ];
-    for (name, read) in reads {
-        let mut granted = 0;
-        while let Err(error) = refuse_after(granted, read) {
-            assert!(matches!(error, Error::Memory(_)), "{name}: {error}");
-            granted += 1;
+    on_one_thread(|| {
+        for (name, read) in reads {
+            let mut granted = 0;
+            while let Err(error) = refuse_after(granted, read) {
+                assert!(matches!(error, Error::Memory(_)), "{name}: {error}");
+                granted += 1;
+            }
+            assert!(granted > 0, "{name}");
         }
-        assert!(granted > 0, "{name}");
-    }
+    });
 }
