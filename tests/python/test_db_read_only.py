@@ -48,9 +48,9 @@ READER = f"""
 import os, sys, numpy as np
 from ruvector_gnn.db import VectorDB
 import ruvector_gnn as rg
+x = np.random.default_rng(0).standard_normal((10, {DIM})).astype(np.float32)
 if os.getuid() == 0:
     os.setgroups([]); os.setgid({OTHER_USER}); os.setuid({OTHER_USER})
-x = np.random.default_rng(0).standard_normal((10, {DIM})).astype(np.float32)
 try:
     with VectorDB.open(sys.argv[1], mode="r") as db:
         print("open", flush=True)

@@ -6,7 +6,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import numpy as np
+from numpy.random import default_rng
 
 from ruvector_gnn.db import arguments
 from ruvector_gnn.db.arguments import Ids
@@ -35,7 +35,7 @@ class Exploration:
     def offer(self, query: Vectors, result: SearchResult, rate: float, logged: int) -> SearchResult:
         """The answer itself, or with probability `rate` the same hits in random order, marked as explored."""
         # The length of the log is part of the stream, so that a restart does not repeat the draws.
-        stream = np.random.default_rng([*self._seed, logged, next(self._draws)])
+        stream = default_rng([*self._seed, logged, next(self._draws)])
         if stream.random() >= rate or len(result) < 2:
             return result
         order = stream.permutation(len(result))
