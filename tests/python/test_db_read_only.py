@@ -44,8 +44,9 @@ def make(path: Path, *, writable: bool) -> None:
         entry.chmod(0o644 if writable else 0o444)
 
 
+# NumPy imports its masked arrays late, from a folder that the other user may not be able to read.
 READER = f"""
-import os, sys, numpy as np
+import os, sys, numpy as np, numpy.ma
 from ruvector_gnn.db import VectorDB
 import ruvector_gnn as rg
 x = np.random.default_rng(0).standard_normal((10, {DIM})).astype(np.float32)
