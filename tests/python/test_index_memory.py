@@ -1,5 +1,6 @@
 """Calls that need more memory than there is raise MemoryError, and the index is as it was before."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -34,6 +35,8 @@ def refused(call, headroom=64 << 20):
 def _run(script: str, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(HEAD) + textwrap.dedent(script), *arguments],
+        # Large blocks that were freed go back to the system, so that they don't serve later requests.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -78,19 +81,19 @@ def test_load_pickle_and_results(tmp_path):
         index.save(path)
         queries = rng.normal(size=(4_000, 256)).astype("f4")
         few = 12 << 20
+        mapped = rg.HNSWIndex.load(path, mmap=True)
+        print(type(refused(lambda: mapped.add(queries[:1]), few)).__name__, len(mapped))
         print(type(refused(lambda: rg.HNSWIndex.load(path), few)).__name__)
         print(type(refused(lambda: pickle.dumps(index), few)).__name__)
         print(type(refused(lambda: index.vectors(), few)).__name__)
         print(type(refused(lambda: index.search(queries, k=3_000))).__name__)
         print(type(refused(lambda: index.exact_search(queries, k=3_000))).__name__)
         print(type(refused(lambda: index.range_search(queries[:500], radius=1e9, exact=True), few)).__name__)
-        mapped = rg.HNSWIndex.load(path, mmap=True)
-        print(type(refused(lambda: mapped.add(queries[:1]), few)).__name__, len(mapped))
         print(limited(lambda: index.search(queries[:10], k=5)), len(index), index.stats()["unreachable"])
         """,
         str(tmp_path / "index.rvx"),
     )
-    assert out.split() == [*["MemoryError"] * 7, "24000", "None", "24000", "0"]
+    assert out.split() == ["MemoryError", "24000", *["MemoryError"] * 6, "None", "24000", "0"]
 
 
 def test_compact_optimize_and_row_numbers():
