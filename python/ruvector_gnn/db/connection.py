@@ -347,7 +347,8 @@ class Connection:
             if self.interruptible:
                 wait = min(wait, _INTERRUPT_EVERY)
                 if self._in_sqlite and (connection := self._connection) is not None:
-                    connection.interrupt()
+                    with suppress(sqlite3.ProgrammingError):  # its thread has closed it meanwhile
+                        connection.interrupt()
             if self._lock.acquire(timeout=wait):
                 break
         return True
