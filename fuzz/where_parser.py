@@ -280,7 +280,7 @@ def inner(value: object, keys: list[str]) -> object:
 def matches(where: object, value: object, depth: int = 0, nested: bool = False) -> bool:
     """Whether a filter holds for metadata, or within `nested` keys for the value found there.
 
-    All parts are looked at, so that what is wrong anywhere is refused.
+    All parts are checked, so that what is wrong anywhere is refused.
     """
     if not isinstance(where, dict) or depth > MAX_DEPTH:
         raise Refused("no mapping, or too deep")

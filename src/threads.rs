@@ -439,13 +439,11 @@ mod tests {
         let mut ends = Vec::new();
         let ended = interruptible(refuse, || Ok(map(100, |_| map(100, slow).len())));
         ends.push(ended.is_err());
-        let ended = interruptible(refuse, || {
+        let ended: Result<()> = interruptible(refuse, || {
             loop {
                 std::thread::sleep(Duration::from_millis(2));
                 checkpoint();
             }
-            #[allow(unreachable_code)]
-            Ok(())
         });
         ends.push(matches!(ended, Err(Error::Interrupted(text)) if text == "enough"));
         assert_eq!(ends, [true, true]);

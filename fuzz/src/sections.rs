@@ -40,7 +40,7 @@ pub fn name_of(name: &str) -> [u8; 24] {
 }
 
 impl File {
-    /// Reads a file, right or not, as far as its lengths make sense. Checksums are not looked at.
+    /// Reads a file, right or not, as far as its lengths make sense. Checksums are not compared.
     pub fn parse(data: &[u8]) -> Option<Self> {
         let table = Table::of(data)?;
         let sections = (0..table.count).map(|i| {
@@ -114,7 +114,7 @@ impl Table {
 }
 
 /// Makes the length of the file and all checksums right, as far as the table makes sense: what a damaged file would hold
-/// if somebody had meant it.
+/// if it were meant.
 pub fn repair(data: &mut [u8]) {
     let Some(table) = Table::of(data) else { return };
     let len = data.len() as u64;

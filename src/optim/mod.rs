@@ -129,7 +129,7 @@ fn each_gradient<T: Real>(
     let mut planned = Vec::new();
     for ((group, parameter), state) in parameters.zip(states) {
         let Some(grad) = parameter.grad() else { continue };
-        // Values that somebody else holds are copied by this write.
+        // Shared values are copied by this write.
         parameter.update(|_| ())?;
         let fresh = state.arrays.is_empty().then(|| (0..arrays).map(|_| Buffer::zeros(grad.len())).collect());
         planned.push((group, parameter, state, grad, fresh));

@@ -517,7 +517,6 @@ def graphs() -> None:
         distances=lambda: graph.distances(np.arange(8)),
         scipy=graph.to_scipy,
         pickle=lambda: pickle.dumps(graph),
-        names=lambda: graph.with_node_ids(all_nodes),
     )
 
 

@@ -108,7 +108,7 @@ class Place:
 def keep_access(opened: int, other: os.stat_result) -> None:
     """Gives an open file mode and owner of another one.
 
-    Where the system refuses the owner, nobody gets access that they lack to the other file.
+    Where the system refuses the owner, no user gains access that they lack to the other file.
     """
     with suppress(PermissionError):
         os.fchown(opened, other.st_uid, other.st_gid)
