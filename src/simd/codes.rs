@@ -169,25 +169,6 @@ pub(super) unsafe fn split_codes(
     Split { unit, counted }
 }
 
-/// See [`Kernels::norm2`](super::Kernels::norm2): eight sums side by side, which the compiler turns into vectors.
-///
-/// # Safety
-/// The processor has the instruction set that this is compiled into.
-#[inline(always)]
-pub(super) unsafe fn norm2(a: &[f32]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (parts, rest) = a.as_chunks::<8>();
-    for part in parts {
-        for (sum, &value) in sums.iter_mut().zip(part) {
-            *sum += f64::from(value) * f64::from(value);
-        }
-    }
-    for (sum, &value) in sums.iter_mut().zip(rest) {
-        *sum += f64::from(value) * f64::from(value);
-    }
-    sums.iter().sum()
-}
-
 /// `<query, row>`, or `|query - row|^2` if `L2`, of a row in half precision.
 ///
 /// # Safety

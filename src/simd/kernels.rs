@@ -273,6 +273,8 @@ macro_rules! kernel_set {
                 gather_max,
                 gather_where_equal,
                 norm2,
+                dot_f64,
+                squared_l2_f64,
                 code_dots,
                 code_squared_l2_rows,
                 split_codes,
@@ -313,7 +315,11 @@ macro_rules! kernel_set {
                 => super::super::codes::code_rows::<$sums, false> $(, $features)?);
             kernel_set!(@wrap code_squared_l2_rows(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32])
                 => super::super::codes::code_rows::<$sums, true> $(, $features)?);
-            kernel_set!(@wrap norm2(a: &[f32]) -> f64 => super::super::codes::norm2 $(, $features)?);
+            kernel_set!(@wrap norm2(a: &[f32]) -> f64 => super::super::float64::norm2 $(, $features)?);
+            kernel_set!(@wrap dot_f64(a: &[f32], b: &[f32]) -> f64
+                => super::super::float64::dot_f64 $(, $features)?);
+            kernel_set!(@wrap squared_l2_f64(a: &[f32], a_scale: f64, b: &[f32], b_scale: f64) -> f64
+                => super::super::float64::squared_l2_f64 $(, $features)?);
             kernel_set!(@wrap split_codes(
                 values: &[f32], centre: &[f32], weights: &[f32], most: f32, high: &mut [i8], low: &mut [i8]
             ) -> Split => super::super::codes::split_codes $(, $features)?);

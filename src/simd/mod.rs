@@ -8,6 +8,7 @@
 mod codes;
 mod extremes;
 mod factored;
+mod float64;
 mod heads;
 mod kernels;
 mod keys;
@@ -166,6 +167,10 @@ pub struct Kernels {
     pub gather_where_equal: MatchingGather,
     /// `sum_i a_i^2` in `f64`, to the same bits in every set.
     pub norm2: fn(a: &[f32]) -> f64,
+    /// `sum_i a_i b_i` in `f64`, to the same bits in every set.
+    pub dot_f64: fn(a: &[f32], b: &[f32]) -> f64,
+    /// `sum_i (a_scale a_i - b_scale b_i)^2` in `f64`, to the same bits in every set.
+    pub squared_l2_f64: fn(a: &[f32], a_scale: f64, b: &[f32], b_scale: f64) -> f64,
     /// `out_j = sum_i query_i table[rows_j]_i` of codes from -127 to 127, exact in 32 bits before it is rounded to `f32`; the
     /// table is row-major with `query.len()` columns.
     pub code_dots: CodesKernel,

@@ -158,6 +158,22 @@ proptest! {
     }
 
     #[test]
+    fn sums_in_float64_are_the_same_in_every_set(
+        pairs in prop::collection::vec((-1e3f32..1e3, -1e3f32..1e3), 0..100), scales in (0.1f64..9.0, 0.1f64..9.0),
+    ) {
+        let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+        let both = || a.iter().zip(&b).map(|(&a, &b)| (f64::from(a), f64::from(b)));
+        let products: f64 = both().map(|(a, b)| (a * b).abs()).sum();
+        let dots: Vec<f64> = sets().map(|set| (set.dot_f64)(&a, &b)).collect();
+        let want: f64 = both().map(|(a, b)| a * b).sum();
+        prop_assert!(dots.iter().all(|&dot| dot == dots[0] && (dot - want).abs() <= 1e-13 * products));
+        let squares: Vec<f64> =
+            sets().map(|set| (set.squared_l2_f64)(&a, scales.0, &b, scales.1)).collect();
+        let want: f64 = both().map(|(a, b)| (scales.0 * a - scales.1 * b).powi(2)).sum();
+        prop_assert!(squares.iter().all(|&square| square == squares[0] && (square - want).abs() <= 1e-12 * want));
+    }
+
+    #[test]
     fn kernels_of_half_precision_match_float64(
         dim in 0usize..150, rows in prop::collection::vec(0u32..9, 0..20), seed in any::<u64>(),
     ) {
