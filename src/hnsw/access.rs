@@ -10,7 +10,7 @@ use super::build::draw_level;
 use super::journal::Journal;
 use super::links::Links;
 use super::traverse::Core;
-use super::vectors::{Stored, Vectors};
+use super::vectors::{NormAdjustment, Stored, Vectors};
 use crate::error::Result;
 use crate::memory;
 use crate::shared::Writer;
@@ -41,6 +41,15 @@ pub(super) trait Access {
             drop(self.commit(|index| replace(&mut index.core.vectors, owned)));
         }
         Ok(())
+    }
+
+    /// Takes what rows are linked by under the inner product anew, if many join. Returns what it was before.
+    fn adjust(&mut self, new: ArrayView2<'_, f32>) -> Option<NormAdjustment> {
+        let adjustment = self.plan(|index| {
+            let held = memory::collect(index.core.rows.by_slot());
+            index.core.vectors.adjustment_for(&held, new)
+        })?;
+        self.commit(|index| index.core.vectors.adjust(adjustment))
     }
 
     /// Makes room for `rows` more rows at once.

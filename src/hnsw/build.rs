@@ -29,7 +29,7 @@ use super::rows::MAX_ROWS;
 use super::seek::seek;
 use super::select::{Before, Fate, Ruler};
 use super::traverse::{Core, Lists};
-use super::vectors::{Room, Sketch};
+use super::vectors::{Room, Sketch, Vectors};
 use super::visited::{Pool, Scratch};
 use crate::error::{Error, Result, catch};
 use crate::memory;
@@ -83,8 +83,9 @@ impl Link {
     }
 
     /// The link to `slot` from one of its neighbours, given as key.
-    pub fn back(level: usize, slot: u32, neighbour: u64) -> Self {
-        Self::new(level, slot_of(neighbour), key(distance_of(neighbour), slot))
+    pub fn back(vectors: &Vectors, level: usize, slot: u32, neighbour: u64) -> Self {
+        let target = slot_of(neighbour);
+        Self::new(level, target, key(vectors.turned(distance_of(neighbour), slot, target), slot))
     }
 }
 
@@ -159,25 +160,35 @@ pub(super) fn add(
             index.require_room(rows)
         })?;
         index.own()?;
-        let mut notes = catch(|| {
+        let held = index.plan(HnswIndex::len);
+        let replaced = index.adjust(vectors);
+        let ended = catch(|| {
             if rows > SEGMENT {
                 index.reserve(rows);
             }
-            Ok(index.plan(|index| Notes::for_rows(index, vectors)))
-        })?;
-        for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
-            let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
-            if let Err(stop) = catch(|| insert_segment(index, segment, &mut notes, &mut done)) {
-                let (held, kept) = (index.plan(HnswIndex::len), i * SEGMENT);
-                let report =
-                    format!("the index holds {held} rows, the first {kept} of these {rows} among them");
-                return Err(match stop {
-                    Error::Interrupted(_) => Error::Interrupted(format!("add was interrupted: {report}")),
-                    Error::Memory(what) => Error::Memory(format!("add: {what}; {report}")),
-                    other => other,
-                });
+            let mut notes = index.plan(|index| Notes::for_rows(index, vectors));
+            for (i, segment) in vectors.axis_chunks_iter(Axis(0), SEGMENT).enumerate() {
+                let mut done = |inserted| monitor.step(i * SEGMENT + inserted, rows, &[]);
+                if let Err(stop) = catch(|| insert_segment(index, segment, &mut notes, &mut done)) {
+                    let (held, kept) = (index.plan(HnswIndex::len), i * SEGMENT);
+                    let report =
+                        format!("the index holds {held} rows, the first {kept} of these {rows} among them");
+                    return Err(match stop {
+                        Error::Interrupted(_) => Error::Interrupted(format!("add was interrupted: {report}")),
+                        Error::Memory(what) => Error::Memory(format!("add: {what}; {report}")),
+                        other => other,
+                    });
+                }
+            }
+            Ok(())
+        });
+        if ended.is_err() && index.plan(HnswIndex::len) == held {
+            // Nothing was added.
+            if let Some(before) = replaced {
+                drop(index.commit(|index| index.core.vectors.adjust(before)));
             }
         }
+        ended?;
         Ok(start as u64..(start + rows) as u64)
     })
 }
@@ -255,7 +266,9 @@ impl Core {
             scratch.queue.reset(ef);
             if let Some(from) = start.filter(|_| level <= top) {
                 self.links.search_level(probe, level, from, ef, scratch);
-                if sketch.is_some() && !self.is_sharp(slot, scratch) {
+                if let Some(sketch) = sketch
+                    && !self.is_sharp(sketch, slot, scratch)
+                {
                     choice.is_sharp &= level > 0;
                     ruler = rows;
                     probe = ruler.probe(slot, &mut room);
@@ -280,14 +293,14 @@ impl Core {
     }
 
     /// Whether a walk on a sketch came to rows by distances near to those of the rows as given; some are compared.
-    fn is_sharp(&self, slot: u32, scratch: &mut Scratch) -> bool {
+    fn is_sharp(&self, sketch: &Sketch, slot: u32, scratch: &mut Scratch) -> bool {
         let Scratch { queue, batch, .. } = scratch;
         let keys = queue.keys();
         let tested = || keys.iter().step_by(keys.len().div_ceil(TESTED).max(1));
         batch.slots.clear();
         batch.slots.extend(tested().map(|&key| slot_of(key)));
         batch.score(|slots, out| self.vectors.probe(slot, &mut Room::default()).score(slots, out));
-        Sketch::is_sharp(tested().map(|&key| distance_of(key)), &batch.distances)
+        sketch.is_sharp(tested().map(|&key| distance_of(key)), &batch.distances)
     }
 
     /// Step 2: parents and own lists. Returns the links back.
@@ -296,14 +309,18 @@ impl Core {
         for choice in choices {
             for (level, neighbours) in choice.neighbours.iter().enumerate() {
                 draft.set(level, choice.slot, neighbours.iter().map(|&key| slot_of(key)));
-                links.extend(neighbours.iter().map(|&neighbour| Link::back(level, choice.slot, neighbour)));
+                links.extend(
+                    neighbours
+                        .iter()
+                        .map(|&neighbour| Link::back(&self.vectors, level, choice.slot, neighbour)),
+                );
             }
             // A row without parent is the entry point, or of this batch and not linked yet.
             let in_tree = |slot: u32| slot == draft.entry() || draft.parent(slot) != NONE;
             if let Some(parent) = self.choose_parent(choice.slot, &choice.nearest, draft, in_tree) {
                 draft.set_parent(choice.slot, slot_of(parent));
                 if !choice.neighbours[0].iter().any(|&key| slot_of(key) == slot_of(parent)) {
-                    links.push(Link::back(0, choice.slot, parent));
+                    links.push(Link::back(&self.vectors, 0, choice.slot, parent));
                 }
             }
         }

@@ -21,8 +21,8 @@ use std::path::Path;
 
 const KIND: &str = "hnsw";
 /// 1: rows and slots were the same numbers. 2: they were as long as no row was removed, and terms of distances were left
-/// to the reader.
-const VERSION: u32 = 3;
+/// to the reader. 3: rows of `storage="i8"` had no stretches, and nothing was said of how rows are linked under `ip`.
+const VERSION: u32 = 4;
 
 /// How [`HnswIndex::load`] reads a file.
 ///

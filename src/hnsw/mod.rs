@@ -10,6 +10,7 @@
 //! rows               which row stands at which slot
 //! vectors            the rows, as given and as codes, and how they are scored
 //! links              who links to whom; the tree that keeps every row within reach
+//! score              what rows are ranked by
 //! queue, visited     candidates in order; scratch space, pooled
 //! traverse           the walk
 //! select, notes      the choice of neighbours; what many choices need to know of each other
@@ -46,6 +47,7 @@ mod range;
 mod remove;
 mod repair;
 mod rows;
+mod score;
 mod search;
 mod seek;
 mod select;

@@ -4,18 +4,23 @@
 //! within the radius. Where that would score as many rows as there are, a scan takes its place, as it does on demand.
 
 use super::HnswIndex;
-use super::queue::{distance_of, key, slot_of};
-use super::search::{SHARED, TILE};
+use super::queue::slot_of;
+use super::score::Candidate;
+use super::search::{SHARED, ScanProbe, scan_below};
 use super::traverse::{Core, Lists};
-use super::vectors::{Probe, Room};
+use super::vectors::Room;
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result, catch};
+use crate::lines::Lines;
 use crate::memory;
 use crate::threads;
 use ndarray::ArrayView2;
 
 /// Rows that a walk scores for each of its candidates.
 const SCORED_PER_ROW: usize = 20;
+
+/// Rows that are decoded between two looks at whether the call is to stop.
+const ROWS_PER_CHECKPOINT: usize = 256;
 
 /// What a range search found: query `i` has the places `indptr[i] .. indptr[i + 1]`, nearest first.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,14 +58,12 @@ impl HnswIndex {
             self.core.vectors.check("queries", queries)?;
             let queries = queries.as_standard_layout();
             let query = |i: usize| queries.row(i).to_slice().expect("standard layout");
-            let found: Vec<Vec<u64>> = if exact || self.is_empty() {
+            let found: Vec<Vec<Candidate>> = if exact || self.is_empty() {
                 let groups = threads::map(queries.nrows().div_ceil(SHARED), |group| {
                     let mine = group * SHARED..queries.nrows().min((group + 1) * SHARED);
                     let mut rooms: Vec<_> = mine.clone().map(|_| Room::default()).collect();
-                    let probes: Vec<Probe<'_>> = mine
-                        .zip(&mut rooms)
-                        .map(|(i, room)| self.core.vectors.query(query(i), room).last())
-                        .collect();
+                    let probes: Vec<ScanProbe<'_>> =
+                        mine.zip(&mut rooms).map(|(i, room)| self.core.scan_probe(query(i), room)).collect();
                     self.core.scan_range(&probes, radius)
                 });
                 memory::collect(groups.into_iter().flatten())
@@ -78,9 +81,10 @@ impl HnswIndex {
                 distances: memory::try_with_capacity(count)?,
             };
             hits.indptr.push(0);
-            for keys in found {
-                hits.rows.extend(keys.iter().map(|&key| self.core.rows.row(slot_of(key))));
-                hits.distances.extend(keys.iter().map(|&key| distance_of(key)));
+            let distance = |hit: &Candidate| self.params.metric.distance(hit.score) as f32;
+            for found in found {
+                hits.rows.extend(found.iter().map(|hit| self.core.rows.row(hit.slot)));
+                hits.distances.extend(found.iter().map(distance));
                 hits.indptr.push(hits.rows.len());
             }
             Ok(hits)
@@ -88,30 +92,33 @@ impl HnswIndex {
     }
 }
 
-fn within(key: u64, radius: f64) -> bool {
-    f64::from(distance_of(key)) <= radius
-}
-
 impl Core {
+    /// Whether a row of this score has a distance, as it is returned, of at most `radius`.
+    fn is_within(&self, score: f64, radius: f64) -> bool {
+        f64::from(self.vectors.metric.distance(score) as f32) <= radius
+    }
+
     /// By walks with `ef` candidates and more.
-    fn walk_range(&self, query: &[f32], radius: f64, mut ef: usize, scratch: &mut Scratch) -> Vec<u64> {
+    fn walk_range(&self, query: &[f32], radius: f64, mut ef: usize, scratch: &mut Scratch) -> Vec<Candidate> {
         let rows = self.rows.len();
         let mut room = std::mem::take(&mut scratch.room);
-        let probes = self.vectors.query(query, &mut room);
         let found = loop {
             if ef.saturating_mul(SCORED_PER_ROW) >= rows {
-                break self.scan_range(&[probes.last()], radius).pop().expect("one probe");
+                break self
+                    .scan_range(&[self.scan_probe(query, &mut room)], radius)
+                    .pop()
+                    .expect("one probe");
             }
+            let probes = self.vectors.query(query, &mut room);
             let start = self.links.descend(probes.walk, 0, &mut scratch.batch);
             self.links.search_level(probes.walk, 0, start, ef, scratch);
-            if let Some(again) = probes.again {
-                self.score_again(again, ef, &mut scratch.queue, &mut scratch.batch);
-            }
-            let keys = scratch.queue.keys();
-            let inside = keys.partition_point(|&key| within(key, radius));
-            if inside <= keys.len() / 2 {
-                // Whether a candidate was expanded is none of a hit's business.
-                break memory::collect(keys[..inside].iter().map(|&at| key(distance_of(at), slot_of(at))));
+            let Scratch { queue, finals, .. } = &mut *scratch;
+            finals.clear();
+            probes.last.candidates(queue.keys().iter().map(|&key| slot_of(key)), finals);
+            finals.sort_unstable_by(Candidate::order);
+            let inside = finals.partition_point(|hit| self.is_within(hit.score, radius));
+            if inside <= finals.len() / 2 {
+                break memory::collect(finals[..inside].iter().copied());
             }
             ef = ef.saturating_mul(2);
         };
@@ -120,21 +127,30 @@ impl Core {
     }
 
     /// By comparing each probe with all rows.
-    fn scan_range(&self, probes: &[Probe<'_>], radius: f64) -> Vec<Vec<u64>> {
+    fn scan_range(&self, probes: &[ScanProbe<'_>], radius: f64) -> Vec<Vec<Candidate>> {
         let slots = memory::collect(self.rows.by_slot());
-        let mut found = vec![Vec::new(); probes.len()];
-        let mut batch = Batch::default();
-        for tile in slots.chunks(TILE) {
-            threads::checkpoint();
-            batch.slots.clear();
-            batch.slots.extend_from_slice(tile);
-            for (probe, found) in probes.iter().zip(&mut found) {
-                batch.score(|slots, out| probe.score(slots, out));
-                let keys = batch.scored().map(|(slot, distance)| key(distance, slot));
-                keys.filter(|&key| within(key, radius)).for_each(|key| memory::push(found, key));
+        let (mut batch, mut room) = (Batch::default(), Lines::new());
+        let found = probes.iter().map(|ScanProbe { rough, last }| {
+            let mut found = Vec::new();
+            match rough {
+                Some(rough) => {
+                    let wanted = |least| self.is_within(least, radius);
+                    scan_below(rough, last, &slots, &mut batch, wanted, &mut found);
+                }
+                None => {
+                    for (i, &slot) in slots.iter().enumerate() {
+                        if i % ROWS_PER_CHECKPOINT == 0 {
+                            threads::checkpoint();
+                        }
+                        let score = last.score(last.row(slot, &mut room));
+                        memory::push(&mut found, Candidate { score, slot });
+                    }
+                }
             }
-        }
-        found.iter_mut().for_each(|keys| keys.sort_unstable());
-        found
+            found.retain(|hit| self.is_within(hit.score, radius));
+            found.sort_unstable_by(Candidate::order);
+            found
+        });
+        found.collect()
     }
 }

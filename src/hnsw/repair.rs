@@ -49,7 +49,7 @@ impl HnswIndex {
             let kept = list.filter(|other| gone.binary_search(other).is_err());
             let list: Vec<u32> = kept.chain(new.iter().map(|&new| slot_of(new))).collect();
             draft.set(level, slot, list);
-            links.extend(new.iter().map(|&new| Link::back(level, slot, new)));
+            links.extend(new.iter().map(|&new| Link::back(&core.vectors, level, slot, new)));
         }
         let held: Vec<u32> = gone.iter().flat_map(|&slot| draft.list(0, slot)).copied().collect();
         draft.isolate(&gone);
@@ -98,7 +98,7 @@ impl Core {
             let parent = self.choose_parent(orphan, &near, draft, |slot| draft.in_tree(slot));
             let parent = parent.expect("a tree has more places for children than rows");
             draft.set_parent(orphan, slot_of(parent));
-            adoptions.push(Link::back(0, orphan, parent));
+            adoptions.push(Link::back(&self.vectors, 0, orphan, parent));
         }
         adoptions
     }
@@ -189,7 +189,8 @@ impl Core {
         near.retain(|&key| slot_of(key) != slot);
         let selection = &mut scratch.selection;
         selection.choose(Ruler::Rows(&self.vectors), &near, params.m);
-        let both = |&found: &u64| [Link::new(level, slot, found), Link::back(level, slot, found)];
+        let both =
+            |&found: &u64| [Link::new(level, slot, found), Link::back(&self.vectors, level, slot, found)];
         selection.keys.iter().flat_map(both).collect()
     }
 }

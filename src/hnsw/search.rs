@@ -2,15 +2,21 @@
 //!
 //! A filter that lets few rows through is a scan of those rows; else a walk looks for allowed rows (`filtered`). Queries whose
 //! walks gave up, or found fewer rows than there are, are scanned together in the end.
+//!
+//! Walks and scans compare in `f32` or by codes. What they end with is scored again in `f64`. A scan scores all rows
+//! again that rounding may have kept from the nearest, so its order is that of `f64`.
 
 use super::HnswIndex;
 use super::filter::{Allowed, Filter};
 use super::links::NONE;
-use super::queue::{Queue, distance_of, slot_of};
+use super::metric::Metric;
+use super::queue::{Queue, distance_of, key, slot_of};
+use super::score::Candidate;
 use super::traverse::{Core, Lists};
-use super::vectors::{Probe, Room};
+use super::vectors::{ExactProbe, FinalScorer, Room};
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result, catch};
+use crate::lines::Lines;
 use crate::memory;
 use crate::threads;
 use ndarray::{Array2, ArrayView2, Axis};
@@ -24,8 +30,11 @@ const HITS: usize = 1 << 16;
 /// Queries that share a tile.
 pub(super) const SHARED: usize = 16;
 
+/// Rows beyond the `k` nearest, and a quarter of `k`, that a scan keeps to score again.
+const BEYOND: usize = 16;
+
 /// No hit.
-const NO_KEY: u64 = u64::MAX;
+const MISSING: Candidate = Candidate { score: f64::INFINITY, slot: NONE };
 
 /// What a search found: for each query `k` rows, nearest first. Missing places hold row -1 and distance `+inf`.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +47,7 @@ pub struct Hits {
 
 impl HnswIndex {
     /// The `k` rows nearest to each query, as far as a walk with `ef` candidates finds them (by default the index's
-    /// `ef_search`; at least `k`). Queries run in parallel; a single one stays on the caller's thread. Few rows that pass a
+    /// `ef_search`, and under the inner product of rows of unequal length at least `1.5 k`; at least `k`). Queries run in parallel; a single one stays on the caller's thread. Few rows that pass a
     /// filter are scanned; among more, the walk goes from allowed row to allowed row (after ACORN-1, Patel et al. 2024).
     ///
     /// A wrong dimension, values that are not finite and zero queries under cosine are refused with
@@ -50,49 +59,70 @@ impl HnswIndex {
         ef: Option<usize>,
         filter: Option<Filter<'_>>,
     ) -> Result<Hits> {
+        catch(|| self.hits(self.find(queries, k, ef, filter)?, k, Metric::distance))
+    }
+
+    /// As [`search`](Self::search), with similarities in the place of distances: cosine, inner product, or the negative
+    /// squared distance; `-inf` where a row is missing.
+    pub(crate) fn search_similar(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        k: usize,
+        filter: Option<Filter<'_>>,
+    ) -> Result<(Array2<i64>, Array2<f32>)> {
         catch(|| {
-            let ef = ef.unwrap_or(self.params.ef_search);
-            if ef == 0 {
-                return Err(Error::Config("ef must be at least 1, got 0".into()));
-            }
-            self.core.vectors.check("queries", queries)?;
-            let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
-            let ef = ef.max(k);
-            if let Some(allowed) = &allowed
-                && allowed.slots.len() as f32 <= self.core.scan_limit(ef, self.core.share(allowed))
-            {
-                return self.hits(self.scan_all(queries, k, &allowed.slots)?, k);
-            }
-            let mut found = room(queries.nrows(), k)?;
-            let queries = queries.as_standard_layout();
-            // A few hundred tasks at most, so that handing them out costs nothing beside a search.
-            let per_task = queries.nrows().div_ceil(256).max(1);
-            threads::for_each_chunk(&mut found, per_task * k, |task, found| {
-                found.fill(NO_KEY);
-                self.pool.with(|scratch| {
-                    for (i, found) in found.chunks_mut(k).enumerate() {
-                        threads::checkpoint();
-                        let query = queries.row(task * per_task + i);
-                        let query = query.as_slice().expect("standard layout");
-                        self.core.search_one(query, found, ef, allowed.as_ref(), scratch);
-                    }
-                });
-            });
-            let left = memory::collect((0..queries.nrows()).filter(|query| found[query * k] == NO_KEY));
-            if !left.is_empty() {
-                let slots = allowed
-                    .map_or_else(|| memory::collect(self.core.rows.by_slot()), |allowed| allowed.slots);
-                let scanned = self.scan_all(queries.select(Axis(0), &left).view(), k, &slots)?;
-                for (query, scanned) in left.into_iter().zip(scanned.chunks(k)) {
-                    found[query * k..][..k].copy_from_slice(scanned);
-                }
-            }
-            self.hits(found, k)
+            let hits = self.hits(self.find(queries, k, None, filter)?, k, Metric::similarity)?;
+            Ok((hits.rows, hits.distances))
         })
     }
 
-    /// The `k` rows nearest to each query, by comparing it with all of them: the ground truth, with the distances
-    /// that [`search`](Self::search) gives, to the bit.
+    fn find(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        k: usize,
+        ef: Option<usize>,
+        filter: Option<Filter<'_>>,
+    ) -> Result<Vec<Candidate>> {
+        let ef = ef.unwrap_or_else(|| self.params.ef_search.max(self.core.vectors.candidates_for(k)));
+        if ef == 0 {
+            return Err(Error::Config("ef must be at least 1, got 0".into()));
+        }
+        self.core.vectors.check("queries", queries)?;
+        let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
+        let ef = ef.max(k);
+        if let Some(allowed) = &allowed
+            && allowed.slots.len() as f32 <= self.core.scan_limit(ef, self.core.share(allowed))
+        {
+            return self.scan_all(queries, k, &allowed.slots);
+        }
+        let mut found = room(queries.nrows(), k)?;
+        let queries = queries.as_standard_layout();
+        // A few hundred tasks at most, so that handing them out costs nothing beside a search.
+        let per_task = queries.nrows().div_ceil(256).max(1);
+        threads::for_each_chunk(&mut found, per_task * k, |task, found| {
+            self.pool.with(|scratch| {
+                for (i, found) in found.chunks_mut(k).enumerate() {
+                    threads::checkpoint();
+                    let query = queries.row(task * per_task + i);
+                    let query = query.as_slice().expect("standard layout");
+                    self.core.search_one(query, found, ef, allowed.as_ref(), scratch);
+                }
+            });
+        });
+        let left = memory::collect((0..queries.nrows()).filter(|query| found[query * k] == MISSING));
+        if !left.is_empty() {
+            let slots =
+                allowed.map_or_else(|| memory::collect(self.core.rows.by_slot()), |allowed| allowed.slots);
+            let scanned = self.scan_all(queries.select(Axis(0), &left).view(), k, &slots)?;
+            for (query, scanned) in left.into_iter().zip(scanned.chunks(k)) {
+                found[query * k..][..k].copy_from_slice(scanned);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The `k` rows nearest to each query, by comparing it with all of them: the ground truth, in the order of
+    /// `f64` arithmetic, with the distances that [`search`](Self::search) gives, to the bit.
     pub fn exact_search(
         &self,
         queries: ArrayView2<'_, f32>,
@@ -104,21 +134,20 @@ impl HnswIndex {
             let allowed = filter.map(|filter| self.resolve(filter)).transpose()?;
             let slots =
                 allowed.map_or_else(|| memory::collect(self.core.rows.by_slot()), |allowed| allowed.slots);
-            self.hits(self.scan_all(queries, k, &slots)?, k)
+            self.hits(self.scan_all(queries, k, &slots)?, k, Metric::distance)
         })
     }
 
-    /// The keys of the `k` nearest of `slots` for each query.
-    fn scan_all(&self, queries: ArrayView2<'_, f32>, k: usize, slots: &[u32]) -> Result<Vec<u64>> {
+    /// The `k` nearest of `slots` for each query.
+    fn scan_all(&self, queries: ArrayView2<'_, f32>, k: usize, slots: &[u32]) -> Result<Vec<Candidate>> {
         let mut found = room(queries.nrows(), k)?;
         let queries = queries.as_standard_layout();
         threads::for_each_chunk(&mut found, SHARED * k, |task, found| {
-            found.fill(NO_KEY);
             let mut rooms: Vec<_> = found.chunks(k).map(|_| Room::default()).collect();
-            let probes: Vec<Probe<'_>> = (rooms.iter_mut().enumerate())
+            let probes: Vec<ScanProbe<'_>> = (rooms.iter_mut().enumerate())
                 .map(|(i, room)| {
                     let query = queries.row(task * SHARED + i);
-                    self.core.vectors.query(query.to_slice().expect("standard layout"), room).last()
+                    self.core.scan_probe(query.to_slice().expect("standard layout"), room)
                 })
                 .collect();
             self.core.scan(&probes, slots, k, found);
@@ -126,35 +155,43 @@ impl HnswIndex {
         Ok(found)
     }
 
-    fn hits(&self, found: Vec<u64>, k: usize) -> Result<Hits> {
+    fn hits(
+        &self,
+        found: Vec<Candidate>,
+        k: usize,
+        unit: impl Fn(Metric, f64) -> f64 + Sync,
+    ) -> Result<Hits> {
         self.core.vectors.require_sound()?;
         let shape = (found.len() / k, k);
-        let (mut rows, mut distances) = (memory::vec![0; found.len()], memory::vec![0.0; found.len()]);
-        threads::for_each_chunk_of_both(
-            (&mut rows, HITS),
-            (&mut distances, HITS),
-            |chunk, rows, distances| {
-                for ((row, distance), &key) in rows.iter_mut().zip(distances).zip(&found[chunk * HITS..]) {
-                    (*row, *distance) = match key {
-                        NO_KEY => (-1, f32::INFINITY),
-                        key => (self.core.rows.row(slot_of(key)), distance_of(key)),
-                    };
-                }
-            },
-        );
+        let (mut rows, mut values) = (memory::vec![0; found.len()], memory::vec![0.0; found.len()]);
+        let metric = self.params.metric;
+        threads::for_each_chunk_of_both((&mut rows, HITS), (&mut values, HITS), |chunk, rows, values| {
+            for ((row, value), hit) in rows.iter_mut().zip(values).zip(&found[chunk * HITS..]) {
+                (*row, *value) = match hit.slot {
+                    NONE => (-1, unit(Metric::L2, f64::INFINITY) as f32),
+                    slot => (self.core.rows.row(slot), unit(metric, hit.score) as f32),
+                };
+            }
+        });
         Ok(Hits {
             rows: Array2::from_shape_vec(shape, rows).expect("k hits a query"),
-            distances: Array2::from_shape_vec(shape, distances).expect("k hits a query"),
+            distances: Array2::from_shape_vec(shape, values).expect("k hits a query"),
         })
     }
 }
 
+/// A query that is compared with all rows: in `f32` first, where these are kept as they were given.
+pub(super) struct ScanProbe<'a> {
+    pub rough: Option<ExactProbe<'a>>,
+    pub last: FinalScorer<'a>,
+}
+
 impl Core {
-    /// Searches for one query; `found` has room for `k` keys, and stays as it is if the walk did not find them.
+    /// Searches for one query; `found` has room for `k` rows, and stays as it is if the walk did not find them.
     fn search_one(
         &self,
         query: &[f32],
-        found: &mut [u64],
+        found: &mut [Candidate],
         ef: usize,
         allowed: Option<&Allowed<'_>>,
         scratch: &mut Scratch,
@@ -178,39 +215,159 @@ impl Core {
                 Some(allowed) => self.search_allowed(probes.walk, start, ef, allowed, scratch),
             }
         };
-        if walked && let Some(again) = probes.again {
-            let depth = self.vectors.depth(found.len());
-            self.score_again(again, depth, &mut scratch.queue, &mut scratch.batch);
-        }
-        let (keys, wanted) = (scratch.queue.keys(), found.len().min(candidates));
-        if walked && keys.len() >= wanted {
-            found[..wanted].copy_from_slice(&keys[..wanted]);
+        let wanted = found.len().min(candidates);
+        if walked && self.score_again(&probes.last, found.len(), wanted, scratch) {
+            found[..wanted].copy_from_slice(&scratch.finals[..wanted]);
         }
         scratch.room = room;
     }
 
-    /// The `k` nearest of `slots` for each probe, into `found`.
-    fn scan(&self, probes: &[Probe<'_>], slots: &[u32], k: usize, found: &mut [u64]) {
-        let mut queues: Vec<Queue> = probes.iter().map(|_| Queue::default()).collect();
-        queues.iter_mut().for_each(|queue| queue.reset(k.min(slots.len())));
-        let mut batch = Batch::default();
-        for tile in slots.chunks(TILE) {
-            threads::checkpoint();
-            batch.slots.clear();
-            batch.slots.extend_from_slice(tile);
-            for (probe, queue) in probes.iter().zip(&mut queues) {
-                batch.score(|slots, out| probe.score(slots, out));
-                queue.insert_all(batch.keys());
-            }
+    /// Scores candidates of a walk for the `k` nearest again; `false` if there are fewer than `wanted`.
+    ///
+    /// As many are scored as the storage needs. Where the walk compared rows as they were given, they are all those that
+    /// may be among the nearest if no score is farther off than those that were seen.
+    fn score_again(&self, last: &FinalScorer<'_>, k: usize, wanted: usize, scratch: &mut Scratch) -> bool {
+        let Scratch { queue, finals, .. } = scratch;
+        let keys = queue.keys();
+        finals.clear();
+        if keys.len() < wanted {
+            return false;
         }
-        for (queue, found) in queues.iter().zip(found.chunks_mut(k)) {
-            found[..queue.keys().len()].copy_from_slice(queue.keys());
+        let (mut start, mut end, mut off) = (0, self.vectors.depth(k).min(keys.len()), 0.0);
+        loop {
+            last.candidates(keys[start..end].iter().map(|&key| slot_of(key)), finals);
+            for (candidate, &key) in finals[start..].iter().zip(&keys[start..end]) {
+                off = f64::max(off, (f64::from(distance_of(key)) - candidate.score).abs());
+            }
+            finals.sort_unstable_by(Candidate::order);
+            let may_be_nearer = |&key: &u64| f64::from(distance_of(key)) - off <= finals[wanted - 1].score;
+            if !self.vectors.walks_on_rows() || !keys.get(end).is_some_and(may_be_nearer) {
+                return true;
+            }
+            (start, end) = (end, (2 * end).min(keys.len()));
+        }
+    }
+
+    /// A query for a scan; `room` holds its copy.
+    pub fn scan_probe<'a>(&'a self, query: &'a [f32], room: &'a mut Room) -> ScanProbe<'a> {
+        ScanProbe { rough: self.vectors.scan_probe(query, room), last: self.vectors.final_scorer(query) }
+    }
+
+    /// The `k` nearest of `slots` for each probe, into `found`.
+    fn scan(&self, probes: &[ScanProbe<'_>], slots: &[u32], k: usize, found: &mut [Candidate]) {
+        let rough: Option<Vec<ExactProbe<'_>>> = probes.iter().map(|probe| probe.rough).collect();
+        let nearest = match rough {
+            Some(rough) => scan_rows(&rough, probes, slots, k),
+            None => scan_decoded(probes, slots, k),
+        };
+        for (nearest, found) in nearest.iter().zip(found.chunks_mut(k)) {
+            found[..nearest.len()].copy_from_slice(nearest);
         }
     }
 }
 
-/// Zeros, in place of the keys of `queries` times `k` hits.
-fn room(queries: usize, k: usize) -> Result<Vec<u64>> {
+/// Keeps the `k` nearest.
+fn keep_nearest(candidates: &mut Vec<Candidate>, k: usize) {
+    if candidates.len() > k {
+        candidates.select_nth_unstable_by(k, Candidate::order);
+        candidates.truncate(k);
+    }
+    candidates.sort_unstable_by(Candidate::order);
+}
+
+/// Scans rows as they were given: in `f32`, then those again that may be among the nearest.
+fn scan_rows(
+    rough: &[ExactProbe<'_>],
+    probes: &[ScanProbe<'_>],
+    slots: &[u32],
+    k: usize,
+) -> Vec<Vec<Candidate>> {
+    let mut queues: Vec<Queue> = probes.iter().map(|_| Queue::default()).collect();
+    let kept = k.saturating_add(k / 4).saturating_add(BEYOND);
+    queues.iter_mut().for_each(|queue| queue.reset(kept.min(slots.len())));
+    let mut batch = Batch::default();
+    for tile in slots.chunks(TILE) {
+        threads::checkpoint();
+        batch.slots.clear();
+        batch.slots.extend_from_slice(tile);
+        for (probe, queue) in rough.iter().zip(&mut queues) {
+            batch.score(|slots, out| probe.score(slots, out));
+            queue.insert_all(batch.keys());
+        }
+    }
+    let nearest = rough.iter().zip(probes).zip(&queues).map(|((rough, probe), queue)| {
+        let keys = queue.keys();
+        let mut candidates = memory::with_capacity(keys.len());
+        probe.last.candidates(keys.iter().map(|&key| slot_of(key)), &mut candidates);
+        keep_nearest(&mut candidates, k);
+        let (Some(&end), Some(&last)) = (keys.last(), candidates.last()) else { return candidates };
+        if keys.len() < slots.len() && rough.least(distance_of(end)) <= last.score {
+            // Rounding may have kept rows out.
+            candidates.clear();
+            scan_below(rough, &probe.last, slots, &mut batch, |least| least <= last.score, &mut candidates);
+            keep_nearest(&mut candidates, k);
+        }
+        candidates
+    });
+    nearest.collect()
+}
+
+/// Scores the rows again whose final scores may be wanted: `wanted` is told what they are at least, and is true up to some
+/// score.
+pub(super) fn scan_below(
+    rough: &ExactProbe<'_>,
+    last: &FinalScorer<'_>,
+    slots: &[u32],
+    batch: &mut Batch,
+    wanted: impl Fn(f64) -> bool,
+    out: &mut Vec<Candidate>,
+) {
+    // The keys of all scores, in order; the first that is not wanted.
+    let ordered = |score: f32| (key(score, 0) >> 32) as u32;
+    let score_of = |ordered: u32| distance_of(u64::from(ordered) << 32);
+    let (mut low, mut high) = (ordered(f32::NEG_INFINITY), ordered(f32::INFINITY));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if wanted(rough.least(score_of(middle))) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    for tile in slots.chunks(TILE) {
+        threads::checkpoint();
+        batch.slots.clear();
+        batch.slots.extend_from_slice(tile);
+        batch.score(|slots, out| rough.score(slots, out));
+        let near = batch.scored().filter(|&(_, score)| ordered(score) <= low);
+        last.candidates(near.map(|(slot, _)| slot), out);
+    }
+}
+
+/// Scans what codes stand for, each row decoded once for all probes.
+fn scan_decoded(probes: &[ScanProbe<'_>], slots: &[u32], k: usize) -> Vec<Vec<Candidate>> {
+    let Some(first) = probes.first() else { return Vec::new() };
+    let mut nearest: Vec<Vec<Candidate>> = probes.iter().map(|_| Vec::new()).collect();
+    let (mut room, spare) = (Lines::new(), k.saturating_mul(2).saturating_add(TILE));
+    for tile in slots.chunks(TILE) {
+        threads::checkpoint();
+        for &slot in tile {
+            let row = first.last.row(slot, &mut room);
+            for (probe, nearest) in probes.iter().zip(&mut nearest) {
+                memory::push(nearest, Candidate { score: probe.last.score(row), slot });
+            }
+        }
+        nearest
+            .iter_mut()
+            .filter(|nearest| nearest.len() > spare)
+            .for_each(|nearest| keep_nearest(nearest, k));
+    }
+    nearest.iter_mut().for_each(|nearest| keep_nearest(nearest, k));
+    nearest
+}
+
+/// Places for `k` hits of each of `queries`, none of them filled.
+fn room(queries: usize, k: usize) -> Result<Vec<Candidate>> {
     if k == 0 {
         return Err(Error::Config("k must be at least 1, got 0".into()));
     }
@@ -218,5 +375,5 @@ fn room(queries: usize, k: usize) -> Result<Vec<u64>> {
         Error::Config(format!("k = {k}: so many hits for {queries} queries are more than any machine holds"))
     };
     let len = queries.checked_mul(k).ok_or_else(too_many)?;
-    Ok(memory::vec![0; len])
+    Ok(memory::vec![MISSING; len])
 }

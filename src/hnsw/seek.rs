@@ -43,7 +43,7 @@ impl HnswIndex {
             let parent = core.choose_parent(slot, &end, &draft, |other| draft.in_tree(other));
             let parent = parent.expect("a tree has more places for children than rows");
             draft.set_parent(slot, slot_of(parent));
-            back.push(Link::back(0, slot, parent));
+            back.push(Link::back(&core.vectors, 0, slot, parent));
         }
         core.add_links(back, &mut draft, pool, None);
         draft.into_changes()

@@ -32,6 +32,14 @@ impl Ruler<'_> {
             Self::Sketch(sketch) => sketch.probe(slot),
         }
     }
+
+    /// Whether the score of a pair depends on the side that it is seen from.
+    fn is_directed(&self) -> bool {
+        match self {
+            Self::Rows(vectors) => vectors.is_directed(),
+            Self::Sketch(sketch) => sketch.is_directed(),
+        }
+    }
 }
 
 /// What the last choice for a list made of a candidate.
@@ -176,7 +184,13 @@ impl Selection {
         later_slots.clear();
         later_slots.extend(later.iter().map(|&at| slot_of(candidates[at as usize].0)));
         distances.resize(later.len(), 0.0);
-        ruler.probe(slot_of(key), room).score(later_slots, distances);
+        if ruler.is_directed() {
+            for (&slot, distance) in later_slots.iter().zip(&mut *distances) {
+                *distance = ruler.probe(slot, room).distance(slot_of(key));
+            }
+        } else {
+            ruler.probe(slot_of(key), room).score(later_slots, distances);
+        }
         struck.resize(candidates.len(), NONE);
         for (&at, &between) in later.iter().zip(&*distances) {
             if shadows(between, distance_of(candidates[at as usize].0), || distance_of(key)) {

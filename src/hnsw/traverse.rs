@@ -6,7 +6,7 @@
 //! before that call, and after it if a nearer one turned up, so that it is on its way when the next step wants it.
 
 use super::links::{Links, NONE};
-use super::queue::{Queue, key, slot_of};
+use super::queue::{key, slot_of};
 use super::rows::Rows;
 use super::vectors::{Probe, Vectors};
 use super::visited::{Batch, Scratch, Visited};
@@ -121,15 +121,5 @@ impl Core {
         lists.search_level(probe, level, start, ef, scratch);
         scratch.room = room;
         scratch.queue.keys().to_vec()
-    }
-
-    /// Scores the first `depth` candidates again, and keeps these alone.
-    pub fn score_again(&self, probe: Probe<'_>, depth: usize, queue: &mut Queue, batch: &mut Batch) {
-        let depth = depth.min(queue.keys().len());
-        batch.slots.clear();
-        batch.slots.extend(queue.keys().iter().take(depth).map(|&key| slot_of(key)));
-        batch.score(|slots, out| probe.score(slots, out));
-        queue.reset(depth);
-        queue.insert_all(batch.keys());
     }
 }

@@ -3,6 +3,7 @@
 
 use super::links::NONE;
 use super::queue::{Queue, key};
+use super::score::Candidate;
 use super::select::Selection;
 use super::vectors::Room;
 use crate::memory;
@@ -59,6 +60,8 @@ pub(super) struct Scratch {
     /// The vector that is compared.
     pub room: Room,
     pub selection: Selection,
+    /// What the search ends with.
+    pub finals: Vec<Candidate>,
 }
 
 /// Slots to be scored together.

@@ -61,21 +61,15 @@ pub struct Explanation {
     pub score: f32,
 }
 
-/// The plain order, as scores: `1 - distance`, under l2 `-distance`.
+/// The plain order, as scores: cosine, inner product, or the negative squared distance.
 pub(super) fn plain(
     index: &HnswIndex,
     queries: ArrayView2<'_, f32>,
     k: usize,
     filter: Option<Filter<'_>>,
 ) -> Result<Ranked> {
-    let hits = index.search(queries, k, None, filter)?;
-    let score: fn(f32) -> f32 = match index.params().metric {
-        Metric::L2 => |distance: f32| -distance,
-        Metric::Cosine | Metric::Ip => |distance: f32| 1.0 - distance,
-    };
-    let mut scores = hits.distances;
-    scores.mapv_inplace(score);
-    Ok(Ranked { rows: hits.rows, scores })
+    let (rows, scores) = index.search_similar(queries, k, filter)?;
+    Ok(Ranked { rows, scores })
 }
 
 /// The queries of one call as each part of the ranking sees them.

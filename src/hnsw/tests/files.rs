@@ -18,22 +18,31 @@ pub(super) fn small(params: Params) -> HnswIndex {
     index
 }
 
+/// The version that is written.
+pub(super) const LATEST: u32 = 4;
+
+/// Sections that no version before the third, and the fourth, had.
+const SINCE_THIRD: [&str; 2] = ["terms", "scales"];
+const SINCE_FOURTH: [&str; 6] =
+    ["stretches", "outliers", "adjusted_rows", "adjustment_means", "adjustment_weights", "adjustment_share"];
+
 /// A file with some sections changed, and right checksums.
 pub(super) fn rewritten(bytes: &[u8], version: u32, change: impl Fn(&str, &mut Vec<u8>)) -> Vec<u8> {
-    let reader = Reader::from_bytes(bytes.to_vec(), "hnsw", 3).unwrap();
+    let reader = Reader::from_bytes(bytes.to_vec(), "hnsw", LATEST).unwrap();
     let mut sections = Vec::new();
     let plain = ["config", "levels", "parents", "links", "upper_links", "slots"];
     let coded =
         ["terms", "middles", "steps", "means", "below", "above", "codes", "vectors", "scales", "norms"];
-    for name in plain.into_iter().chain(coded).filter(|name| reader.has(name)) {
+    for name in plain.into_iter().chain(coded).chain(SINCE_FOURTH).filter(|name| reader.has(name)) {
         let mut section = reader.section(name).unwrap();
         change(name, &mut section);
         sections.push((name, section));
     }
     let mut writer = Writer::new("hnsw", version);
     for (name, section) in &sections {
-        // The first versions had no sections of these names.
-        if version == 3 || !["terms", "scales"].contains(name) {
+        let is_known =
+            (version >= 3 || !SINCE_THIRD.contains(name)) && (version >= 4 || !SINCE_FOURTH.contains(name));
+        if is_known {
             let is_blocked = ["codes", "vectors"].contains(name);
             writer = if is_blocked { writer.blocks(name, section) } else { writer.values(name, section) };
         }
@@ -64,20 +73,34 @@ fn files_of_earlier_versions_are_read() {
     for params in kinds() {
         for metric in Metric::ALL {
             let params = Params { m: 3, metric, ..params.clone() };
-            let mut index = built(&clustered(200, 5, 2, 33), params);
+            let more = clustered(200, 5, 2, 33);
+            let mut index = built(&more, params);
             let bytes = index.to_bytes();
             // The first version had no slots; what stands there instead is not looked at.
-            let first = rewritten(&bytes, 1, |name, section| {
+            let no_slots = |name: &str, section: &mut Vec<u8>| {
                 if name == "slots" {
                     section.clear()
                 }
-            });
-            assert!(HnswIndex::from_bytes(first).unwrap().to_bytes() == bytes);
+            };
+            let first = rewritten(&bytes, 1, no_slots);
+            let read = HnswIndex::from_bytes(first.clone()).unwrap();
+            assert!(rewritten(&read.to_bytes(), 1, no_slots) == first);
             index.remove(&[5, 9], &mut Silent).unwrap();
-            let bytes = index.to_bytes();
-            let second = rewritten(&bytes, 2, |_, _| {});
-            assert!(second.len() <= bytes.len());
-            assert!(HnswIndex::from_bytes(second).unwrap().to_bytes() == bytes);
+            for version in [2, 3] {
+                // Terms were others then.
+                let earlier = rewritten(&index.to_bytes(), version, |name, section| {
+                    if name == "terms" && index.params.storage == Storage::I8 && metric == Metric::Cosine {
+                        section.fill(0)
+                    }
+                });
+                let read = HnswIndex::from_bytes(earlier).unwrap();
+                assert!(
+                    rewritten(&read.to_bytes(), 2, |_, _| {}) == rewritten(&index.to_bytes(), 2, |_, _| {})
+                );
+                let [read, now] =
+                    [&read, &index].map(|index| index.exact_search(part(&more, 0..9), 5, None).unwrap());
+                assert_eq!(read, now);
+            }
         }
     }
 }
@@ -140,7 +163,7 @@ fn files_that_could_not_have_been_written_are_refused() {
     let mut index = built(&clustered(40, 5, 2, 34), Params { m: 3, ..Params::default() });
     index.remove(&[5, 20], &mut Silent).unwrap();
     let bytes = index.to_bytes();
-    let again = rewritten(&bytes, 3, |_, _| {});
+    let again = rewritten(&bytes, LATEST, |_, _| {});
     assert!(HnswIndex::from_bytes(again).unwrap().to_bytes() == bytes);
     let first = index.core.links.list(0, 1)[0];
     let changes: [Change<'_>; 11] = [
@@ -157,7 +180,7 @@ fn files_that_could_not_have_been_written_are_refused() {
         ("scales", "scales for 40 slots", &|s| s.truncate(39 * 4)),
     ];
     for (name, says, change) in changes {
-        let text = refusal(rewritten(&bytes, 3, |section, bytes| {
+        let text = refusal(rewritten(&bytes, LATEST, |section, bytes| {
             if section == name {
                 change(bytes)
             }
@@ -182,6 +205,17 @@ fn rows_and_ranges_that_nothing_is_coded_to_are_refused() {
             ("middles", "no ranges", &|s| s.truncate(8)),
         ],
     ));
+    cases.push((
+        Params { metric: Metric::Ip, ..Params::default() },
+        vec![
+            ("adjustment_means", "adjustment", &|s| word(s, 1, f32::NAN.to_bits())),
+            ("adjustment_weights", "adjustment", &|s| word(s, 1, 0)),
+            ("adjustment_weights", "adjustment", &|s| s.truncate(8)),
+            ("adjustment_share", "adjustment", &|s| word(s, 0, 1.0f32.to_bits())),
+            ("adjustment_share", "share", &|s| s.clear()),
+            ("adjusted_rows", "adjusted rows", &|s| s.clear()),
+        ],
+    ));
     cases.push((coded(Storage::Binary), vec![("means", "no numbers", &|s| word(s, 0, f32::NAN.to_bits()))]));
     cases.push((
         Params { metric: Metric::Cosine, ..coded(Storage::I8) },
@@ -190,7 +224,7 @@ fn rows_and_ranges_that_nothing_is_coded_to_are_refused() {
     for (params, changes) in cases {
         let bytes = small(params).to_bytes();
         for (name, says, change) in changes {
-            let text = refusal(rewritten(&bytes, 3, |section, bytes| {
+            let text = refusal(rewritten(&bytes, LATEST, |section, bytes| {
                 if section == name {
                     change(bytes)
                 }

@@ -1,6 +1,7 @@
 //! The choice of neighbours.
 
 use super::*;
+use crate::hnsw::access::Access;
 use crate::hnsw::build::insert_segment;
 use crate::hnsw::queue::{distance_of, key, slot_of};
 use crate::hnsw::select::{Before, Ruler, Selection, shadows};
@@ -87,6 +88,7 @@ fn notes_do_not_change_the_graph() {
     for metric in Metric::ALL {
         let noted = built(&vectors, params(metric));
         let mut plain = HnswIndex::new(12, params(metric)).unwrap();
+        plain.adjust(vectors.view());
         insert_segment(&mut plain, vectors.view(), &mut None, &mut |_| Ok(())).unwrap();
         assert!(noted.to_bytes() == plain.to_bytes(), "{metric:?}");
     }

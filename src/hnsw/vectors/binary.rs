@@ -4,9 +4,10 @@
 //! should keep more candidates than with other storage, and all of them are scored again. A bit decodes to the mean of
 //! the values on its side.
 //!
-//! **Means** are those of the first call. Where exact vectors are kept they are taken anew, and all rows coded anew, as
+//! **Means** are those of the first call, without [outliers](super::outliers). Where exact vectors are kept they are taken anew, and all rows coded anew, as
 //! often as the number of rows passes a power of two; codes alone say nothing that other means could be taken from.
 
+use super::outliers::outliers;
 use super::table::{Moves, Table};
 use super::{Source, rows_with};
 use crate::lines::Lines;
@@ -103,13 +104,16 @@ impl Binary {
     fn learn(&mut self, rows: usize, read: Source<'_>) {
         let mut row = vec![0.0; self.dim];
         let mut total = vec![0.0f64; self.dim];
-        for slot in 0..rows {
+        let outliers = outliers(rows, self.dim, read);
+        let typical = || (0..rows).filter(|&slot| outliers.as_ref().is_none_or(|marks| !marks[slot]));
+        let count = typical().count();
+        for slot in typical() {
             read(slot, &mut row);
             total.iter_mut().zip(&row).for_each(|(total, &value)| *total += f64::from(value));
         }
-        let mean: Vec<f32> = total.iter().map(|total| (total / rows as f64) as f32).collect();
+        let mean: Vec<f32> = total.iter().map(|total| (total / count as f64) as f32).collect();
         let mut sides = vec![[(0.0f64, 0u32); 2]; self.dim];
-        for slot in 0..rows {
+        for slot in typical() {
             read(slot, &mut row);
             for ((side, &value), &mean) in sides.iter_mut().zip(&row).zip(&mean) {
                 let (total, count) = &mut side[usize::from(value > mean)];

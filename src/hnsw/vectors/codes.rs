@@ -21,8 +21,8 @@ pub(super) enum Codes {
 /// Where a probe's copy of its vector lies.
 #[derive(Debug, Default)]
 pub(super) struct CodeRoom {
-    values: Lines<f32>,
-    codes: Lines<i8>,
+    pub(super) values: Lines<f32>,
+    pub(super) codes: Lines<i8>,
     bits: Lines<u64>,
 }
 
@@ -124,7 +124,7 @@ impl Codes {
     pub fn probe<'a>(&'a self, values: &[f32], scale: f32, room: &'a mut CodeRoom) -> Probe<'a> {
         match self {
             Codes::Half(codes) => Probe::Half(codes.probe(values, scale, &mut room.values)),
-            Codes::Scalar(codes) => Probe::Scalar(codes.probe(values, scale, &mut room.codes)),
+            Codes::Scalar(codes) => Probe::Scalar(codes.probe(values, scale, room)),
             Codes::Binary(codes) => Probe::Binary(codes.probe(values, scale, &mut room.bits)),
         }
     }
@@ -161,6 +161,12 @@ impl Codes {
                 let [middle, step] = codes.ranges();
                 let writer = writer.values("middles", middle).values("steps", step);
                 let writer = writer.blocks("codes", codes.table().values());
+                let writer = match codes.stretches() {
+                    Some((stretch, outliers)) => {
+                        writer.values("stretches", stretch).values("outliers", outliers)
+                    }
+                    None => writer,
+                };
                 if codes.has_terms() { writer.values("terms", codes.terms()) } else { writer }
             }
         }
@@ -177,6 +183,9 @@ impl Codes {
             Codes::Scalar(codes) => {
                 codes.ranges().iter().for_each(|part| hasher.update(bytemuck::cast_slice(part)));
                 hasher.update(bytemuck::cast_slice(codes.table().values()));
+                if let Some((stretch, _)) = codes.stretches() {
+                    hasher.update(bytemuck::cast_slice(stretch));
+                }
             }
         }
     }
@@ -196,9 +205,21 @@ impl Codes {
             }
             Codes::Scalar(empty) => {
                 let terms = sections::terms(reader, "terms", if empty.has_terms() { rows } else { 0 })?;
+                // Before version 4 those of cosine were inverse norms.
+                let terms = terms.filter(|_| reader.version() >= 4);
                 let ranges = [reader.values("middles")?, reader.values("steps")?];
                 let table = Table::open(empty.table().stride(), reader, "codes", rows, stay)?;
-                empty.with(ranges, table, terms).map(Codes::Scalar)
+                let stretch = match sections::terms(reader, "stretches", rows)? {
+                    None => None,
+                    Some(stretch) => {
+                        let outliers: Vec<u64> = reader.values("outliers")?;
+                        let [outliers] = outliers[..] else {
+                            return Err(reader.damaged("the number of outliers is none"));
+                        };
+                        Some((stretch, outliers))
+                    }
+                };
+                empty.with(ranges, table, stretch, terms).map(Codes::Scalar)
             }
         };
         codes.map_err(|how| reader.damaged(how))

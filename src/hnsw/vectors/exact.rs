@@ -4,14 +4,19 @@
 //! needs one number per row besides: the inverse norm.
 
 use super::table::{Moves, Table};
-use super::{check, cosine_distance, inverse_norm, rows_with};
+use super::{check, inverse_norm, norm2, rows_with};
 use crate::hnsw::metric::Metric;
+use crate::hnsw::score::{cosine_distance, cosine_score, is_near};
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels};
 use ndarray::ArrayView2;
+use std::sync::OnceLock;
 
 /// Values per cache line.
 const LINE: usize = 16;
+
+/// The unit roundoff of `f32`.
+const ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
 
 /// The table of rows.
 #[derive(Clone, Debug)]
@@ -23,13 +28,23 @@ pub(super) struct Exact {
     scale: Lines<f32>,
     /// Slots that were free when a file was opened, rising; of no use once rows change.
     free: Vec<u32>,
+    /// A bound of all norms under ip, once it was asked for.
+    longest: OnceLock<f64>,
     kernels: &'static Kernels,
 }
 
 impl Exact {
     pub fn new(dim: usize, metric: Metric) -> Self {
         let table = Table::new(dim.next_multiple_of(LINE));
-        Self { metric, dim, table, scale: Lines::new(), free: Vec::new(), kernels: kernels() }
+        Self {
+            metric,
+            dim,
+            table,
+            scale: Lines::new(),
+            free: Vec::new(),
+            longest: OnceLock::new(),
+            kernels: kernels(),
+        }
     }
 
     /// Rows of a file, and their inverse norms, where it has them. [`verify`](Self::verify) checks what the table does not
@@ -85,6 +100,10 @@ impl Exact {
         for (&slot, row) in slots.iter().zip(vectors.rows()) {
             let padded = self.table.row_mut(slot).iter_mut();
             padded.zip(row).for_each(|(value, &given)| *value = given);
+        }
+        if let Some(&longest) = self.longest.get() {
+            let norms = slots.iter().map(|&slot| norm2(self.table.row_mut(slot)).sqrt());
+            self.longest = OnceLock::from(norms.fold(longest, f64::max));
         }
         self.measure(slots.iter().copied());
     }
@@ -158,6 +177,13 @@ impl Exact {
         }
     }
 
+    /// The norm of the longest row, or more.
+    fn longest(&self) -> f64 {
+        *self.longest.get_or_init(|| {
+            (0..self.len() as u32).map(|slot| norm2(self.padded(slot))).fold(0.0, f64::max).sqrt()
+        })
+    }
+
     /// A stored row as a probe.
     #[inline]
     pub fn probe(&self, slot: u32) -> ExactProbe<'_> {
@@ -203,26 +229,68 @@ impl ExactProbe<'_> {
             Metric::L2 => (rows.kernels.squared_l2_rows)(self.values, table, slots, out),
             Metric::Ip => {
                 (rows.kernels.dot_rows)(self.values, table, slots, out);
-                out.iter_mut().for_each(|value| *value = 1.0 - *value);
+                out.iter_mut().for_each(|value| *value = -*value);
             }
             Metric::Cosine => {
                 (rows.kernels.dot_rows)(self.values, table, slots, out);
-                let scale = &rows.scale[..];
+                let (scale, mut nearest) = (&rows.scale[..], 0.0);
                 for (value, &slot) in out.iter_mut().zip(slots) {
-                    *value = cosine_distance(*value, self.scale, scale[slot as usize]);
+                    *value = -*value * (self.scale * scale[slot as usize]);
+                    nearest = f32::min(nearest, *value);
+                }
+                if is_near(f64::from(-nearest)) {
+                    out.iter_mut()
+                        .zip(slots)
+                        .for_each(|(value, &slot)| *value = self.near_score(*value, slot));
                 }
             }
         }
     }
 
-    /// As [`score`](Self::score) to the bit; between stored rows it is symmetric.
+    /// As [`score`](Self::score), to the bit; between stored rows it is symmetric.
     #[inline]
     pub fn distance(self, slot: u32) -> f32 {
         let (kernels, row) = (self.rows.kernels, self.rows.probe(slot));
         match self.rows.metric {
             Metric::L2 => (kernels.squared_l2)(self.values, row.values),
-            Metric::Ip => 1.0 - (kernels.dot)(self.values, row.values),
-            Metric::Cosine => cosine_distance((kernels.dot)(self.values, row.values), self.scale, row.scale),
+            Metric::Ip => -(kernels.dot)(self.values, row.values),
+            Metric::Cosine => {
+                self.near_score(-(kernels.dot)(self.values, row.values) * (self.scale * row.scale), slot)
+            }
+        }
+    }
+
+    /// The score of a row under cosine, where the product gives `score`.
+    #[inline]
+    fn near_score(self, score: f32, slot: u32) -> f32 {
+        if !is_near(f64::from(-score)) {
+            return score;
+        }
+        let row = self.rows.probe(slot);
+        let (own, scale) = (f64::from(self.scale), f64::from(row.scale));
+        cosine_score(0.5 * (self.rows.kernels.squared_l2_f64)(self.values, own, row.values, scale)) as f32
+    }
+
+    /// What the [final](super::FinalScorer) score of a row is at least whose score is at least this: rounding takes no
+    /// more (Higham 2002, "Accuracy and Stability of Numerical Algorithms", section 3.1).
+    pub fn least(&self, score: f32) -> f64 {
+        let score = f64::from(score);
+        // A kernel keeps 16 sums or more, which it adds up in the end.
+        let share = (self.values.len() as f64 / 16.0 + 12.0) * ROUNDOFF;
+        let underflow = self.values.len() as f64 * f64::from(f32::MIN_POSITIVE);
+        match self.rows.metric {
+            Metric::L2 => score / (1.0 + share) - underflow,
+            Metric::Ip => score - share * norm2(self.values).sqrt() * self.rows.longest() - underflow,
+            Metric::Cosine => {
+                let distance = cosine_distance(score);
+                // Near directions are compared in `f64`, with norms that `f32` has rounded; others by their product.
+                let least = if score <= -1.0 {
+                    0.5 * ((2.0 * distance).sqrt() - 4.0 * ROUNDOFF).max(0.0).powi(2) * (1.0 - 4.0 * ROUNDOFF)
+                } else {
+                    distance - share
+                };
+                cosine_score(least.max(0.0))
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A value keeps 11 significant bits, and must not exceed 65504. Queries stay in `f32`.
 
 use super::table::{Moves, Table};
-use super::{Source, cosine_distance, inverse_norm, rows_with};
+use super::{Source, inverse_norm, rows_with};
 use crate::hnsw::metric::Metric;
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels};
@@ -186,10 +186,10 @@ impl HalfProbe<'_> {
         }
         (rows.kernels.half_dot_rows)(self.values, table, slots, out);
         if rows.metric == Metric::Ip {
-            return out.iter_mut().for_each(|value| *value = 1.0 - *value);
+            return out.iter_mut().for_each(|value| *value = -*value);
         }
         for (value, &slot) in out.iter_mut().zip(slots) {
-            *value = cosine_distance(*value, 1.0, rows.terms[slot as usize]);
+            *value *= -rows.terms[slot as usize];
         }
     }
 }

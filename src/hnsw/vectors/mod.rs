@@ -6,8 +6,10 @@
 //!   half     two bytes a value
 //!   scalar   one byte a value
 //!   binary   one bit a value
+//! norm_adjustment  the distance by which rows are linked under the inner product
+//! outliers   rows that ranges and means do not follow
 //! probe      a vector to be compared, with whichever of these
-//! decoded    scoring against what codes stand for, where the rows are not kept
+//! final_scores  scoring in `f64` what a search ends with
 //! sketch     codes by which one `add` of many rows links them
 //! table      where rows lie: in memory, or in a mapped file whose blocks are verified on first touch
 //! sections   how a file holds all of this
@@ -20,14 +22,15 @@
 //!
 //! **The inner product is not a metric**: a vector need not be its own nearest neighbour. Lifting the rows to where
 //! it is one (Bachrach et al. 2014) makes every query an outlier: over vectors of uneven norms, recall fell from
-//! above 0.95 to 0.60. The graph is built by the plain inner product instead (ip-NSW, Morozov & Babenko 2018), in
-//! which rows of large norm, the likely answers, become hubs, and the tree of parents keeps the others within reach.
+//! above 0.95 to 0.60. Rows are linked by a distance that favours long rows instead: see [`norm_adjustment`].
 
 mod binary;
 mod codes;
-mod decoded;
 mod exact;
+mod final_scores;
 mod half;
+mod norm_adjustment;
+mod outliers;
 mod probe;
 mod scalar;
 mod sections;
@@ -38,16 +41,19 @@ mod table;
 mod tests;
 
 use super::metric::Metric;
-use super::params::Params;
+use super::params::{Params, Storage};
 use crate::error::{Error, Result};
 use crate::lines::Lines;
 use crate::simd::kernels;
 use crate::storage::Mapped;
 use crate::threads;
 use codes::Codes;
-use decoded::DecodedProbe;
 use exact::Exact;
+pub(super) use exact::ExactProbe;
+pub(super) use final_scores::FinalScorer;
 use ndarray::ArrayView2;
+pub(super) use norm_adjustment::NormAdjustment;
+use probe::{AdjustedProbe, Products};
 pub(super) use probe::{Probe, Probes, Room};
 pub(super) use sections::Reading;
 pub(super) use sketch::Sketch;
@@ -62,6 +68,9 @@ const ROWS_PER_CHECKPOINT: usize = 1024;
 const NORM2_MAX: f64 = f32::MAX as f64 / 8.0;
 const NORM2_MIN: f64 = 1e-30;
 
+/// Candidates beyond the `k` nearest that are scored again although the walk compared rows as they were given.
+const BEYOND: usize = 8;
+
 /// Writes a row, by its place or slot, as the metric sees it.
 type Source<'a> = &'a dyn Fn(usize, &mut [f32]);
 
@@ -71,6 +80,8 @@ pub(super) struct Vectors {
     pub metric: Metric,
     dim: usize,
     rows: Rows,
+    /// What rows are linked by under the inner product, where it is not that of their bits.
+    adjustment: Option<NormAdjustment>,
     /// The file that rows lie in, and its checksum.
     file: Option<(Arc<Mapped>, u32)>,
 }
@@ -101,7 +112,8 @@ impl Vectors {
             Some(codes) if params.rescore => Rows::Both(codes, exact),
             Some(codes) => Rows::Codes(codes, Lines::new()),
         };
-        Self { metric, dim, rows, file: None }
+        let adjusts = metric == Metric::Ip && (params.rescore || params.storage != Storage::Binary);
+        Self { metric, dim, rows, adjustment: adjusts.then(NormAdjustment::default), file: None }
     }
 
     pub fn dim(&self) -> usize {
@@ -165,17 +177,19 @@ impl Vectors {
                 codes.own();
             }
             self.file = None;
+            self.fill_terms();
         }
         Ok(())
     }
 
     /// Memory; what lies in a file does not count.
     pub fn bytes(&self) -> usize {
-        match &self.rows {
+        let rows = match &self.rows {
             Rows::Exact(exact) => exact.bytes(),
             Rows::Both(codes, exact) => codes.bytes() + exact.bytes(),
             Rows::Codes(codes, norms) => codes.bytes() + norms.bytes(),
-        }
+        };
+        rows + self.adjustment.as_ref().map_or(0, |adjustment| adjustment.terms().bytes())
     }
 
     /// Refuses what can't be stored or searched for: see [`check`].
@@ -210,6 +224,9 @@ impl Vectors {
         if let Rows::Exact(exact) | Rows::Both(_, exact) = &self.rows
             && end > exact.room()
         {
+            return false;
+        }
+        if self.directed().is_some_and(|adjustment| end > adjustment.terms().room()) {
             return false;
         }
         let (codes, keeps_rows) = match &self.rows {
@@ -250,7 +267,79 @@ impl Vectors {
                 codes.store(slots, &source, None)
             }
         };
+        self.add_terms(slots);
         Stored { rows, before }
+    }
+
+    /// The adjustment by which rows are linked, where it depends on the side that a pair is seen from.
+    fn directed(&self) -> Option<&NormAdjustment> {
+        self.adjustment.as_ref().filter(|adjustment| adjustment.is_directed())
+    }
+
+    /// The adjustment for the rows held at these slots and `new` ones that join them, if it should be taken anew.
+    pub fn adjustment_for(&self, held: &[u32], new: ArrayView2<'_, f32>) -> Option<NormAdjustment> {
+        let rows = held.len() + new.nrows();
+        self.adjustment.as_ref().filter(|adjustment| adjustment.is_due(rows) && new.nrows() > 0)?;
+        let read = |place: usize, row: &mut [f32]| match held.get(place) {
+            Some(&slot) => self.row_into(slot, row),
+            None => given_into(new, place - held.len(), false, row),
+        };
+        let mut adjustment = NormAdjustment::of(self.dim, rows, read);
+        self.terms_into(&mut adjustment);
+        Some(adjustment)
+    }
+
+    /// Links rows by another adjustment from now on, and returns the one before.
+    pub fn adjust(&mut self, adjustment: NormAdjustment) -> Option<NormAdjustment> {
+        self.adjustment.replace(adjustment)
+    }
+
+    /// The row that walks compare: as it was given, or what its codes stand for.
+    fn row_into(&self, slot: u32, row: &mut [f32]) {
+        match &self.rows {
+            Rows::Exact(exact) | Rows::Both(_, exact) => row.copy_from_slice(exact.row(slot)),
+            Rows::Codes(codes, _) => codes.decode_into(slot, row),
+        }
+    }
+
+    /// Measures all rows for an adjustment.
+    fn terms_into(&self, adjustment: &mut NormAdjustment) {
+        let rows = if adjustment.is_directed() { self.len() } else { 0 };
+        let measured = &*adjustment;
+        let blocks = threads::map(rows.div_ceil(ROWS_PER_CHECKPOINT), |block| {
+            let mut row = vec![0.0; self.dim];
+            let slots = block * ROWS_PER_CHECKPOINT..rows.min((block + 1) * ROWS_PER_CHECKPOINT);
+            let terms = slots.map(|slot| {
+                self.row_into(slot as u32, &mut row);
+                measured.term(&mut row)
+            });
+            terms.collect::<Vec<f32>>()
+        });
+        let mut terms = Lines::zeros(rows);
+        terms.iter_mut().zip(blocks.iter().flatten()).for_each(|(to, &term)| *to = term);
+        *adjustment.terms_mut() = terms;
+    }
+
+    /// Measures all rows, where they must be and were not.
+    fn fill_terms(&mut self) {
+        if let Some(mut adjustment) = self.adjustment.take_if(|adjustment| adjustment.is_directed()) {
+            self.terms_into(&mut adjustment);
+            self.adjustment = Some(adjustment);
+        }
+    }
+
+    /// Measures rows that were stored.
+    fn add_terms(&mut self, slots: &[u32]) {
+        let rows = self.len();
+        if let Some(mut adjustment) = self.adjustment.take_if(|adjustment| adjustment.is_directed()) {
+            adjustment.terms_mut().grow(rows, 0.0);
+            let mut row = vec![0.0; self.dim];
+            for &slot in slots {
+                self.row_into(slot, &mut row);
+                adjustment.terms_mut()[slot as usize] = adjustment.term(&mut row);
+            }
+            self.adjustment = Some(adjustment);
+        }
     }
 
     /// Makes room for `rows` rows in all, and no more.
@@ -263,6 +352,9 @@ impl Vectors {
         }
         if let (Rows::Codes(_, norms), Metric::Cosine) = (&mut self.rows, self.metric) {
             norms.reserve(rows);
+        }
+        if let Some(adjustment) = self.adjustment.as_mut().filter(|adjustment| adjustment.is_directed()) {
+            adjustment.terms_mut().reserve(rows);
         }
     }
 
@@ -294,6 +386,9 @@ impl Vectors {
         {
             moves.make(norms, 1);
         }
+        if let Some(adjustment) = self.adjustment.as_mut().filter(|adjustment| adjustment.is_directed()) {
+            moves.make(adjustment.terms_mut(), 1);
+        }
     }
 
     pub fn truncate(&mut self, rows: usize) {
@@ -306,6 +401,12 @@ impl Vectors {
         if let Rows::Codes(_, norms) = &mut self.rows {
             norms.truncate(rows);
         }
+        if let Some(adjustment) = &mut self.adjustment {
+            adjustment.terms_mut().truncate(rows);
+            if rows == 0 {
+                *adjustment = NormAdjustment::default();
+            }
+        }
     }
 
     /// After rows were stored beyond the last or at free slots, which the caller clears, makes everything what it was before.
@@ -317,18 +418,33 @@ impl Vectors {
         }
     }
 
-    /// The distance between two stored rows.
+    /// The score of row `b` as row `a` is linked to it.
     pub fn pair(&self, a: u32, b: u32) -> f32 {
         self.probe(a, &mut Room::default()).distance(b)
+    }
+
+    /// Whether the score of a pair depends on the side that it is seen from by more than rounding.
+    pub fn is_directed(&self) -> bool {
+        self.directed().is_some()
+    }
+
+    /// The score of row `from` as seen from row `to`, where it is `score` the other way round.
+    pub fn turned(&self, score: f32, from: u32, to: u32) -> f32 {
+        let Some(adjustment) = self.directed() else { return score };
+        let term = |slot: u32| adjustment.terms()[slot as usize];
+        score + adjustment.share() * (term(to) - term(from))
     }
 
     /// A stored row as the probe that the graph is built by: the row as it was given, if that is kept.
     #[inline]
     pub fn probe<'a>(&'a self, slot: u32, room: &'a mut Room) -> Probe<'a> {
+        if let Some(adjustment) = self.directed() {
+            return self.adjusted_probe(adjustment, slot, room);
+        }
         match &self.rows {
             Rows::Exact(exact) | Rows::Both(_, exact) => Probe::Exact(exact.probe(slot)),
             Rows::Codes(codes, _) => {
-                let Room { values, code } = room;
+                let Room { values, code, .. } = room;
                 values.grow(self.dim, 0.0);
                 codes.decode_into(slot, &mut values[..self.dim]);
                 codes.probe(&values[..self.dim], 1.0, code)
@@ -336,31 +452,74 @@ impl Vectors {
         }
     }
 
+    fn adjusted_probe<'a>(
+        &'a self,
+        adjustment: &'a NormAdjustment,
+        slot: u32,
+        room: &'a mut Room,
+    ) -> Probe<'a> {
+        let Room { values, code, turned } = room;
+        turned.grow(self.dim, 0.0);
+        let turned = &mut turned[..self.dim];
+        self.row_into(slot, turned);
+        let own = adjustment.turn(turned);
+        let products = match &self.rows {
+            Rows::Exact(exact) | Rows::Both(_, exact) => Products::Exact(exact.query(turned, 1.0, values)),
+            Rows::Codes(codes, _) => match codes.probe(turned, 1.0, code) {
+                Probe::Half(probe) => Products::Half(probe),
+                Probe::Scalar(probe) => Products::Scalar(probe),
+                other => return other,
+            },
+        };
+        let rest = 1.0 - adjustment.share();
+        Probe::Adjusted(AdjustedProbe { products, own, terms: adjustment.terms(), rest })
+    }
+
     /// A query as probes; `room` holds its copies.
     pub fn query<'a>(&'a self, query: &'a [f32], room: &'a mut Room) -> Probes<'a> {
         let scale = if self.metric == Metric::Cosine { inverse_norm(query) } else { 1.0 };
-        let Room { values, code } = room;
+        let Room { values, code, .. } = room;
+        let walk = match &self.rows {
+            Rows::Exact(exact) => Probe::Exact(exact.query(query, scale, values)),
+            Rows::Both(codes, _) | Rows::Codes(codes, _) => codes.probe(query, scale, code),
+        };
+        Probes { walk, last: self.final_scorer(query) }
+    }
+
+    /// A query to be compared with what a search ends with.
+    pub fn final_scorer<'a>(&'a self, query: &'a [f32]) -> FinalScorer<'a> {
         match &self.rows {
-            Rows::Exact(exact) => {
-                Probes { walk: Probe::Exact(exact.query(query, scale, values)), again: None }
-            }
-            Rows::Both(codes, exact) => {
-                let again = Probe::Exact(exact.query(query, scale, values));
-                Probes { walk: codes.probe(query, scale, code), again: Some(again) }
-            }
-            Rows::Codes(codes, _) => {
-                let again = Probe::Decoded(DecodedProbe::new(codes, self.metric, query, scale));
-                Probes { walk: codes.probe(query, scale, code), again: Some(again) }
-            }
+            Rows::Exact(exact) | Rows::Both(_, exact) => FinalScorer::exact(self.metric, exact, query),
+            Rows::Codes(codes, _) => FinalScorer::decoded(self.metric, codes, query),
+        }
+    }
+
+    /// A query to be compared with all rows in `f32`, where these are kept; `room` holds its copy.
+    pub fn scan_probe<'a>(&'a self, query: &[f32], room: &'a mut Room) -> Option<ExactProbe<'a>> {
+        let scale = if self.metric == Metric::Cosine { inverse_norm(query) } else { 1.0 };
+        match &self.rows {
+            Rows::Exact(exact) | Rows::Both(_, exact) => Some(exact.query(query, scale, &mut room.values)),
+            Rows::Codes(..) => None,
         }
     }
 
     /// How many candidates of a walk, nearest first, are scored again for the `k` nearest.
     pub fn depth(&self, k: usize) -> usize {
         match &self.rows {
-            Rows::Exact(_) => 0,
+            Rows::Exact(_) => k.saturating_add(BEYOND),
             Rows::Both(codes, _) | Rows::Codes(codes, _) => codes.depth(k),
         }
+    }
+
+    /// Candidates that a walk for the `k` nearest should keep, where nothing else was said: under the inner product of rows of
+    /// unequal length answers lie apart, and those at the rim of a walk are not all of them.
+    pub fn candidates_for(&self, k: usize) -> usize {
+        if self.is_directed() { k.saturating_add(k / 2) } else { k }
+    }
+
+    /// Whether a walk compares rows as they were given, and so is off by rounding alone.
+    pub fn walks_on_rows(&self) -> bool {
+        matches!(self.rows, Rows::Exact(_))
     }
 }
 
@@ -407,12 +566,6 @@ fn given_into(vectors: ArrayView2<'_, f32>, i: usize, unit: bool, row: &mut [f32
 /// How many rows there are when `rows` are joined by those at `slots`.
 fn rows_with(rows: usize, slots: &[u32]) -> usize {
     slots.iter().map(|&slot| slot as usize + 1).max().unwrap_or(0).max(rows)
-}
-
-/// Rounding may carry a parallel vector just below zero.
-#[inline]
-fn cosine_distance(dot: f32, a: f32, b: f32) -> f32 {
-    (1.0 - dot * (a * b)).max(0.0)
 }
 
 fn inverse_norm(row: &[f32]) -> f32 {

@@ -2,8 +2,8 @@
 
 use super::binary::BinaryProbe;
 use super::codes::CodeRoom;
-use super::decoded::DecodedProbe;
 use super::exact::ExactProbe;
+use super::final_scores::FinalScorer;
 use super::half::HalfProbe;
 use super::scalar::ScalarProbe;
 use super::sketch::SketchProbe;
@@ -14,12 +14,12 @@ use crate::lines::Lines;
 pub(in crate::hnsw) enum Probe<'a> {
     /// Rows as they were given.
     Exact(ExactProbe<'a>),
-    /// What codes stand for.
-    Decoded(DecodedProbe<'a>),
     /// Codes of two bytes a value.
     Half(HalfProbe<'a>),
     /// Codes of one byte a value.
     Scalar(ScalarProbe<'a>),
+    /// Rows that are linked under the inner product.
+    Adjusted(AdjustedProbe<'a>),
     /// Codes of one bit a value; distances count bits.
     Binary(BinaryProbe<'a>),
     /// Codes of one byte a value, as one `add` of many rows makes them.
@@ -27,14 +27,14 @@ pub(in crate::hnsw) enum Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// The distances to each of `slots`.
+    /// The [scores](crate::hnsw::score) of each of `slots`.
     #[inline]
     pub fn score(self, slots: &[u32], out: &mut [f32]) {
         match self {
             Probe::Exact(probe) => probe.score(slots, out),
-            Probe::Decoded(probe) => probe.score(slots, out),
             Probe::Half(probe) => probe.score(slots, out),
             Probe::Scalar(probe) => probe.score(slots, out),
+            Probe::Adjusted(probe) => probe.score(slots, out),
             Probe::Binary(probe) => probe.score(slots, out),
             Probe::Sketch(probe) => probe.score(slots, out),
         }
@@ -52,20 +52,48 @@ impl Probe<'_> {
     }
 }
 
-/// A vector as the walk compares it, and as what the walk found is scored again.
+/// A stored row, compared as [`norm_adjustment`](super::norm_adjustment) says.
+#[derive(Clone, Copy)]
+pub(in crate::hnsw) struct AdjustedProbe<'a> {
+    /// Gives `-<p, x_j>`.
+    pub(super) products: Products<'a>,
+    /// `|y_i|^2 / 2 + <p, mean>`.
+    pub(super) own: f32,
+    /// `|y_j|^2 / 2` of each row.
+    pub(super) terms: &'a [f32],
+    /// How much of these a score adds.
+    pub(super) rest: f32,
+}
+
+/// What products are taken with.
+#[derive(Clone, Copy)]
+pub(super) enum Products<'a> {
+    Exact(ExactProbe<'a>),
+    Half(HalfProbe<'a>),
+    Scalar(ScalarProbe<'a>),
+}
+
+impl AdjustedProbe<'_> {
+    #[inline]
+    fn score(self, slots: &[u32], out: &mut [f32]) {
+        match self.products {
+            Products::Exact(probe) => probe.score(slots, out),
+            Products::Half(probe) => probe.score(slots, out),
+            Products::Scalar(probe) => probe.score(slots, out),
+        }
+        for (value, &slot) in out.iter_mut().zip(slots) {
+            *value += self.own + self.rest * self.terms[slot as usize];
+        }
+    }
+}
+
+/// A query as the walk compares it, and as what the walk ends with is scored again.
 #[derive(Clone, Copy)]
 pub(in crate::hnsw) struct Probes<'a> {
     /// Against codes, where there are any.
     pub walk: Probe<'a>,
-    /// `None` if the walk's distances are final.
-    pub again: Option<Probe<'a>>,
-}
-
-impl<'a> Probes<'a> {
-    /// The probe that gives final distances.
-    pub fn last(&self) -> Probe<'a> {
-        self.again.unwrap_or(self.walk)
-    }
+    /// Gives the scores that results are ranked by.
+    pub last: FinalScorer<'a>,
 }
 
 /// Where a probe's copy of its vector lies.
@@ -73,4 +101,5 @@ impl<'a> Probes<'a> {
 pub(in crate::hnsw) struct Room {
     pub(super) values: Lines<f32>,
     pub(super) code: CodeRoom,
+    pub(super) turned: Lines<f32>,
 }

@@ -2,6 +2,7 @@
 //! codes.
 
 use super::exact::Exact;
+use super::norm_adjustment::{NormAdjustment, Space};
 use super::table::Table;
 use super::{Rows, Vectors};
 use crate::error::Result;
@@ -26,10 +27,19 @@ pub(in crate::hnsw) struct Reading<'a> {
 impl Vectors {
     /// Adds the sections to a file.
     pub fn write<'a>(&'a self, writer: Writer<'a>) -> Writer<'a> {
-        match &self.rows {
+        let writer = match &self.rows {
             Rows::Exact(exact) => exact.write(writer),
             Rows::Both(codes, exact) => exact.write(codes.write(writer)),
             Rows::Codes(codes, norms) => codes.write(writer).values("norms", norms),
+        };
+        let Some((rows, space)) = self.adjustment.as_ref().map(NormAdjustment::parts) else { return writer };
+        let writer = writer.values("adjusted_rows", rows);
+        match space {
+            Some(Space { mean, weight, share }) => writer
+                .values("adjustment_means", mean)
+                .values("adjustment_weights", weight)
+                .values("adjustment_share", share),
+            None => writer,
         }
     }
 
@@ -52,7 +62,8 @@ impl Vectors {
     /// In a mapped file stays what a walk need not read: the rows as given where there are codes to walk on, else all rows.
     pub fn read(reading: Reading<'_>) -> Result<Self> {
         let Reading { reader, dim, params, slots, free, verify } = reading;
-        let Self { metric, rows, .. } = Self::new(dim, params);
+        let Self { metric, rows, adjustment, .. } = Self::new(dim, params);
+        let adjustment = adjustment.map(|empty| empty.read(reader, dim)).transpose()?;
         let rows = match rows {
             Rows::Exact(empty) => Rows::Exact(empty.read(reader, slots, free)?),
             Rows::Both(empty, exact) => {
@@ -75,11 +86,14 @@ impl Vectors {
             }
         };
         let file = reader.mapped().map(|file| (file.clone(), reader.checksum()));
-        let vectors = Self { metric, dim, rows, file };
+        let mut vectors = Self { metric, dim, rows, adjustment, file };
         if verify || vectors.file.is_none() {
             vectors.check_rows().map_err(|how| reader.damaged(how))?;
         }
         vectors.require_sound()?;
+        if vectors.file.is_none() {
+            vectors.fill_terms();
+        }
         Ok(vectors)
     }
 
@@ -90,6 +104,32 @@ impl Vectors {
             Rows::Exact(exact) | Rows::Both(_, exact) => exact.verify(),
             Rows::Codes(codes, _) => codes.verify(),
         }
+    }
+}
+
+impl NormAdjustment {
+    /// What a file holds; those of before version 4 have none.
+    fn read(self, reader: &Reader, dim: usize) -> Result<Self> {
+        if !reader.has("adjusted_rows") {
+            return Ok(self);
+        }
+        let rows: Vec<u64> = reader.values("adjusted_rows")?;
+        let [rows] = rows[..] else { return Err(reader.damaged("the number of adjusted rows is none")) };
+        if !reader.has("adjustment_means") {
+            return Ok(Self::with(rows, None));
+        }
+        let (mean, weight): (Vec<f32>, Vec<f32>) =
+            (reader.values("adjustment_means")?, reader.values("adjustment_weights")?);
+        let share: Vec<f32> = reader.values("adjustment_share")?;
+        let [share] = share[..] else { return Err(reader.damaged("the share of lengths is none")) };
+        let is_weight = |&weight: &f32| weight.is_finite() && weight > 0.0;
+        let are_sound = mean.iter().all(|mean| mean.is_finite())
+            && weight.iter().all(is_weight)
+            && (0.0..1.0).contains(&share);
+        if [mean.len(), weight.len()] != [dim; 2] || !are_sound {
+            return Err(reader.damaged("the adjustment of rows is none"));
+        }
+        Ok(Self::with(rows, Some(Space { mean, weight, share: [share] })))
     }
 }
 

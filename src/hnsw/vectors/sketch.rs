@@ -4,8 +4,9 @@
 //!
 //! A value `x_d` becomes `c_d = round((x_d - middle_d) / step)`, from -63 to 63, with one step for all dimensions, so that
 //! the widest range is covered: all rows are at hand. The distance of two rows is that of their codes, `step^2 |a - b|^2`,
-//! half of it under cosine, where codes are of rows of length 1; the inner product comes from it and the squared norms of what
-//! the codes stand for. Differences fit in a byte, and their squares add up in whole numbers: a distance is the same from
+//! half of it under cosine, where codes are of rows of length 1. What rows are linked by under the inner product comes from
+//! it and the squared norms of what the codes stand for, which are of rows as
+//! [`norm_adjustment`](super::norm_adjustment) enters them. Differences fit in a byte, and their squares add up in whole numbers: a distance is the same from
 //! both sides, and copies of a row are as far from others as the row is.
 //!
 //! Codes do not tell rows apart that lie closer together than the step. What a walk ends with is therefore scored, in part,
@@ -17,6 +18,7 @@ use super::table::Table;
 use super::{Rows, Vectors, given_into};
 use crate::elementary::ROUND;
 use crate::hnsw::metric::Metric;
+use crate::hnsw::score::{cosine_distance, cosine_score};
 use crate::lines::Lines;
 use crate::memory;
 use crate::simd::{Kernels, kernels};
@@ -53,6 +55,9 @@ pub(in crate::hnsw) struct Sketch {
     codes: Table<i8>,
     /// For the inner product, half the squared norms of what the codes stand for; else empty.
     terms: Lines<f32>,
+    /// How much of these a score takes from the row that is linked, and from the one that it is linked to.
+    own_share: f32,
+    share: f32,
     /// Slots that are linked by the rows themselves.
     blurred: Vec<bool>,
     walks: usize,
@@ -72,6 +77,8 @@ impl Sketch {
             codes: Table::new(middle.len().next_multiple_of(PADDED)),
             middle,
             terms: Lines::new(),
+            own_share: 1.0,
+            share: 1.0,
             blurred: Vec::new(),
             walks: 0,
             blurred_walks: 0,
@@ -79,10 +86,16 @@ impl Sketch {
         }
     }
 
-    /// Whether the distances by which a walk came to rows were near enough to the exact ones, given in the same order.
-    pub fn is_sharp(walked: impl Iterator<Item = f32>, exact: &[f32]) -> bool {
+    /// Whether the scores by which a walk came to rows were near enough to the exact ones, given in the same order.
+    pub fn is_sharp(&self, walked: impl Iterator<Item = f32>, exact: &[f32]) -> bool {
+        // Scores of cosine are not even in the distance.
+        let even = |score: f32| match self.metric {
+            Metric::Cosine => cosine_distance(f64::from(score)) as f32,
+            Metric::L2 | Metric::Ip => score,
+        };
         let (mut least, mut greatest, mut off) = (f32::INFINITY, f32::NEG_INFINITY, 0.0);
         for (walked, &exact) in walked.zip(exact) {
+            let (walked, exact) = (even(walked), even(exact));
             (least, greatest) = (least.min(exact), greatest.max(exact));
             off += (walked - exact).abs();
         }
@@ -121,6 +134,11 @@ impl Sketch {
         0.5 * values.map(|value| f64::from(value).powi(2)).sum::<f64>() as f32
     }
 
+    /// Whether the score of a pair depends on the side that it is seen from.
+    pub fn is_directed(&self) -> bool {
+        self.own_share != self.share
+    }
+
     /// A row as a probe.
     #[inline]
     pub fn probe(&self, slot: u32) -> Probe<'_> {
@@ -129,7 +147,7 @@ impl Sketch {
         Probe::Sketch(SketchProbe {
             rows: self,
             code,
-            term: self.terms.get(slot as usize).copied().unwrap_or(0.0),
+            term: self.own_share * self.terms.get(slot as usize).copied().unwrap_or(0.0),
         })
     }
 }
@@ -150,10 +168,12 @@ impl SketchProbe<'_> {
         let unit = rows.step * rows.step;
         match rows.metric {
             Metric::L2 => out.iter_mut().for_each(|value| *value *= unit),
-            Metric::Cosine => out.iter_mut().for_each(|value| *value *= 0.5 * unit),
+            Metric::Cosine => {
+                out.iter_mut().for_each(|value| *value = cosine_score(f64::from(0.5 * unit * *value)) as f32);
+            }
             Metric::Ip => {
                 for (value, &slot) in out.iter_mut().zip(slots) {
-                    *value = 1.0 + (0.5 * unit * *value - (term + rows.terms[slot as usize]));
+                    *value = 0.5 * unit * *value - (term + rows.share * rows.terms[slot as usize]);
                 }
             }
         }
@@ -178,6 +198,7 @@ impl Vectors {
                     Some(&slot) => exact.unit_into(slot, &mut row),
                     None => given_into(new, place - held.len(), unit, &mut row),
                 }
+                self.enter(&mut row);
                 widen(&mut bounds, [&row, &row]);
             }
             bounds
@@ -185,6 +206,9 @@ impl Vectors {
         let mut bounds = no_bounds(self.dim);
         blocks.iter().for_each(|[least, greatest]| widen(&mut bounds, [least, greatest]));
         let mut sketch = Sketch::new(self.metric, bounds);
+        if let Some(adjustment) = self.directed() {
+            (sketch.own_share, sketch.share) = (0.0, adjustment.share());
+        }
         sketch.codes.reserve(self.len().max(rows));
         self.sketch_rows(&mut sketch, held);
         Some(sketch)
@@ -206,6 +230,7 @@ impl Vectors {
             let (mut row, mut codes) = (vec![0.0; self.dim], vec![0; slots.len() * stride]);
             for (&slot, codes) in slots.iter().zip(codes.chunks_exact_mut(stride)) {
                 exact.unit_into(slot, &mut row);
+                self.enter(&mut row);
                 standing.encode(&row, codes);
             }
             let terms: Vec<f32> = if has_terms {
@@ -220,6 +245,15 @@ impl Vectors {
                 sketch.codes.row_mut(slot).copy_from_slice(codes);
             }
             slots.iter().zip(terms).for_each(|(&slot, term)| sketch.terms[slot as usize] = term);
+        }
+    }
+}
+
+impl Vectors {
+    /// A row as it is linked.
+    fn enter(&self, row: &mut [f32]) {
+        if let Some(adjustment) = self.directed() {
+            adjustment.enter(row);
         }
     }
 }
@@ -276,18 +310,20 @@ mod tests {
             stored.store(&slots[300..], second);
             stored.sketch_rows(&mut sketch, &slots[300..]);
             let pairs = || (0..200).map(|i| (i, 599 - i));
-            let exact: Vec<f32> = pairs().map(|(a, b)| stored.pair(a, b)).collect();
+            let even = |score: f32| metric.distance(f64::from(score)) as f32;
+            let exact: Vec<f32> = pairs().map(|(a, b)| even(stored.pair(a, b))).collect();
             let [least, greatest] = [f32::min, f32::max].map(|of| exact.iter().copied().reduce(of).unwrap());
             for ((a, b), exact) in pairs().zip(&exact) {
                 let [there, back] = [(a, b), (b, a)].map(|(a, b)| sketch.probe(a).distance(b));
                 assert_eq!(there.to_bits(), back.to_bits());
+                let there = even(there);
                 assert!(
                     (there - exact).abs() <= 0.03 * (greatest - least),
                     "{metric:?}: {there} for {exact}"
                 );
             }
             if metric != Metric::Ip {
-                assert!(slots.iter().all(|&slot| sketch.probe(slot).distance(slot) == 0.0));
+                assert!(slots.iter().all(|&slot| even(sketch.probe(slot).distance(slot)) == 0.0));
             }
         }
     }
@@ -301,7 +337,8 @@ mod tests {
             let mut sketch = stored.new_sketch(&[], given.view()).unwrap();
             stored.store(&slots, given.view());
             stored.sketch_rows(&mut sketch, &slots);
-            let (found, exact) = (sketch.probe(0).distance(8), stored.pair(0, 8));
+            let even = |score: f32| metric.distance(f64::from(score));
+            let (found, exact) = (even(sketch.probe(0).distance(8)), even(stored.pair(0, 8)));
             assert!((found - exact).abs() < 1e-5, "{metric:?}: {found} for {exact}");
         }
     }
@@ -309,11 +346,18 @@ mod tests {
     #[test]
     fn walks_whose_distances_are_far_off_are_blurred() {
         let exact = [1.0, 2.0, 3.0, 5.0];
+        let sketch = Sketch::new(Metric::L2, no_bounds(DIM));
         let off = |by: f32| exact.iter().map(move |distance| distance + by);
         // A sixteenth of what 1 to 5 spread over is a quarter.
-        assert!(Sketch::is_sharp(off(0.25), &exact) && !Sketch::is_sharp(off(-0.26), &exact));
-        assert!(!Sketch::is_sharp([f32::NAN; 4].into_iter(), &exact));
-        assert!(Sketch::is_sharp([2.0; 4].into_iter(), &[2.0; 4]));
+        assert!(sketch.is_sharp(off(0.25), &exact) && !sketch.is_sharp(off(-0.26), &exact));
+        assert!(!sketch.is_sharp([f32::NAN; 4].into_iter(), &exact));
+        assert!(sketch.is_sharp([2.0; 4].into_iter(), &[2.0; 4]));
+        // Under cosine it is distances that are compared.
+        let sketch = Sketch::new(Metric::Cosine, no_bounds(DIM));
+        let scores = [1e-6, 2e-6, 3e-6, 5e-6].map(|distance| cosine_score(distance) as f32);
+        let off = |by: f64| [1e-6, 2e-6, 3e-6, 5e-6].map(|distance| cosine_score(distance + by) as f32);
+        assert!(sketch.is_sharp(off(0.2e-6).into_iter(), &scores));
+        assert!(!sketch.is_sharp(off(0.3e-6).into_iter(), &scores));
     }
 
     #[test]

@@ -63,7 +63,9 @@ proptest! {
             codes.decode_into(slot as u32, &mut row);
             // Without the exact rows every widening, which this many calls have at most, adds its own.
             let steps = if rescore || slot >= 2 * rows { 0.51 } else { 1.6 };
+            let stretch = scalar.stretches().map_or(1.0, |(stretches, _)| stretches[slot]);
             for ((got, want), step) in row.iter().zip(given).zip(scalar.ranges()[1]) {
+                let step = step * stretch;
                 prop_assert!((got - want).abs() <= steps * step + 1e-6, "{got} {want} {step}");
             }
             if rescore {
@@ -83,20 +85,21 @@ proptest! {
             let mut room = Room::default();
             let probes = vectors.query(&query, &mut room);
             let slots: Vec<u32> = (0..36).collect();
-            let (mut walk, mut last) = (vec![0.0; 36], vec![0.0; 36]);
+            let (mut walk, mut last) = (vec![0.0; 36], Vec::new());
             probes.walk.score(&slots, &mut walk);
-            probes.last().score(&slots, &mut last);
-            for (&slot, (walk, last)) in slots.iter().zip(walk.into_iter().zip(last)) {
+            probes.last.candidates(slots.iter().copied(), &mut last);
+            for (&slot, (score, last)) in slots.iter().zip(walk.into_iter().zip(last)) {
+                let (walk, last) = (metric.distance(f64::from(score)), metric.distance(last.score));
                 let row = vectors.row(slot);
                 let want = distance(metric, &query, &row);
                 let mass = 1.0 + distance(Metric::L2, &query, &vec![0.0; dim]) + distance(Metric::L2, &row, &vec![0.0; dim]);
-                prop_assert!((f64::from(last) - want).abs() <= 1e-5 * mass, "{last} {want}");
+                prop_assert!((last - want).abs() <= 1e-5 * mass, "{last} {want}");
                 // Under "i8" the query is rounded as well.
                 let most = if params.storage == Storage::I8 { 1e-2 } else { 1e-3 };
                 if params.storage != Storage::Binary {
-                    prop_assert!((f64::from(walk) - want).abs() <= most * mass, "{walk} {want}");
+                    prop_assert!((walk - want).abs() <= most * mass, "{walk} {want}");
                 }
-                prop_assert_eq!(probes.walk.distance(slot), walk);
+                prop_assert_eq!(probes.walk.distance(slot), score);
             }
         }
     }
@@ -265,4 +268,142 @@ fn bits_follow_the_means_as_rows_arrive_one_by_one() {
         index.add(row, &mut Silent).unwrap();
     }
     assert!(recall(&index, &(vectors + 0.01), 10, None) >= 0.9);
+}
+
+/// Rows of unequal length about a mean, in dimensions of unequal spread.
+fn unequal(rows: usize, dim: usize, seed: u64) -> Array2<f32> {
+    let mut rng = stream(seed, "test unequal", 0);
+    let lengths: Vec<f32> = (0..rows).map(|_| (0.5 * rng.normal() as f32).exp()).collect();
+    Array2::from_shape_fn((rows, dim), |(row, d)| {
+        lengths[row] * (1.0 + rng.normal() as f32) * if d == 0 { 5.0 } else { 1.0 }
+    })
+}
+
+#[test]
+fn rows_of_unequal_length_are_linked_by_an_adjusted_product() {
+    let given = unequal(300, 70, 1);
+    let slots: Vec<u32> = (0..300).collect();
+    for (storage, rescore) in
+        [(Storage::F32, true), (Storage::I8, true), (Storage::I8, false), (Storage::F16, false)]
+    {
+        let mut vectors =
+            Vectors::new(70, &Params { metric: Metric::Ip, storage, rescore, ..Params::default() });
+        let adjustment = vectors.adjustment_for(&[], given.view()).unwrap();
+        vectors.adjust(adjustment.clone());
+        vectors.store(&slots, given.view());
+        assert!(vectors.is_directed());
+        let entered = |slot: u32| {
+            let mut row = vectors.row(slot).to_vec();
+            adjustment.enter(&mut row);
+            row
+        };
+        let sketch = vectors.new_sketch(&slots, part(&given, 0..0));
+        let share = f64::from(adjustment.share());
+        for (a, b) in (0..100).map(|a| (a, 299 - a)) {
+            let (from, to) = (entered(a), entered(b));
+            let zero = vec![0.0; 70];
+            let want =
+                0.5 * distance(Metric::L2, &from, &to) - 0.5 * share * distance(Metric::L2, &to, &zero);
+            let mass = distance(Metric::L2, &from, &zero) + distance(Metric::L2, &to, &zero);
+            // Codes compare with a rounded row.
+            let off = if storage == Storage::I8 && !rescore { 1e-2 } else { 1e-4 };
+            let near = |score: f32, off: f64| (f64::from(score) - want).abs() <= off * mass;
+            assert!(near(vectors.pair(a, b), off), "{storage:?} {} {want}", vectors.pair(a, b));
+            assert!(near(vectors.turned(vectors.pair(b, a), b, a), off), "{storage:?}");
+            if let Some(sketch) = &sketch {
+                assert!(near(sketch.probe(a).distance(b), 1e-2), "{storage:?}");
+            }
+        }
+        // Rows of equal length, under any metric, are linked by what they are searched by.
+        let unit = &given / &given.map_axis(Axis(1), |row| row.dot(&row).sqrt()).insert_axis(Axis(1));
+        let mut equal = Vectors::new(70, &Params { metric: Metric::Ip, ..Params::default() });
+        equal.adjust(equal.adjustment_for(&[], unit.view()).unwrap());
+        assert!(!equal.is_directed());
+        let other = Vectors::new(70, &Params { metric: Metric::L2, ..Params::default() });
+        assert!(other.adjustment_for(&[], given.view()).is_none());
+    }
+}
+
+#[test]
+fn an_adjustment_is_taken_anew_as_rows_double_and_comes_back_from_a_file() {
+    let given = unequal(400, 12, 2);
+    let params = Params { metric: Metric::Ip, ..Params::default() };
+    let mut index = HnswIndex::new(12, params).unwrap();
+    let rows_taken = |index: &HnswIndex| index.core.vectors.adjustment.as_ref().unwrap().parts().0[0];
+    let mut taken = Vec::new();
+    for call in given.axis_chunks_iter(Axis(0), 50) {
+        index.add(call, &mut Silent).unwrap();
+        taken.push(rows_taken(&index));
+    }
+    assert_eq!(taken, [50, 100, 100, 200, 200, 200, 200, 400]);
+    let mut loaded = HnswIndex::from_bytes(index.to_bytes()).unwrap();
+    for index in [&mut index, &mut loaded] {
+        index.remove(&(0..40).collect::<Vec<_>>(), &mut Silent).unwrap();
+        index.update(&[50, 60], part(&given, 0..2), &mut Silent).unwrap();
+        index.compact().unwrap();
+        index.add(part(&given, 0..40), &mut Silent).unwrap();
+        assert_eq!(index.stats().unreachable, 0);
+    }
+    assert!(loaded.to_bytes() == index.to_bytes());
+    index.remove(&index.rows().map(|row| row as i64).collect::<Vec<_>>(), &mut Silent).unwrap();
+    assert_eq!(rows_taken(&index), 0);
+}
+
+#[test]
+fn far_rows_cost_bytes_and_bits_nothing() {
+    let clean = clustered(3_000, 40, 40, 4);
+    let queries = clustered(100, 40, 40, 4) + 0.05;
+    let mut far = clean.clone();
+    for (row, by) in [(17, 1e4), (1_000, 300.0), (2_000, -300.0), (2_999, 1e6)] {
+        far.row_mut(row).fill(by);
+        // Two rows that are far along one dimension.
+        far[[row - 1, 3]] = by;
+    }
+    for (storage, rescore) in [(Storage::I8, true), (Storage::I8, false), (Storage::Binary, true)] {
+        for metric in [Metric::L2, Metric::Ip] {
+            let ef_search = if storage == Storage::Binary { 500 } else { 64 };
+            let params = Params { storage, rescore, metric, ef_search, ..Params::default() };
+            let truth = built(&far, Params { storage: Storage::F32, ..params.clone() });
+            let against_rows = |rows: &Array2<f32>, truth: &HnswIndex| {
+                let index = built(rows, params.clone());
+                let found = index.search(queries.view(), 10, None, None).unwrap().rows;
+                let wanted = truth.exact_search(queries.view(), 10, None).unwrap().rows;
+                let hits = found.outer_iter().zip(wanted.outer_iter());
+                let hits: usize = hits
+                    .map(|(a, b)| a.iter().filter(|row| b.iter().any(|other| other == *row)).count())
+                    .sum();
+                (index, hits as f64 / 1000.0)
+            };
+            let clean_truth = built(&clean, Params { storage: Storage::F32, ..params.clone() });
+            let (_, without) = against_rows(&clean, &clean_truth);
+            let (index, with) = against_rows(&far, &truth);
+            assert!(with >= without - 0.01, "{params:?}: {with}, {without} without far rows");
+            if metric == Metric::L2 {
+                for row in [17, 1_000, 2_000, 2_999, 999, 1_999] {
+                    let hits = index.search(part(&far, row..row + 1), 1, None, None).unwrap();
+                    assert_eq!(hits.rows[[0, 0]], row as i64, "{params:?}");
+                }
+            }
+            // The same calls, with a file between, give the same bits.
+            let mut loaded = HnswIndex::from_bytes(index.to_bytes()).unwrap();
+            let mut index = index;
+            for index in [&mut index, &mut loaded] {
+                index.add(part(&far, 10..30), &mut Silent).unwrap();
+                index.remove(&[17, 18], &mut Silent).unwrap();
+                index.compact().unwrap();
+            }
+            assert!(loaded.to_bytes() == index.to_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_row_beside_copies_of_another_has_codes_of_its_own() {
+    let mut index = built(
+        &Array2::from_elem((900, 8), 0.5),
+        Params { metric: Metric::L2, storage: Storage::I8, rescore: false, ..Params::default() },
+    );
+    index.add(Array2::from_elem((1, 8), 0.75).view(), &mut Silent).unwrap();
+    let hits = index.search(Array2::from_elem((1, 8), 0.75).view(), 1, None, None).unwrap();
+    assert_eq!((hits.rows[[0, 0]], hits.distances[[0, 0]] < 1e-4), (900, true));
 }

@@ -1,0 +1,190 @@
+//! The distance by which rows are linked under the inner product.
+//!
+//! The inner product is no metric: linked by it, short rows, and rows on the side where there are few, are in no list but
+//! their parents', and rows of a popular direction hold nothing but each other. The order of the products of a query with
+//! all rows stays the same when the rows are moved, and when their dimensions are stretched with the query's shrunk. So rows are
+//! linked in a space where they are centred and where dimensions of large spread count for less,
+//!
+//! ```text
+//! y = (x - mean) / spread^POWER
+//! ```
+//!
+//! (`spread` being the standard deviation), by the squared distance less a share of the length of the row that is linked to,
+//!
+//! ```text
+//! score(i -> j) = |y_i - y_j|^2 / 2 - share |y_j|^2 / 2
+//! ```
+//!
+//! With a share of 1 that is the inner product, which makes hubs of long rows (Morozov & Babenko 2018, "Non-metric
+//! similarity graphs for maximum inner product search"); with 0 it is the distance (after Tan et al. 2021, "Norm adjusted
+//! proximity graph for fast inner product retrieval"). The more lengths differ, the more answers are long rows, and the larger
+//! is the share. Rows of equal length are linked by the inner product itself, which
+//! then orders them as the distance does. [Outliers](super::outliers) count neither for the space nor for the share.
+
+use super::norm2;
+use super::outliers::outliers;
+use crate::lines::Lines;
+use crate::simd::kernels;
+use crate::threads;
+
+/// How much of the spread of a dimension is taken out.
+const POWER: f64 = 0.7;
+
+/// The share of rows of equal length, and what it rises by with the standard deviation of lengths over their mean.
+const SHARE: (f64, f64) = (0.4, 0.75);
+
+/// The largest share: beyond, few rows but the longest are linked to.
+const LARGEST_SHARE: f64 = 0.85;
+
+/// Lengths whose standard deviation is below this share of their mean are equal.
+const EQUAL: f64 = 0.01;
+
+/// Spreads below this share of the largest count as much.
+const LEAST_SPREAD: f64 = 1e-3;
+
+/// Rows that a thread takes at once.
+const BLOCK: usize = 1024;
+
+/// The space that rows are linked in, and their lengths there.
+#[derive(Clone, Debug, Default)]
+pub(in crate::hnsw) struct NormAdjustment {
+    /// The number of rows that it was taken from.
+    rows: [u64; 1],
+    /// `None` where these were equally long.
+    space: Option<Space>,
+    /// `|y|^2 / 2` of each row; empty where they were equally long, and while rows lie in a file.
+    terms: Lines<f32>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::hnsw) struct Space {
+    pub mean: Vec<f32>,
+    /// What a dimension is multiplied by.
+    pub weight: Vec<f32>,
+    /// How much of the length of a row speaks for linking to it.
+    pub share: [f32; 1],
+}
+
+impl NormAdjustment {
+    /// Whether it should be taken anew when there are `rows` rows.
+    pub fn is_due(&self, rows: usize) -> bool {
+        rows as u64 >= (2 * self.rows[0]).max(1)
+    }
+
+    /// Taken from `rows` rows, of which `read` writes the one at a place; without terms.
+    pub fn of(dim: usize, rows: usize, read: impl Fn(usize, &mut [f32]) + Sync) -> Self {
+        let outliers = outliers(rows, dim, &read);
+        let typical = |place: usize| outliers.as_ref().is_none_or(|marks| !marks[place]);
+        let count = (0..rows).filter(|&place| typical(place)).count().max(1) as f64;
+        // The standard deviation of lengths over their mean.
+        let variation = |[length, squared]: [f64; 2]| {
+            (squared / count - (length / count).powi(2)).max(0.0).sqrt()
+                / (length / count).max(f64::MIN_POSITIVE)
+        };
+        let sums = sum_blocks(rows, typical, [dim, dim + 2], |place, sums, row| {
+            read(place, row);
+            let squared = norm2(row);
+            sums[dim] += squared.sqrt();
+            sums[dim + 1] += squared;
+            sums.iter_mut().zip(&*row).for_each(|(sum, &value)| *sum += f64::from(value));
+        });
+        let equal = Self { rows: [rows as u64], ..Self::default() };
+        if variation([sums[dim], sums[dim + 1]]) <= EQUAL {
+            return equal;
+        }
+        let mean: Vec<f32> = sums[..dim].iter().map(|sum| (sum / count) as f32).collect();
+        let squares = sum_blocks(rows, typical, [dim, dim], |place, sums, row| {
+            read(place, row);
+            let pairs = sums.iter_mut().zip(row.iter().zip(&mean));
+            pairs.for_each(|(sum, (&value, &mean))| *sum += (f64::from(value) - f64::from(mean)).powi(2));
+        });
+        let spreads = || squares.iter().map(|square| (square / count).sqrt());
+        let largest = spreads().fold(f64::MIN_POSITIVE, f64::max);
+        let relative = |spread: f64| (spread / largest).max(LEAST_SPREAD);
+        let weight = spreads().map(|spread| relative(spread).powf(-POWER) as f32).collect();
+        let mut adjustment = Self { space: Some(Space { mean, weight, share: [0.0] }), ..equal };
+        let lengths = sum_blocks(rows, typical, [dim, 2], |place, sums, row| {
+            read(place, row);
+            let squared = f64::from(2.0 * adjustment.term(row));
+            sums[0] += squared.sqrt();
+            sums[1] += squared;
+        });
+        let share = SHARE.0 + SHARE.1 * variation([lengths[0], lengths[1]]);
+        if let Some(space) = &mut adjustment.space {
+            space.share = [share.min(LARGEST_SHARE) as f32];
+        }
+        adjustment
+    }
+
+    /// What a file holds; without terms.
+    pub fn with(rows: u64, space: Option<Space>) -> Self {
+        Self { rows: [rows], space, terms: Lines::new() }
+    }
+
+    /// What a file should hold: the number of rows that it was taken from, and the space.
+    pub fn parts(&self) -> (&[u64], Option<&Space>) {
+        (&self.rows, self.space.as_ref())
+    }
+
+    /// Whether scores are others than inner products, and depend on whose side they are seen from.
+    pub fn is_directed(&self) -> bool {
+        self.space.is_some()
+    }
+
+    /// `|y|^2 / 2` of each row.
+    pub fn terms(&self) -> &Lines<f32> {
+        &self.terms
+    }
+
+    pub fn terms_mut(&mut self) -> &mut Lines<f32> {
+        &mut self.terms
+    }
+
+    /// How much of the length of a row speaks for linking to it.
+    pub fn share(&self) -> f32 {
+        self.space.as_ref().map_or(1.0, |space| space.share[0])
+    }
+
+    /// A row, as it is in the space.
+    pub fn enter(&self, row: &mut [f32]) {
+        if let Some(Space { mean, weight, .. }) = &self.space {
+            let ranges = mean.iter().zip(weight);
+            row.iter_mut().zip(ranges).for_each(|(value, (mean, weight))| *value = (*value - mean) * weight);
+        }
+    }
+
+    /// Turns row `i` into `p`, the vector whose products with rows as given are `<y_i, y_j> + <p, mean>`. Returns
+    /// `|y_i|^2 / 2 + <p, mean>`.
+    pub fn turn(&self, row: &mut [f32]) -> f32 {
+        let Some(Space { mean, weight, .. }) = &self.space else { return 0.0 };
+        self.enter(row);
+        let half = 0.5 * norm2(row);
+        row.iter_mut().zip(weight).for_each(|(value, weight)| *value *= weight);
+        (half + (kernels().dot_f64)(row, mean)) as f32
+    }
+
+    /// `|y|^2 / 2` of a row, which is changed.
+    pub fn term(&self, row: &mut [f32]) -> f32 {
+        self.enter(row);
+        (0.5 * norm2(row)) as f32
+    }
+}
+
+/// Sums of `width` terms over those of `rows` rows that count; `add` is given the sums and room for a row of `dim` values.
+fn sum_blocks(
+    rows: usize,
+    counts: impl Fn(usize) -> bool + Sync,
+    [dim, width]: [usize; 2],
+    add: impl Fn(usize, &mut [f64], &mut [f32]) + Sync,
+) -> Vec<f64> {
+    let blocks = threads::map(rows.div_ceil(BLOCK), |block| {
+        let (mut sums, mut row) = (vec![0.0; width], vec![0.0; dim]);
+        for place in (block * BLOCK..rows.min((block + 1) * BLOCK)).filter(|&place| counts(place)) {
+            add(place, &mut sums, &mut row);
+        }
+        sums
+    });
+    let mut total = vec![0.0; width];
+    blocks.iter().for_each(|sums| total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum));
+    total
+}
