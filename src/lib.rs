@@ -33,6 +33,7 @@ pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod nn;
+pub mod number;
 pub mod optim;
 #[cfg(feature = "python")]
 mod python;

@@ -8,8 +8,10 @@
 #![allow(unsafe_code)]
 
 use crate::memory;
+use crate::real::Real;
 use crate::threads;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// A matrix over a slice: element `(i, j)` is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -333,6 +335,18 @@ fn called<T: Element>(a: MatRef<'_, T>, b: MatRef<'_, T>, out: &mut [T], stride:
             gemm::Parallelism::None,
         );
     }
+}
+
+/// Norms of rows whose squares, summed in `f32`, are neither infinite nor less exact.
+pub const ORDINARY_NORMS: Range<f64> = 1e-15..1e18;
+
+/// The Euclidean norm, right for all finite `f32` values: where the squares are beyond their range it is made in `f64`.
+pub fn norm<T: Real>(values: &[T]) -> f64 {
+    let norm = T::dot(values, values).sqrt().wide();
+    if ORDINARY_NORMS.contains(&norm) {
+        return norm;
+    }
+    values.iter().map(|value| value.wide() * value.wide()).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::memory;
+use crate::number;
 use crate::real::Real;
 use crate::threads;
 use std::cmp::Ordering;
@@ -58,9 +59,7 @@ pub fn differentiable_search<T: Real>(
     if k == 0 {
         return Err(Error::Config("k must be at least 1, got 0".into()));
     }
-    if !temperature.is_finite() || temperature <= 0.0 {
-        return Err(Error::Config(format!("temperature must be positive, got {temperature}")));
-    }
+    number::positive("temperature", temperature)?;
     let cosines = queries.normalize()?.matmul(&candidates.normalize()?.transpose()?)?;
     largest(&cosines.affine(T::of(1.0 / temperature), T::ZERO)?.softmax(-1)?, k.min(count))
 }

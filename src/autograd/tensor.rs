@@ -307,10 +307,11 @@ impl<T: Real> Tensor<T> {
     }
 
     /// Multiplies the gradient, if there is one.
-    pub fn scale_grad(&self, factor: T) {
+    pub fn scale_grad(&self, factor: f64) {
         if let Some(grad) = &mut *locked(&self.0.grad) {
             crate::threads::for_each_chunk(own(grad), super::CHUNK, |_, part| {
-                part.iter_mut().for_each(|value| *value *= factor);
+                // In f64: a factor that brings huge gradients down may be too small for f32.
+                part.iter_mut().for_each(|value| *value = T::of(value.wide() * factor));
             });
         }
     }

@@ -68,6 +68,9 @@ vectorized! {
     /// Layer normalization of one row in place.
     pub fn normalize[T: Real][T](row: &mut [T], weight: &[T], bias: &[T], eps: T) {
         let (mean, scale) = moments(row, eps);
+        if !is_ordinary(scale) {
+            return normalize_far(row, weight, bias, eps);
+        }
         for ((x, &w), &b) in row.iter_mut().zip(weight).zip(bias) {
             *x = (*x - mean) * scale * w + b;
         }
@@ -78,6 +81,9 @@ vectorized! {
         x: &[T], weight: &[T], eps: T, grad: &mut [T], to_weight: &mut [T], to_bias: &mut [T]
     ) {
         let (mean, scale) = moments(x, eps);
+        if !is_ordinary(scale) {
+            return normalize_adjoint_far(x, weight, eps, grad, to_weight, to_bias);
+        }
         let share = T::ONE / T::of(x.len() as f64);
         for ((((grad, &x), &w), to_weight), to_bias) in grad.iter_mut().zip(x).zip(weight).zip(to_weight).zip(to_bias) {
             *to_weight += *grad * (x - mean) * scale;
@@ -95,6 +101,53 @@ vectorized! {
         for (grad, &x) in grad.iter_mut().zip(x) {
             *grad = scale * (*grad - center - (x - mean) * scale * slope);
         }
+    }
+}
+
+/// Whether the squares that a scale is made of have a sum in `T`.
+#[inline(always)]
+fn is_ordinary<T: Real>(scale: T) -> bool {
+    scale > T::ZERO
+}
+
+/// [`moments`] in `f64`, for rows whose squares are beyond the range of `T`.
+fn far_moments<T: Real>(row: &[T], eps: T) -> (f64, f64) {
+    let count = row.len() as f64;
+    let mean = row.iter().map(|x| x.wide()).sum::<f64>() / count;
+    let variance = row.iter().map(|x| (x.wide() - mean).powi(2)).sum::<f64>() / count;
+    (mean, (variance + eps.wide()).sqrt().recip())
+}
+
+#[cold]
+fn normalize_far<T: Real>(row: &mut [T], weight: &[T], bias: &[T], eps: T) {
+    let (mean, scale) = far_moments(row, eps);
+    for ((x, &w), &b) in row.iter_mut().zip(weight).zip(bias) {
+        *x = T::of((x.wide() - mean) * scale) * w + b;
+    }
+}
+
+#[cold]
+fn normalize_adjoint_far<T: Real>(
+    x: &[T],
+    weight: &[T],
+    eps: T,
+    grad: &mut [T],
+    to_weight: &mut [T],
+    to_bias: &mut [T],
+) {
+    let (mean, scale) = far_moments(x, eps);
+    let normalized = |x: T| (x.wide() - mean) * scale;
+    let (mut center, mut slope) = (0.0, 0.0);
+    for (at, g) in grad.iter_mut().enumerate() {
+        to_weight[at] += *g * T::of(normalized(x[at]));
+        to_bias[at] += *g;
+        *g *= weight[at];
+        center += g.wide();
+        slope += g.wide() * normalized(x[at]);
+    }
+    let count = x.len() as f64;
+    for (g, &x) in grad.iter_mut().zip(x) {
+        *g = T::of(scale * (g.wide() - center / count - normalized(x) * slope / count));
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Reduction, Targets, cross_entropy};
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::number;
 use crate::real::Real;
 
 /// `anchors (B, d)`; `positives (B, d)` or `(B, P, d)`; `negatives (B, K, d)`, shared `(K, d)`, or `None`: then the
@@ -20,9 +21,7 @@ pub fn info_nce<T: Real>(
     temperature: f64,
     reduction: Reduction,
 ) -> Result<Tensor<T>> {
-    if !temperature.is_finite() || temperature <= 0.0 {
-        return Err(Error::Config(format!("info_nce: temperature must be positive, got {temperature}")));
-    }
+    number::positive("temperature", temperature)?;
     let (batch, dim) = anchors.shape().matrix("info_nce", "anchors")?;
     let count = match *positives.dims() {
         [rows, columns] if (rows, columns) == (batch, dim) => 1,

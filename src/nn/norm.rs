@@ -26,7 +26,7 @@ impl<T: Real> LayerNorm<T> {
 
     /// `x (.., dim)`, of the same shape after.
     pub fn forward(&self, x: &Tensor<T>) -> Result<Tensor<T>> {
-        x.layer_norm(&self.weight, &self.bias, T::of(self.eps))
+        x.layer_norm(&self.weight, &self.bias, self.eps)
     }
 }
 

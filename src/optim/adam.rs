@@ -6,10 +6,11 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Group, Optimizer, PIECE, State, each_gradient, fresh, require_amount, require_rates};
+use super::{Group, Optimizer, PIECE, State, each_gradient, fresh, require_rates};
 use crate::autograd::Tensor;
 use crate::buffer::Buffer;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::number;
 use crate::real::{Real, larger};
 use crate::{loops, threads};
 
@@ -66,22 +67,14 @@ impl<T: Real> Adam<T> {
 
     /// Over groups with their own learning rate and decay; those of `options` are not used.
     pub fn with_groups(groups: Vec<Group<T>>, options: AdamOptions) -> Result<Self> {
-        Self::checked("Adam", groups, options, false)
+        Self::checked(groups, options, false)
     }
 
-    pub(super) fn checked(
-        name: &str,
-        groups: Vec<Group<T>>,
-        options: AdamOptions,
-        decoupled: bool,
-    ) -> Result<Self> {
-        for (which, beta) in [("beta1", options.betas.0), ("beta2", options.betas.1)] {
-            if !(0.0..1.0).contains(&beta) {
-                return Err(Error::Config(format!("{name}: {which} must be in [0, 1), got {beta}")));
-            }
-        }
-        require_amount(name, "eps", options.eps)?;
-        require_rates(name, &groups)?;
+    pub(super) fn checked(groups: Vec<Group<T>>, options: AdamOptions, decoupled: bool) -> Result<Self> {
+        number::fraction("beta1", options.betas.0)?;
+        number::fraction("beta2", options.betas.1)?;
+        number::positive("eps", options.eps)?;
+        require_rates(&groups)?;
         Ok(Self { states: fresh(&groups), groups, options, decoupled })
     }
 }
@@ -109,8 +102,7 @@ impl<T: Real> Optimizer<T> for Adam<T> {
     }
 
     fn step(&mut self) -> Result<()> {
-        let name = if self.decoupled { "AdamW" } else { "Adam" };
-        require_rates(name, &self.groups)?;
+        require_rates(&self.groups)?;
         let arrays = self.memory().len();
         let (options, decoupled) = (self.options, self.decoupled);
         each_gradient(&self.groups, &mut self.states, arrays, |group, parameter, state, grad| {
@@ -125,7 +117,9 @@ struct Rule<T> {
     /// Factor of the weights, and of the weights in the gradient.
     keep: T,
     decay: T,
-    betas: (T, T),
+    keep_second: T,
+    /// `1 - b` of both, made in `f64`: a `b` near 1 leaves nothing of it in `f32`.
+    enter: (T, T),
     step: T,
     correction: T,
     eps: T,
@@ -139,7 +133,8 @@ impl<T: Real> Rule<T> {
         Self {
             keep: T::of(keep),
             decay: T::of(decay),
-            betas: (T::of(options.betas.0), T::of(options.betas.1)),
+            keep_second: T::of(options.betas.1),
+            enter: (T::of(1.0 - options.betas.0), T::of(1.0 - options.betas.1)),
             step: T::of(group.lr / unbiased(options.betas.0)),
             correction: T::of(1.0 / unbiased(options.betas.1).sqrt()),
             eps: T::of(options.eps),
@@ -162,10 +157,9 @@ impl<T: Real> Rule<T> {
 
     #[inline(always)]
     fn moments(&self, p: T, g: T, m: &mut T, v: &mut T) {
-        let (b1, b2) = self.betas;
         let g = g + self.decay * p;
-        *m += (g - *m) * (T::ONE - b1);
-        *v = *v * b2 + g * g * (T::ONE - b2);
+        *m += (g - *m) * self.enter.0;
+        *v = *v * self.keep_second + g * g * self.enter.1;
     }
 
     #[inline(always)]

@@ -61,7 +61,7 @@ impl<T: Real> AdamW<T> {
     pub fn with_groups(groups: Vec<Group<T>>, options: AdamWOptions) -> Result<Self> {
         let AdamWOptions { lr, betas, eps, weight_decay, amsgrad } = options;
         let options = AdamOptions { lr, betas, eps, weight_decay, amsgrad };
-        Adam::checked("AdamW", groups, options, true).map(Self)
+        Adam::checked(groups, options, true).map(Self)
     }
 }
 

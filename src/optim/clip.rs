@@ -5,6 +5,7 @@
 use super::PIECE;
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
+use crate::linalg::norm;
 use crate::real::Real;
 use crate::threads;
 
@@ -18,7 +19,7 @@ pub fn clip_grad_norm<T: Real>(parameters: &[Tensor<T>], max_norm: f64) -> Resul
     for grad in parameters.iter().filter_map(Tensor::grad) {
         let pieces = threads::map(grad.len().div_ceil(PIECE), |piece| {
             let part = &grad[piece * PIECE..grad.len().min((piece + 1) * PIECE)];
-            T::dot(part, part).wide()
+            norm(part).powi(2)
         });
         square += pieces.into_iter().sum::<f64>();
     }
@@ -27,7 +28,7 @@ pub fn clip_grad_norm<T: Real>(parameters: &[Tensor<T>], max_norm: f64) -> Resul
     if scale < 1.0 {
         // What may be refused comes before the first change.
         parameters.iter().for_each(Tensor::own_grad);
-        parameters.iter().for_each(|parameter| parameter.scale_grad(T::of(scale)));
+        parameters.iter().for_each(|parameter| parameter.scale_grad(scale));
     }
     Ok(norm)
 }

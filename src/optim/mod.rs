@@ -16,6 +16,7 @@ pub use sgd::{Sgd, SgdOptions};
 use crate::autograd::Tensor;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::number;
 use crate::real::Real;
 use crate::threads;
 
@@ -96,19 +97,11 @@ pub trait Optimizer<T: Real>: Send {
 /// Values per task of an update.
 const PIECE: usize = 16 << 10;
 
-/// Fails unless an amount is a number from 0 up.
-fn require_amount(optimizer: &str, name: &str, value: f64) -> Result<()> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    Err(Error::Config(format!("{optimizer}: {name} must be finite and at least 0, got {value}")))
-}
-
 /// Fails unless every group's settings are numbers from 0 up.
-fn require_rates<T: Real>(optimizer: &str, groups: &[Group<T>]) -> Result<()> {
+fn require_rates<T: Real>(groups: &[Group<T>]) -> Result<()> {
     groups.iter().try_for_each(|group| {
-        require_amount(optimizer, "lr", group.lr)?;
-        require_amount(optimizer, "weight_decay", group.weight_decay)
+        number::non_negative("lr", group.lr)?;
+        number::non_negative("weight_decay", group.weight_decay).map(drop)
     })
 }
 

@@ -5,9 +5,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Group, Optimizer, PIECE, State, each_gradient, fresh, require_amount, require_rates};
+use super::{Group, Optimizer, PIECE, State, each_gradient, fresh, require_rates};
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
+use crate::number;
 use crate::real::Real;
 use crate::threads;
 
@@ -59,9 +60,9 @@ impl<T: Real> Sgd<T> {
 
     /// Over groups with their own learning rate and decay; those of `options` are not used.
     pub fn with_groups(groups: Vec<Group<T>>, options: SgdOptions) -> Result<Self> {
-        require_amount("SGD", "momentum", options.momentum)?;
-        require_amount("SGD", "dampening", options.dampening)?;
-        require_rates("SGD", &groups)?;
+        number::non_negative("momentum", options.momentum)?;
+        number::non_negative("dampening", options.dampening)?;
+        require_rates(&groups)?;
         if options.nesterov && (options.momentum == 0.0 || options.dampening != 0.0) {
             let given = format!("momentum {} and dampening {}", options.momentum, options.dampening);
             let message = format!("SGD: nesterov needs momentum above 0 and no dampening, got {given}");
@@ -139,7 +140,7 @@ impl<T: Real> Optimizer<T> for Sgd<T> {
     }
 
     fn step(&mut self) -> Result<()> {
-        require_rates("SGD", &self.groups)?;
+        require_rates(&self.groups)?;
         let (arrays, options) = (self.memory().len(), self.options);
         each_gradient(&self.groups, &mut self.states, arrays, |group, parameter, state, grad| {
             let rule = Rule::new(group, options, state.steps == 1);

@@ -8,7 +8,8 @@
 use crate::autograd::tape::record;
 use crate::autograd::{CHUNK, Tensor};
 use crate::buffer::Buffer;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::number;
 use crate::real::Real;
 use crate::{loops, threads};
 use std::sync::Arc;
@@ -92,9 +93,7 @@ impl<T: Real> Rule<T> {
 impl<T: Real> Tensor<T> {
     /// Drops each value with probability `rate` and divides the others by `1 - rate`; `0 <= rate < 1`.
     pub fn dropout(&self, rate: f64, seed: u64) -> Result<Self> {
-        if !(0.0..1.0).contains(&rate) {
-            return Err(Error::Config(format!("dropout: rate must be in [0, 1), got {rate}")));
-        }
+        number::fraction("rate", rate)?;
         if rate == 0.0 {
             return Ok(self.clone());
         }

@@ -13,13 +13,15 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::loops;
 use crate::memory;
+use crate::number;
 use crate::real::Real;
 use crate::threads;
 use std::sync::Arc;
 
 impl<T: Real> Tensor<T> {
-    /// Normalizes the last axis; `weight` and `bias` have its length.
-    pub fn layer_norm(&self, weight: &Self, bias: &Self, eps: T) -> Result<Self> {
+    /// Normalizes the last axis; `weight` and `bias` have its length, and `eps` is positive.
+    pub fn layer_norm(&self, weight: &Self, bias: &Self, eps: f64) -> Result<Self> {
+        let eps = T::of(number::positive("eps", eps)?);
         let columns = self.shape().columns();
         if self.dims().is_empty() || *weight.dims() != [columns] || *bias.dims() != [columns] || columns == 0
         {
@@ -88,5 +90,29 @@ mod tests {
             let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 32.0;
             assert!(mean.abs() < 1e-4 && (variance - 1.0).abs() < 1e-3, "{mean} {variance}");
         }
+    }
+
+    #[test]
+    fn rows_whose_squares_overflow_are_normalized_too() {
+        let (weight, bias) = ([1.0, -2.0, 0.5, 1.0], [0.0, 1.0, 0.0, 0.0]);
+        for size in [1e18, 1e25, 3e38] {
+            let small: Vec<f64> = [0.9, -1.0, 0.3, 1.0].into();
+            let run = |scale: f64| {
+                let x: Vec<f32> = small.iter().map(|x| (x * scale) as f32).collect();
+                let x = Tensor::parameter(x, &[1, 4]).unwrap();
+                let [w, b] = [weight, bias].map(|values| Tensor::parameter(values.to_vec(), &[4]).unwrap());
+                let y = x.layer_norm(&w, &b, 1e-30).unwrap();
+                y.backward_from(Some(vec![1.0, 0.5, -1.0, 2.0].into()), false).unwrap();
+                let to_x =
+                    x.grad().unwrap().iter().map(|g| (f64::from(*g) * scale) as f32).collect::<Vec<_>>();
+                [y.to_vec(), to_x, w.grad().unwrap().to_vec(), b.grad().unwrap().to_vec()].concat()
+            };
+            let (far, near) = (run(size), run(1.0));
+            assert!(far.iter().zip(near).all(|(a, b)| (a - b).abs() < 2e-6), "{size}: {far:?}");
+        }
+        let flat = Tensor::new(vec![1e30f32; 4], &[1, 4]).unwrap();
+        let one = Tensor::new(vec![1.0; 4], &[4]).unwrap();
+        assert_eq!(flat.layer_norm(&one, &one, 1e-5).unwrap().to_vec(), [1.0; 4]);
+        assert!(flat.layer_norm(&one, &one, 1e-40).is_err());
     }
 }

@@ -16,6 +16,7 @@ use crate::autograd::Tensor;
 use crate::autograd::tape::record;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::number;
 use crate::real::Real;
 use std::sync::Arc;
 
@@ -83,9 +84,7 @@ impl<T: Real> Tensor<T> {
 
     fn radial(&self, name: &'static str, map: Map, curvature: f64) -> Result<Self> {
         self.shape().axis(name, -1)?;
-        if !(curvature > 0.0 && curvature.is_finite()) {
-            return Err(Error::Config(format!("{name}: curvature must be positive, got {curvature}")));
-        }
+        number::positive("curvature", curvature)?;
         let (columns, x, border) = (self.shape().columns(), self.values(), border::<T>());
         // In f64, so that no finite row of f32 is infinitely long.
         let length = move |row: &[T]| (curvature * dot(row, row)).sqrt();
@@ -100,8 +99,8 @@ impl<T: Real> Tensor<T> {
         let mut out = Buffer::stale(x.len());
         each_row(&mut out, columns, |row, out| {
             let x = &x[row * columns..][..columns];
-            let scale = T::of(map.factors(length(x), border).0);
-            out.iter_mut().zip(x).for_each(|(out, &x)| *out = scale * x);
+            let scale = map.factors(length(x), border).0;
+            out.iter_mut().zip(x).for_each(|(out, &x)| *out = T::of(scale * x.wide()));
         });
         Ok(record(name, Arc::new(out), self.shape(), [self], move |mut grad, _| {
             each_row(&mut grad, columns, |row, grad| {
