@@ -1,6 +1,6 @@
 //! Scores of additive attention over edges, from the terms of sources, targets and edges, and their adjoints.
 
-use super::{LANES, sum};
+use super::{LANES, lone, sum};
 use crate::real::Real;
 use crate::simd::{Rows, prefetch, rows_ahead};
 
@@ -71,7 +71,8 @@ impl<T: Real> EdgeTerms<'_, T> {
 pub struct LeavingEdges<'a, T> {
     /// The term of the source, a value per head.
     pub source: &'a [T],
-    /// Per node and head its term, its largest score, the scale of its weights and `sum alpha dalpha`, four rows of `heads`.
+    /// Per node and head its term, its largest score, the scale of its weights and `sum alpha dalpha` or [`lone`], four rows
+    /// of `heads`.
     pub nodes: &'a [T],
     /// The nodes that the edges enter.
     pub rows: Rows<'a>,
@@ -229,7 +230,9 @@ vectorized! {
         out.fill(T::ZERO);
         for (j, (d, alpha)) in d.chunks_exact_mut(heads).zip(alpha.chunks_exact(heads)).enumerate() {
             edges.each(j, heads, |node, term, at| {
-                d[at] = alpha[at] * (d[at] - node[3 * heads + at]) * slope_at(term, edges.slope);
+                let inner = node[3 * heads + at];
+                let of_term = alpha[at] * (d[at] - inner) * slope_at(term, edges.slope);
+                d[at] = if inner == lone() { T::ZERO } else { of_term };
                 out[at] += d[at];
             });
         }

@@ -7,7 +7,7 @@
 //!
 //! two factors per node, two products per edge. No factor is above 1, and one of a node's two is 1.
 
-use super::{LANES, sums_by_head};
+use super::{LANES, lone, sums_by_head};
 use crate::memory;
 use crate::real::{Real, larger};
 use crate::simd::{Factors, HeadPlan, Rows, SecondSums, prefetch, rows_ahead};
@@ -17,7 +17,8 @@ use crate::simd::{Factors, HeadPlan, Rows, SecondSums, prefetch, rows_ahead};
 pub struct LeavingFactors<'a, T> {
     /// The factors of the source.
     pub source: &'a [T],
-    /// Per node and head both factors, times the scale of its weights, and `sum alpha dalpha`: three rows of `heads`.
+    /// Per node and head both factors, times the scale of its weights, and `sum alpha dalpha` or [`lone`]: three rows of
+    /// `heads`.
     pub nodes: &'a [T],
     /// The nodes that the edges enter.
     pub rows: Rows<'a>,
@@ -205,7 +206,9 @@ vectorized! {
             by_lanes::<T, HEADS, 3>([alpha, d, out], |at, [_, d, sum]| {
                 let (first, second) = (source[at] * node[at], source[heads + at] * node[heads + at]);
                 let alpha = larger(second, first);
-                let d = alpha * (d - node[2 * heads + at]) * if first > second { T::ONE } else { edges.slope };
+                let inner = node[2 * heads + at];
+                let d = alpha * (d - inner) * if first > second { T::ONE } else { edges.slope };
+                let d = if inner == lone() { T::ZERO } else { d };
                 [alpha, d, sum + d]
             });
         }

@@ -18,6 +18,12 @@
 /// Values per pass over scores: a register of the widest set.
 const LANES: usize = 16;
 
+/// Stands for `sum alpha dalpha` of a node with a single edge, whose weight is 1 whatever its score: no sum of products is
+/// the largest `f32`.
+pub fn lone<T: Real>() -> T {
+    T::of(f64::from(f32::MAX))
+}
+
 /// Defines functions whose body is compiled for each set; generics stand in brackets, first declared, then passed on.
 macro_rules! vectorized {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident[$($declared:tt)*][$($passed:tt)*]

@@ -150,8 +150,8 @@ impl<T: Real> Plan<T> {
     fn tile(
         &self,
         saved: &Saved<'_, T>,
-        rows: &Range<usize>,
-        keys: &Range<usize>,
+        segment: usize,
+        [rows, keys]: [&Range<usize>; 2],
         head: usize,
         [p, ds]: [&mut [T]; 2],
     ) {
@@ -162,7 +162,11 @@ impl<T: Real> Plan<T> {
         let own =
             |values: &'_ [T]| -> Vec<T> { rows.clone().map(|row| values[row * self.heads + head]).collect() };
         let (logs, inner) = (own(saved.logs), own(saved.inner));
-        loops::run(Weights { p, ds, logs: &logs, inner: &inner, scale: self.scale });
+        loops::run(Weights { p, ds: &mut *ds, logs: &logs, inner: &inner, scale: self.scale });
+        if Segments::of_segment(&self.segments.keys, segment).len() == 1 {
+            // The weight of a single key is 1 whatever its score: no rounding is to be left here.
+            ds.fill(T::ZERO);
+        }
     }
 
     /// `dq` of a tile of rows.
@@ -176,7 +180,13 @@ impl<T: Real> Plan<T> {
             sums.fill(T::ZERO);
             for keys in pieces(keys.clone(), KEYS) {
                 let count = rows * keys.len();
-                self.tile(saved, &tile.rows, &keys, head, [&mut p[..count], &mut ds[..count]]);
+                self.tile(
+                    saved,
+                    tile.segment,
+                    [&tile.rows, &keys],
+                    head,
+                    [&mut p[..count], &mut ds[..count]],
+                );
                 let ds = MatRef::new(&ds[..count], rows, keys.len());
                 matmul_here(ds, self.part(k, &keys, head), &mut sums, true);
             }
@@ -197,7 +207,13 @@ impl<T: Real> Plan<T> {
             v_sums.fill(T::ZERO);
             for rows in pieces(rows.clone(), ROWS) {
                 let count = rows.len() * keys;
-                self.tile(saved, &rows, &tile.rows, head, [&mut p[..count], &mut ds[..count]]);
+                self.tile(
+                    saved,
+                    tile.segment,
+                    [&rows, &tile.rows],
+                    head,
+                    [&mut p[..count], &mut ds[..count]],
+                );
                 let across = |values| MatRef::new(values, rows.len(), keys).t();
                 matmul_here(across(&ds[..count]), self.part(q, &rows, head), &mut k_sums, true);
                 matmul_here(across(&p[..count]), self.part(saved.grad, &rows, head), &mut v_sums, true);

@@ -10,6 +10,9 @@
 //!
 //! Where an edge has no term of its own and the others lie within [`terms::SPREAD`], exponentials of scores are products of
 //! factors per node (see `loops::factored`), and no edge costs an exponential.
+//!
+//! The weight of a node's single edge is 1 whatever its score, so there `dt` is exactly 0: the differences above would leave
+//! what was rounded, of which an optimizer such as Adam makes full steps.
 
 #![forbid(unsafe_code)]
 
@@ -110,6 +113,9 @@ impl<T: Real> Attention<T> {
                 loops::sums_by_head(alpha, r);
             }
         }
+        if let [source] = rows.now {
+            out.copy_from_slice(self.split.row(&self.x, *source as usize));
+        }
         if let Some(bias) = &self.bias {
             T::axpy(T::ONE, bias, out);
         }
@@ -143,6 +149,10 @@ impl<T: Real> Attention<T> {
                 T::head_dots(grad, &mixed, [0][..].into(), heads, d);
                 T::head_dots(grad, q, [0][..].into(), heads, to_target);
                 to_target.iter_mut().zip(d.iter().zip(r)).for_each(|(out, (&d, &r))| *out -= d * r);
+                if self.terms.graph.edges(row).len() == 1 {
+                    d.fill(loops::lone());
+                    to_target.fill(T::ZERO);
+                }
             }
         });
         nodes

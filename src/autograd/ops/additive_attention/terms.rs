@@ -115,6 +115,10 @@ impl<T: Real> Terms<T> {
 
     /// The attention weights of a node's edges.
     pub(super) fn weights(&self, row: usize, edges: Range<usize>, alpha: &mut [T]) {
+        if edges.len() == 1 {
+            alpha.fill(T::ONE);
+            return;
+        }
         let terms = self.of(row, edges);
         match &self.factors {
             None => {
