@@ -7,17 +7,20 @@
 
 use super::link_prediction::{Pairs, Score, link_prediction};
 use super::{Reduction, bce_with_logits};
-use crate::autograd::Tensor;
+use crate::autograd::{Shape, Tensor, custom};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::memory;
+use crate::number;
 use crate::real::Real;
 use crate::{rng, threads};
+use std::sync::Arc;
 
-/// Binary cross entropy between `sigmoid(z z^T)` and the graph's adjacency matrix, `(N, N)` without reduction. Entries
-/// that are edges count `positive_weight` times (Kipf & Welling take the number of other entries per edge); the graph's
-/// weights are not looked at. Time and memory grow with `N^2`.
+/// Binary cross entropy between `sigmoid(<z_i, z_j>)` and the graph's edges over the pairs `i < j`, `(N (N - 1) / 2)`
+/// without reduction: row by row of the upper triangle. A pair is an edge if the graph has one in either direction; loops and
+/// weights are ignored. Edges count `positive_weight` times (Kipf & Welling take the number of other pairs per edge). Time and
+/// memory grow with `N^2`.
 pub fn adjacency_reconstruction<T: Real>(
     embeddings: &Tensor<T>,
     graph: &Graph,
@@ -26,25 +29,44 @@ pub fn adjacency_reconstruction<T: Real>(
 ) -> Result<Tensor<T>> {
     let (nodes, _) = embeddings.shape().matrix("adjacency_reconstruction", "embeddings")?;
     graph.require_square("adjacency_reconstruction")?;
-    if graph.num_nodes() != nodes || nodes == 0 {
+    if graph.num_nodes() != nodes || nodes < 2 {
         let shapes = format!("embeddings of shape {} for {} nodes", embeddings.shape(), graph.num_nodes());
-        return Err(Error::Shape(format!("adjacency_reconstruction: {shapes}")));
+        return Err(Error::Shape(format!("adjacency_reconstruction: two nodes are needed, got {shapes}")));
     }
-    if !positive_weight.is_finite() || positive_weight <= 0.0 {
-        let message =
-            format!("adjacency_reconstruction: positive_weight must be positive, got {positive_weight}");
-        return Err(Error::Config(message));
+    number::positive("positive_weight", positive_weight)?;
+    let pairs = nodes.saturating_mul(nodes - 1) / 2;
+    // Of the pairs (i, j) with j > i, those of smaller i come first.
+    let first = |row: usize| row * (2 * nodes - row - 1) / 2;
+    let mut edges = memory::vec![T::ZERO; pairs];
+    for (row, &column) in graph.targets().into_iter().zip(graph.indices()) {
+        let (low, high) = (row.min(column) as usize, row.max(column) as usize);
+        if low < high {
+            edges[first(low) + high - low - 1] = T::ONE;
+        }
     }
-    let mut edges = memory::vec![T::ZERO; nodes.saturating_mul(nodes)];
-    for (row, column) in graph.targets().into_iter().zip(graph.indices()) {
-        edges[row as usize * nodes + *column as usize] = T::ONE;
-    }
-    let weights = Tensor::new(Buffer::copy_of(&edges), &[nodes, nodes])?
-        .affine(T::of(positive_weight - 1.0), T::ONE)?;
-    let edges = Tensor::new(edges, &[nodes, nodes])?;
-    let scores = embeddings.matmul(&embeddings.transpose()?)?;
+    let weights =
+        Tensor::new(Buffer::copy_of(&edges), &[pairs])?.affine(T::of(positive_weight - 1.0), T::ONE)?;
+    let edges = Tensor::new(edges, &[pairs])?;
+    let scores = upper_triangle(&embeddings.matmul(&embeddings.transpose()?)?)?;
     let weights = (positive_weight != 1.0).then_some(&weights);
     bce_with_logits(&scores, &edges, weights, reduction)
+}
+
+/// The values above the diagonal of a square matrix, row by row.
+fn upper_triangle<T: Real>(matrix: &Tensor<T>) -> Result<Tensor<T>> {
+    let (nodes, values) = (matrix.dims()[0], matrix.values());
+    let above = move |row: usize| row * nodes + row + 1..(row + 1) * nodes;
+    let kept: Vec<T> = memory::collect((0..nodes).flat_map(|row| values[above(row)].iter().copied()));
+    let shape = Shape::new(&[kept.len()])?;
+    Ok(custom("upper_triangle", Arc::new(Buffer::from(kept)), shape, [matrix], move |grad, _| {
+        let (mut out, mut rest) = (Buffer::zeros(nodes * nodes), &grad[..]);
+        for row in 0..nodes {
+            let (own, others) = rest.split_at(nodes - row - 1);
+            out[above(row)].copy_from_slice(own);
+            rest = others;
+        }
+        [Some(out)]
+    }))
 }
 
 /// Binary cross entropy of `edges` against `num_negatives` pairs per edge drawn by [`negative_edges`]; without reduction
@@ -142,14 +164,17 @@ mod tests {
 
     #[test]
     fn the_dense_loss_by_hand() {
-        let graph = Graph::from_edges(&[0, 0], &[1, 1], 2, 2, None).unwrap();
-        let z = Tensor::new(vec![1.0f64, 2.0], &[2, 1]).unwrap();
+        // Given twice, in one direction, beside a loop; pairs (0, 1), (0, 2), (1, 2).
+        let graph = Graph::from_edges(&[2, 2, 1], &[0, 0, 1], 3, 3, None).unwrap();
+        let z = Tensor::new(vec![1.0f64, 2.0, -3.0], &[3, 1]).unwrap();
         let got = adjacency_reconstruction(&z, &graph, 3.0, Reduction::None).unwrap().to_vec();
         let none = |s: f64| s.exp().ln_1p();
-        let expected = [none(1.0), 3.0 * none(-2.0), none(2.0), none(4.0)];
+        let expected = [none(2.0), 3.0 * none(3.0), none(-6.0)];
         assert!(got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?} {expected:?}");
         assert!(adjacency_reconstruction(&z, &graph, 0.0, Reduction::Mean).is_err());
-        assert!(adjacency_reconstruction(&random(&[3, 1], 0), &graph, 1.0, Reduction::Mean).is_err());
+        assert!(adjacency_reconstruction(&random(&[2, 1], 0), &graph, 1.0, Reduction::Mean).is_err());
+        let one = Graph::from_edges(&[], &[], 1, 1, None).unwrap();
+        assert!(adjacency_reconstruction(&random(&[1, 1], 0), &one, 1.0, Reduction::Mean).is_err());
     }
 
     #[test]

@@ -36,8 +36,9 @@ def links(z: np.ndarray) -> np.ndarray:
 
 def adjacency(z: np.ndarray, weight: float) -> np.ndarray:
     edges = np.zeros((6, 6))
-    edges[POSITIVE[1], POSITIVE[0]] = 1
-    return np.where(edges == 1, weight, 1) * entropy(z @ z.T, edges)
+    edges[POSITIVE[1], POSITIVE[0]] = edges[POSITIVE[0], POSITIVE[1]] = 1
+    pairs = np.triu_indices(6, 1)
+    return np.where(edges == 1, weight, 1)[pairs] * entropy(z @ z.T, edges)[pairs]
 
 
 # Name: function of x and a reduction, class form, the losses of the single examples in NumPy.
