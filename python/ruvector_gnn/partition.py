@@ -60,8 +60,8 @@ class Partition:
     def block(self, part: int) -> Block:
         """What one layer needs to compute the part's nodes: these as targets, they and their halo as sources.
 
-        A layer on `x[block.source_nodes]` gives the rows that it gives for `nodes(part)` on the whole graph,
-        if it looks at the edges of its targets only (`SAGELayer`, `GATLayer`, `GraphConv`, ..).
+        A layer on `x[block.source_nodes]` gives the rows that it gives for `nodes(part)` on the whole graph.
+        Layers in which a node sees more than its neighbours refuse a block, as `GraphTransformerLayer`.
         """
         return self.graph.sample(self.nodes(part), [None], 0)[0]
 

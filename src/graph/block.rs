@@ -2,16 +2,19 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Graph, build};
+use super::degrees::Origin;
+use super::{Degrees, Graph, Inner, build};
 use crate::error::{Error, Result};
 use crate::memory;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A part of a graph, from source nodes to target nodes.
 ///
 /// Rows are the targets and columns the sources, numbered by their places in [`source_nodes`](Self::source_nodes);
 /// the first sources are the targets, in the same order, so that a layer finds a node's own values. The names of the
 /// targets are those of the graph where it has names, else their numbers in it.
+///
+/// A sampled block remembers its graph, whose degrees [`Graph::gcn_normalize`] reads. A subgraph has its own degrees.
 ///
 /// ```
 /// use ruvector_gnn::graph::Graph;
@@ -34,6 +37,17 @@ pub struct Block {
     whole: usize,
 }
 
+/// How a block's edges were chosen.
+#[derive(Clone, Copy)]
+pub(super) enum Drawn {
+    /// All edges between some nodes: a graph with degrees of its own.
+    Whole,
+    /// Some of each row, each as likely as the others: they stand for the rest.
+    Uniformly,
+    /// By chance too, and the weights make up for it.
+    ByWeights,
+}
+
 impl Block {
     /// Rows of local sources over the first `num_sources` of `nodes`, whose edges stand at `edges` in `graph`.
     pub(super) fn assemble(
@@ -41,22 +55,34 @@ impl Block {
         rows: build::Rows,
         num_sources: usize,
         nodes: Arc<Vec<u32>>,
-        edges: Vec<u32>,
-        weights: Option<Vec<f32>>,
+        (edges, weights): (Vec<u32>, Option<Vec<f32>>),
+        drawn: Drawn,
     ) -> Self {
         let targets = &nodes[..rows.indptr.len() - 1];
         let ids = match graph.node_ids() {
             Some(ids) => memory::collect(targets.iter().map(|&node| ids[node as usize])),
             None => memory::collect(targets.iter().map(|&node| i64::from(node))),
         };
-        let part = Graph::assemble(rows, num_sources, weights, Some(Arc::new(ids)));
+        let origin = |expand| Origin::Drawn { graph: graph.clone(), nodes: Arc::clone(&nodes), expand };
+        let origin = match drawn {
+            Drawn::Whole => None,
+            Drawn::Uniformly => Some(origin(true)),
+            Drawn::ByWeights => Some(origin(false)),
+        };
+        let part = Graph(Arc::new(Inner::new(rows, num_sources, weights, Some(Arc::new(ids)), origin)));
         let order = graph.edge_order().map(|_| graph.clone());
         Self { graph: part, nodes, edges: Arc::new(edges), order, whole: graph.num_nodes() }
     }
 
-    /// Puts together what [`graph`](Self::graph), [`source_nodes`](Self::source_nodes), [`edge_ids`](Self::edge_ids)
-    /// and [`num_graph_nodes`](Self::num_graph_nodes) gave.
-    pub fn from_parts(graph: Graph, sources: Vec<u32>, edge_ids: Vec<u32>, whole: usize) -> Result<Self> {
+    /// Puts together what [`graph`](Self::graph), [`source_nodes`](Self::source_nodes), [`edge_ids`](Self::edge_ids),
+    /// [`num_graph_nodes`](Self::num_graph_nodes) and [`degrees`](Self::degrees) gave.
+    pub fn from_parts(
+        graph: Graph,
+        sources: Vec<u32>,
+        edge_ids: Vec<u32>,
+        whole: usize,
+        degrees: Option<[Degrees; 2]>,
+    ) -> Result<Self> {
         build::check_nodes("source_nodes", &sources, whole)?;
         if sources.len() != graph.num_sources() || graph.num_sources() < graph.num_nodes() {
             let (given, rows) = (sources.len(), graph.num_nodes());
@@ -69,7 +95,26 @@ impl Block {
             let counts = format!("{} ids for {} edges", edge_ids.len(), graph.num_edges());
             return Err(Error::Shape(format!("edge_ids: {counts}")));
         }
-        Ok(Self { graph, nodes: Arc::new(sources), edges: Arc::new(edge_ids), order: None, whole })
+        let nodes = Arc::new(sources);
+        let graph = match degrees {
+            None => graph,
+            Some(degrees) => {
+                degrees.iter().try_for_each(|degrees| degrees.check(&graph))?;
+                graph.changed(|inner| {
+                    inner.origin = Some(Origin::Kept { nodes: Arc::clone(&nodes) });
+                    inner.degrees = degrees.map(OnceLock::from);
+                })
+            }
+        };
+        Ok(Self { graph, nodes, edges: Arc::new(edge_ids), order: None, whole })
+    }
+
+    /// What normalization reads of a sampled block, without and with self loops; `None` for a subgraph.
+    pub fn degrees(&self) -> Result<Option<[Degrees; 2]>> {
+        if self.graph.0.origin.is_none() {
+            return Ok(None);
+        }
+        Ok(Some([self.graph.degrees_with(false)?.clone(), self.graph.degrees_with(true)?.clone()]))
     }
 
     /// The rows: what layers run over.

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::block::Drawn;
 use super::build::{self, Rows};
 use super::sample::Reached;
 use super::{Block, Graph};
@@ -121,7 +122,7 @@ impl Graph {
         self.0.places.give(places);
         let (rows, edges) = part?;
         let weights = self.weights_at(&edges);
-        Ok(Block::assemble(self, rows, nodes.len(), Arc::new(nodes), edges, weights))
+        Ok(Block::assemble(self, rows, nodes.len(), Arc::new(nodes), (edges, weights), Drawn::Whole))
     }
 
     /// The edges between nodes that were reached: rows of their places, and the positions of the edges.

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::block::Drawn;
 use super::build::{self, Rows};
 use super::sample::Reached;
 use super::{Block, Graph};
@@ -21,8 +22,7 @@ impl Graph {
     /// Blocks as those of [`sample`](Self::sample), of which the one that is `k` hops from `nodes` aggregates from
     /// `sizes[k]` nodes, or from all neighbours where there are no more.
     ///
-    /// The weights estimate sums by the graph's weights; for means, or for a graph convolution, normalize the graph
-    /// first.
+    /// The weights estimate sums by the graph's weights; for means, normalize the graph's rows first.
     ///
     /// ```
     /// use ruvector_gnn::graph::Graph;
@@ -51,7 +51,14 @@ impl Graph {
         self.0.places.give(places);
         let nodes = Arc::new(nodes);
         let blocks = drawn.into_iter().rev().map(|(rows, num_sources, edges, weights)| {
-            Block::assemble(self, rows, num_sources, Arc::clone(&nodes), edges, Some(weights))
+            Block::assemble(
+                self,
+                rows,
+                num_sources,
+                Arc::clone(&nodes),
+                (edges, Some(weights)),
+                Drawn::ByWeights,
+            )
         });
         Ok(blocks.collect())
     }

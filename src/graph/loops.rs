@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Graph, build};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory;
 
 /// Where the edges of a graph come from whose self loops were replaced.
@@ -26,21 +26,17 @@ impl Graph {
         if let Some(looped) = self.0.looped.get() {
             return Ok(looped);
         }
+        self.require_targets_among_sources("self loops")?;
         let (nodes, sources) = (self.num_nodes(), self.num_sources());
-        if nodes > sources {
-            return Err(Error::Shape(format!(
-                "self loops: each of the {nodes} nodes must be a source, but there are {sources} sources"
-            )));
-        }
         let mut indptr = memory::with_capacity(nodes + 1);
         let mut indices = memory::with_capacity(self.num_edges() + nodes);
         indptr.push(0);
         for node in 0..nodes {
             let (own, neighbors) = (node as u32, self.neighbors(node));
             let before = neighbors.iter().position(|&other| other > own).unwrap_or(neighbors.len());
-            indices.extend(neighbors[..before].iter().filter(|&&other| other != own));
+            indices.extend(neighbors[..before].iter().filter(|&&other| !self.is_loop(own, other)));
             indices.push(own);
-            indices.extend(neighbors[before..].iter().filter(|&&other| other != own));
+            indices.extend(neighbors[before..].iter().filter(|&&other| !self.is_loop(own, other)));
             indptr.push(indices.len());
         }
         build::check_counts(nodes, sources, indices.len())?;
@@ -54,7 +50,7 @@ impl Graph {
         let looped = self.replace_self_loops()?;
         let (mut kept, mut targets) = (Vec::new(), Vec::new());
         for (edge, (row, &source)) in self.targets().into_iter().zip(self.indices()).enumerate() {
-            if row != source {
+            if !self.is_loop(row, source) {
                 memory::push(&mut kept, self.edge_order().map_or(edge as u32, |order| order[edge]));
                 memory::push(&mut targets, row);
             }

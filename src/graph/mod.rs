@@ -9,6 +9,7 @@
 mod batch;
 mod block;
 mod build;
+mod degrees;
 mod hops;
 mod importance;
 mod loops;
@@ -18,6 +19,7 @@ mod sample;
 mod walks;
 
 pub use block::Block;
+pub use degrees::Degrees;
 pub use receptive::ReceptiveField;
 pub use walks::WalkOptions;
 
@@ -49,6 +51,8 @@ struct Inner {
     /// Position among the edges as given, per edge; `None` when they were given in order.
     edge_order: Option<Vec<u32>>,
     node_ids: Option<Arc<Vec<i64>>>,
+    origin: Option<degrees::Origin>,
+    degrees: [OnceLock<Degrees>; 2],
     transpose: OnceLock<Transposed>,
     normalized: [OnceLock<Graph>; 3],
     looped: OnceLock<Graph>,
@@ -64,6 +68,32 @@ pub struct Transposed {
     pub order: Vec<u32>,
 }
 
+impl Inner {
+    fn new(
+        rows: build::Rows,
+        sources: usize,
+        weights: Option<Vec<f32>>,
+        node_ids: Option<Arc<Vec<i64>>>,
+        origin: Option<degrees::Origin>,
+    ) -> Self {
+        debug_assert!(weights.as_ref().is_none_or(|weights| weights.len() == rows.indices.len()));
+        Self {
+            sources,
+            indptr: rows.indptr,
+            indices: rows.indices,
+            weights,
+            edge_order: rows.order,
+            node_ids,
+            origin,
+            degrees: [const { OnceLock::new() }; 2],
+            transpose: OnceLock::new(),
+            normalized: [const { OnceLock::new() }; 3],
+            looped: OnceLock::new(),
+            places: sample::Places::default(),
+        }
+    }
+}
+
 impl Graph {
     fn assemble(
         rows: build::Rows,
@@ -71,19 +101,7 @@ impl Graph {
         weights: Option<Vec<f32>>,
         node_ids: Option<Arc<Vec<i64>>>,
     ) -> Self {
-        debug_assert!(weights.as_ref().is_none_or(|weights| weights.len() == rows.indices.len()));
-        Self(Arc::new(Inner {
-            sources,
-            indptr: rows.indptr,
-            indices: rows.indices,
-            weights,
-            edge_order: rows.order,
-            node_ids,
-            transpose: OnceLock::new(),
-            normalized: [const { OnceLock::new() }; 3],
-            looped: OnceLock::new(),
-            places: sample::Places::default(),
-        }))
+        Self(Arc::new(Inner::new(rows, sources, weights, node_ids, None)))
     }
 
     /// From edges: node `targets[e]` aggregates from node `sources[e]`, with weight `weights[e]`.
@@ -177,19 +195,15 @@ impl Graph {
         Ok(self.changed(|inner| inner.node_ids = Some(Arc::new(ids))))
     }
 
+    /// A copy after `change`. It is a graph of its own: it forgets what a block was drawn from.
     fn changed(&self, change: impl FnOnce(&mut Inner)) -> Self {
-        let mut inner = Inner {
-            sources: self.0.sources,
+        let rows = build::Rows {
             indptr: memory::copy_of(&self.0.indptr),
             indices: memory::copy_of(&self.0.indices),
-            weights: self.0.weights.as_deref().map(memory::copy_of),
-            edge_order: self.0.edge_order.as_deref().map(memory::copy_of),
-            node_ids: self.0.node_ids.clone(),
-            transpose: OnceLock::new(),
-            normalized: [const { OnceLock::new() }; 3],
-            looped: OnceLock::new(),
-            places: sample::Places::default(),
+            order: self.0.edge_order.as_deref().map(memory::copy_of),
         };
+        let weights = self.0.weights.as_deref().map(memory::copy_of);
+        let mut inner = Inner::new(rows, self.0.sources, weights, self.0.node_ids.clone(), None);
         change(&mut inner);
         Self(Arc::new(inner))
     }
@@ -277,6 +291,18 @@ impl Graph {
             }
             _ => transposed,
         }
+    }
+
+    /// Fails unless row `i` can be the node of column `i`; `op` is named.
+    pub fn require_targets_among_sources(&self, op: &str) -> Result<()> {
+        if self.num_nodes() <= self.num_sources() {
+            return Ok(());
+        }
+        Err(Error::Shape(format!(
+            "{op}: every node must be among the sources, got {} nodes and {} sources",
+            self.num_nodes(),
+            self.num_sources()
+        )))
     }
 
     /// Fails unless the graph is square; `op` is named.

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::block::Drawn;
 use super::build::{self, Rows};
 use super::{Block, Graph};
 use crate::error::{Error, Result};
@@ -54,7 +55,7 @@ impl Graph {
         self.0.places.give(places);
         let nodes = Arc::new(nodes);
         let blocks = drawn.into_iter().rev().map(|(rows, num_sources, edges, weights)| {
-            Block::assemble(self, rows, num_sources, Arc::clone(&nodes), edges, weights)
+            Block::assemble(self, rows, num_sources, Arc::clone(&nodes), (edges, weights), Drawn::Uniformly)
         });
         Ok(blocks.collect())
     }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::block::Drawn;
 use super::sample::Reached;
 use super::{Block, Graph};
 use crate::error::{Error, Result};
@@ -115,7 +116,7 @@ impl Graph {
         let (nodes, places) = reached.leave();
         self.0.places.give(places);
         let weights = self.weights_at(&edges);
-        Block::assemble(self, rows, nodes.len(), Arc::new(nodes), edges, weights)
+        Block::assemble(self, rows, nodes.len(), Arc::new(nodes), (edges, weights), Drawn::Whole)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::head_gates::{gated_map, take_heads};
 use super::init::{self, Init};
-use super::{Linear, Module, visit_inside};
+use super::{Linear, Module, target_rows, visit_inside};
 use crate::autograd::{Segments, Tensor};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -58,10 +58,9 @@ impl<T: Real> MultiheadAttention<T> {
         })
     }
 
-    /// `x (N, dim) -> (N, dim)`; a node without neighbours gives the bias of the last map.
+    /// `x (num_sources, dim) -> (N, dim)`; a node without neighbours gives the bias of the last map.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
-        graph.require_square("MultiheadAttention")?;
-        self.forward_between(x, x, graph)
+        self.forward_between(&target_rows("MultiheadAttention", x, graph)?, x, graph)
     }
 
     /// As [`forward`](Self::forward), with rows of their own for the nodes that attend, `x (num_nodes, dim)`, and for their

@@ -63,22 +63,6 @@ impl AttentionEdges {
     }
 }
 
-/// Rows of the sources and, the first of them, of the nodes that attend.
-pub(super) fn sources_and_targets<T: Real>(
-    layer: &str,
-    rows: &Tensor<T>,
-    graph: &Graph,
-) -> Result<(Tensor<T>, Tensor<T>)> {
-    let (nodes, sources) = (graph.num_nodes(), graph.num_sources());
-    if rows.dims().len() != 2 || rows.dims()[0] != sources || nodes > sources {
-        let message =
-            format!("x of {} rows over a graph of {nodes} nodes and {sources} sources", rows.shape());
-        return Err(Error::Shape(format!("{layer}: {message}")));
-    }
-    let targets = if nodes == sources { rows.clone() } else { rows.slice(0, 0..nodes)? };
-    Ok((rows.clone(), targets))
-}
-
 /// Heads side by side, or their mean, times their gates, plus the bias.
 pub(super) fn join_heads<T: Real>(
     out: Tensor<T>,

@@ -11,8 +11,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::transformer::require_rows;
-use super::{Activation, Linear, Module, Sequential, Step, init, visit_inside};
+use super::{Activation, Linear, Module, Sequential, Step, init, target_rows, visit_inside};
 use crate::autograd::{Reduce, Tensor};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -50,7 +49,7 @@ impl<T: Real> EgnnLayer<T> {
         })
     }
 
-    /// `h (N, in)` and coordinates `(N, n)` to `(N, out)` and `(N, n)`; `edge_attr (E, edge_dim)` in the order of the edges
+    /// `h (num_sources, in)` and coordinates `(num_sources, n)` to `(N, out)` and `(N, n)`; `edge_attr (E, edge_dim)` in the order of the edges
     /// as given.
     pub fn forward(
         &self,
@@ -59,20 +58,19 @@ impl<T: Real> EgnnLayer<T> {
         coordinates: &Tensor<T>,
         edge_attr: Option<&Tensor<T>>,
     ) -> Result<(Tensor<T>, Tensor<T>)> {
-        require_rows("EGNNLayer", h, graph)?;
-        if coordinates.dims().len() != 2 || coordinates.dims()[0] != graph.num_nodes() {
-            let (shape, nodes) = (coordinates.shape(), graph.num_nodes());
-            return Err(Error::Shape(format!(
-                "EGNNLayer: pos of shape {shape} over a graph of {nodes} nodes"
-            )));
+        let own_features = target_rows("EGNNLayer", h, graph)?;
+        if coordinates.dims().len() != 2 || coordinates.dims()[0] != graph.num_sources() {
+            let (shape, sources) = (coordinates.shape(), graph.num_sources());
+            return Err(Error::Shape(format!("EGNNLayer: pos of shape {shape} for {sources} rows of h")));
         }
+        let position = target_rows("EGNNLayer", coordinates, graph)?;
         let ends = [&graph.targets()[..], graph.indices()];
         let [own, other] = ends.map(|nodes| coordinates.index_select(nodes));
         let differences = own?.sub(&other?)?;
         let messages = self.messages(h, graph, ends, &differences, edge_attr)?;
         let moves = differences.mul(&self.coord_mlp.forward(&messages)?)?;
-        let moved = coordinates.add(&moves.aggregate_edges(graph, Reduce::Mean)?)?;
-        let joined = Tensor::concat(&[h.clone(), messages.aggregate_edges(graph, Reduce::Sum)?], 1)?;
+        let moved = position.add(&moves.aggregate_edges(graph, Reduce::Mean)?)?;
+        let joined = Tensor::concat(&[own_features, messages.aggregate_edges(graph, Reduce::Sum)?], 1)?;
         Ok((self.node_mlp.forward(&joined)?, moved))
     }
 

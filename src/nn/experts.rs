@@ -8,8 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::init::{self, Init};
-use super::transformer::require_rows;
-use super::{Linear, Module, visit_inside};
+use super::{Linear, Module, target_rows, visit_inside};
 use crate::autograd::{Reduce, Tensor};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -42,12 +41,11 @@ impl<T: Real> MixtureOfExperts<T> {
         Ok(Self { gate: map(experts.len(), 0)?, experts, top_k })
     }
 
-    /// `x (N, in)` to `(N, out)`, and the gates `(N, experts)`; those of a node sum to 1. Of equal scores the first counts as
+    /// `x (num_sources, in)` to `(N, out)`, and the gates `(N, experts)`; those of a node sum to 1. Of equal scores the first counts as
     /// the larger.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<(Tensor<T>, Tensor<T>)> {
         require_choice(self.top_k, self.experts.len())?;
-        require_rows("MixtureOfExpertsLayer", x, graph)?;
-        let scores = self.gate.forward(x)?;
+        let scores = self.gate.forward(&target_rows("MixtureOfExpertsLayer", x, graph)?)?;
         let chosen = self.choose(&scores);
         let gates =
             scores.masked_fill(&memory::collect(chosen.iter().map(|&on| !on)), scores.dims(), least())?;

@@ -5,14 +5,15 @@
 
 #![forbid(unsafe_code)]
 
-use super::attention_edges::{AttentionEdges, join_heads, sources_and_targets};
+use super::attention_edges::{AttentionEdges, join_heads};
 use super::head_gates::take_heads;
 use super::init::{self, Init};
-use super::{HeadGates, Linear, Module, visit_inside};
+use super::{HeadGates, Linear, Module, target_rows, visit_inside};
 use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::memory;
+use crate::number;
 use crate::real::Real;
 
 /// Graph attention.
@@ -101,7 +102,7 @@ impl<T: Real> GatLayer<T> {
         let bias = self.bias.as_ref();
         let plain = self.concat_heads && self.head_gates.is_none();
         let inside = bias.filter(|_| plain);
-        let slope = T::of(self.slope);
+        let slope = self.slope()?;
         let out = rows.additive_attention(&terms, edge_terms.as_ref(), &edges.graph, slope, inside)?;
         if plain { Ok(out) } else { self.join(out) }
     }
@@ -116,7 +117,7 @@ impl<T: Real> GatLayer<T> {
         dropout: Option<(f64, u64)>,
     ) -> Result<(Tensor<T>, Graph, Tensor<T>)> {
         let Prepared { edges, rows, terms, edge_terms } = self.prepare(x, graph, edge_attr)?;
-        let alpha = Tensor::additive_weights(&terms, edge_terms.as_ref(), &edges.graph, T::of(self.slope))?;
+        let alpha = Tensor::additive_weights(&terms, edge_terms.as_ref(), &edges.graph, self.slope()?)?;
         let kept = match dropout {
             Some((rate, seed)) => alpha.dropout(rate, seed)?,
             None => alpha.clone(),
@@ -130,14 +131,18 @@ impl<T: Real> GatLayer<T> {
         join_heads(out, self.heads(), self.concat_heads, self.head_gates.as_ref(), self.bias.as_ref())
     }
 
+    fn slope(&self) -> Result<T> {
+        Ok(T::of(number::finite("leaky_relu_slope", self.slope)?))
+    }
+
     fn heads(&self) -> usize {
         self.att_src.dims()[1]
     }
 
     fn prepare(&self, x: &Tensor<T>, graph: &Graph, edge_attr: Option<&Tensor<T>>) -> Result<Prepared<T>> {
+        target_rows("GATLayer", x, graph)?;
         let edges = AttentionEdges::of(graph, self.add_self_loops)?;
         let rows = self.lin.forward(x)?;
-        sources_and_targets("GATLayer", &rows, graph)?;
         let att = Tensor::concat(&[per_head(&self.att_src)?, per_head(&self.att_dst)?], 1)?;
         let terms = rows.matmul(&att)?;
         let edge_terms = match (edges.features("GATLayer", edge_attr, self.edge.is_some())?, &self.edge) {

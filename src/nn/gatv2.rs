@@ -6,13 +6,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::attention_edges::{AttentionEdges, join_heads, sources_and_targets};
+use super::attention_edges::{AttentionEdges, join_heads};
 use super::head_gates::take_heads;
 use super::init::{self, Init};
-use super::{HeadGates, Linear, Module, visit_inside};
+use super::{HeadGates, Linear, Module, target_rows, visit_inside};
 use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::graph::Graph;
+use crate::number;
 use crate::real::Real;
 
 /// Graph attention with dynamic scores.
@@ -103,7 +104,7 @@ impl<T: Real> GatV2Layer<T> {
             edge.as_ref(),
             (&self.att, self.heads()),
             &edges.graph,
-            T::of(self.slope),
+            self.slope()?,
             inside,
         )?;
         if plain { Ok(out) } else { self.join(out) }
@@ -120,7 +121,7 @@ impl<T: Real> GatV2Layer<T> {
         let Prepared { edges, left, right, edge } = self.prepare(x, graph, edge_attr)?;
         let weight = (&self.att, self.heads());
         let alpha =
-            Tensor::dynamic_weights([&left, &right], edge.as_ref(), weight, &edges.graph, T::of(self.slope))?;
+            Tensor::dynamic_weights([&left, &right], edge.as_ref(), weight, &edges.graph, self.slope()?)?;
         let kept = match dropout {
             Some((rate, seed)) => alpha.dropout(rate, seed)?,
             None => alpha.clone(),
@@ -134,14 +135,18 @@ impl<T: Real> GatV2Layer<T> {
         join_heads(out, self.heads(), self.concat_heads, self.head_gates.as_ref(), self.bias.as_ref())
     }
 
+    fn slope(&self) -> Result<T> {
+        Ok(T::of(number::finite("leaky_relu_slope", self.slope)?))
+    }
+
     fn heads(&self) -> usize {
         self.att.dims()[1]
     }
 
     fn prepare(&self, x: &Tensor<T>, graph: &Graph, edge_attr: Option<&Tensor<T>>) -> Result<Prepared<T>> {
+        let targets = target_rows("GATv2Layer", x, graph)?;
         let edges = AttentionEdges::of(graph, self.add_self_loops)?;
-        let (sources, targets) = sources_and_targets("GATv2Layer", x, graph)?;
-        let (left, right) = (self.lin_l.forward(&sources)?, self.lin_r.forward(&targets)?);
+        let (left, right) = (self.lin_l.forward(x)?, self.lin_r.forward(&targets)?);
         let features = edges.features("GATv2Layer", edge_attr, self.lin_edge.is_some())?;
         let edge = match (features, &self.lin_edge) {
             (Some(features), Some(map)) => Some(edges.arrange(&map.forward(features)?)?),

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::init::{self, Init};
-use super::{Activation, Linear, Module, visit_inside};
+use super::{Activation, Linear, Module, target_rows, visit_inside};
 use crate::autograd::{Reduce, Tensor};
 use crate::error::Result;
 use crate::graph::Graph;
@@ -33,11 +33,15 @@ impl<T: Real> GcnLayer<T> {
         Ok(Self { lin: Linear { weight, bias: None }, bias, add_self_loops: true, activation: None })
     }
 
-    /// `x (N, in) -> (N, out)`.
+    /// `x (num_sources, in) -> (N, out)`; over a sampled block by the degrees of its whole graph, see
+    /// [`Graph::gcn_normalize`].
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
+        target_rows("GCNLayer", x, graph)?;
         let graph = graph.gcn_normalize(self.add_self_loops)?;
+        // A block has many more sources than rows: summing first leaves fewer rows to map.
+        let square = graph.num_sources() == graph.num_nodes();
         let (outs, ins) = self.lin.weight.shape().matrix("GCNLayer", "lin.weight")?;
-        let out = if outs <= ins {
+        let out = if square && outs <= ins {
             let rows = self.lin.forward(x)?;
             match &self.bias {
                 Some(bias) => rows.aggregate_onto(&graph, Reduce::Sum, true, bias.clone())?,

@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Module, Sequential, init, visit_inside};
+use super::{Module, Sequential, init, target_rows, visit_inside};
 use crate::autograd::{Reduce, Tensor};
 use crate::error::Result;
 use crate::graph::Graph;
@@ -37,7 +37,7 @@ impl<T: Real> GinLayer<T> {
         Ok(Self { nn, eps })
     }
 
-    /// `x (N, in) -> (N, out)`.
+    /// `x (num_sources, in) -> (N, out)`.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
         self.nn.forward(&gin_sum(x, graph, &self.eps)?)
     }
@@ -45,8 +45,7 @@ impl<T: Real> GinLayer<T> {
 
 /// `(1 + eps) x_i + sum_j x_j`, for any map behind it; `eps` holds one value.
 pub fn gin_sum<T: Real>(x: &Tensor<T>, graph: &Graph, eps: &Tensor<T>) -> Result<Tensor<T>> {
-    graph.require_square("GINLayer")?;
-    let own = x.mul(&eps.reshape(&[])?.affine(T::ONE, T::ONE)?)?;
+    let own = target_rows("GINLayer", x, graph)?.mul(&eps.reshape(&[])?.affine(T::ONE, T::ONE)?)?;
     x.aggregate_onto(graph, Reduce::Sum, false, own)
 }
 

@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Linear, Module, visit_inside};
+use super::{Linear, Module, target_rows, visit_inside};
 use crate::autograd::{Reduce, Tensor};
 use crate::error::Result;
 use crate::graph::Graph;
@@ -39,17 +39,18 @@ impl<T: Real> GraphConv<T> {
         Ok(Self { lin_rel: Linear::new(ins, outs, bias, seed)?, lin_root, reduce: Reduce::Sum })
     }
 
-    /// `x (N, in) -> (N, out)`.
+    /// `x (num_sources, in) -> (N, out)`.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
-        graph.require_square("GraphConv")?;
+        let targets = target_rows("GraphConv", x, graph)?;
+        let square = graph.num_sources() == graph.num_nodes();
         let (outs, ins) = self.lin_rel.weight.shape().matrix("GraphConv", "lin_rel.weight")?;
         let (rel, root, bias) = (&self.lin_rel.weight, &self.lin_root.weight, self.lin_rel.bias.as_ref());
-        if outs <= ins && self.reduce.is_linear() {
-            let own = x.linear(root, bias)?;
+        if square && outs <= ins && self.reduce.is_linear() {
+            let own = targets.linear(root, bias)?;
             x.linear(rel, None)?.aggregate_onto(graph, self.reduce, true, own)
         } else {
             let neighbors = x.aggregate(graph, self.reduce)?;
-            Tensor::linear_sum(&[(&neighbors, rel), (x, root)], bias.as_slice())
+            Tensor::linear_sum(&[(&neighbors, rel), (&targets, root)], bias.as_slice())
         }
     }
 }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::target_rows;
 use crate::autograd::{Reduce, Tensor};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -88,20 +89,15 @@ pub trait MessagePassing<T: Real> {
         Ok(aggregated.clone())
     }
 
-    /// Runs the three over `x (N, d)` and a graph; `attributes (E, ..)` are in row order.
+    /// Runs the three over `x (num_sources, d)` and a graph, with `update` given the rows of its nodes; `attributes (E, ..)` are in row order.
     fn propagate(&self, x: &Tensor<T>, graph: &Graph, attributes: Option<&Tensor<T>>) -> Result<Tensor<T>> {
-        graph.require_square("MessagePassing")?;
-        let (rows, edges) = (x.dims().first().copied(), graph.num_edges());
-        if rows != Some(graph.num_nodes()) {
-            let shapes = format!("x of shape {} over a graph of {} nodes", x.shape(), graph.num_nodes());
-            return Err(Error::Shape(format!("propagate: {shapes}")));
-        }
+        let (own, edges) = (target_rows("propagate", x, graph)?, graph.num_edges());
         if let Some(given) = attributes.filter(|given| given.dims().first() != Some(&edges)) {
             let shapes = format!("attributes of shape {} for {edges} edges", given.shape());
             return Err(Error::Shape(format!("propagate: {shapes}")));
         }
         let messages = self.message(&Edges { x, graph, attributes })?;
-        self.update(&self.aggregate(&messages, graph)?, x)
+        self.update(&self.aggregate(&messages, graph)?, &own)
     }
 }
 

@@ -57,6 +57,8 @@ pub use table::Table;
 pub use transformer::{FeedForward, GraphTransformerLayer};
 
 use crate::autograd::Tensor;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::real::Real;
 
 /// Something with named parameters.
@@ -75,6 +77,21 @@ pub trait Module<T: Real> {
     fn parameters(&self) -> Vec<Tensor<T>> {
         self.named_parameters().into_iter().map(|(_, parameter)| parameter).collect()
     }
+}
+
+/// The rows of the nodes that aggregate: all of `x (num_sources, d)`, or the first of them over a block.
+fn target_rows<T: Real>(layer: &str, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
+    graph.require_targets_among_sources(layer)?;
+    let (nodes, sources) = (graph.num_nodes(), graph.num_sources());
+    if x.dims().len() != 2 || x.dims()[0] != sources {
+        let over = if nodes == sources {
+            format!("a graph of {nodes} nodes")
+        } else {
+            format!("a block of {sources} sources")
+        };
+        return Err(Error::Shape(format!("{layer}: x of shape {} over {over}", x.shape())));
+    }
+    if nodes == sources { Ok(x.clone()) } else { x.slice(0, 0..nodes) }
 }
 
 /// Visits a sub-module's parameters as `prefix.name`.

@@ -7,6 +7,7 @@ use super::{Activation, GcnLayer, Module, visit_inside};
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::number;
 use crate::real::Real;
 
 /// Follows `dh/dt = field(h)` over `time` in equal steps by the classical Runge-Kutta method of order 4: with `d = time / steps`,
@@ -27,8 +28,9 @@ pub fn rk4<T: Real>(
     steps: usize,
     mut field: impl FnMut(&Tensor<T>) -> Result<Tensor<T>>,
 ) -> Result<Tensor<T>> {
-    if steps == 0 || !time.is_finite() {
-        return Err(Error::Config(format!("rk4: time {time} in {steps} steps")));
+    number::finite("time", time)?;
+    if steps == 0 {
+        return Err(Error::Config("steps must be at least 1, got 0".into()));
     }
     let (step, shape) = (time / steps as f64, h.shape());
     let mut field = |h: &Tensor<T>| {
@@ -73,6 +75,7 @@ impl<T: Real> NeuralOdeLayer<T> {
 
     /// `x (N, dim) -> (N, dim)`.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
+        graph.require_square("NeuralODELayer")?;
         rk4(x, self.time, self.steps, |h| self.field.forward(h, graph))
     }
 }

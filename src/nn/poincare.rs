@@ -14,7 +14,7 @@
 #![forbid(unsafe_code)]
 
 use super::init::{self, Init};
-use super::{Activation, Linear, Module, visit_inside};
+use super::{Activation, Linear, Module, target_rows, visit_inside};
 use crate::autograd::{Reduce, Tensor};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -42,7 +42,8 @@ pub fn mobius_add<T: Real>(x: &Tensor<T>, y: &Tensor<T>, curvature: f64) -> Resu
     let near = x.mul(y)?.sum_axis(-1, true)?.affine(c + c, T::ONE)?;
     let left = near.add(&yy.affine(c, T::ZERO)?)?.mul(x)?;
     let right = xx.affine(-c, T::ONE)?.mul(y)?;
-    let below = near.add(&xx.mul(&yy)?.affine(c * c, T::ZERO)?)?;
+    // Factor by factor: c^2 alone may be beyond the range of f32.
+    let below = near.add(&xx.affine(c, T::ZERO)?.mul(&yy.affine(c, T::ZERO)?)?)?;
     left.add(&right)?.div(&below)?.poincare_project(curvature)
 }
 
@@ -101,9 +102,9 @@ impl<T: Real> PoincareLayer<T> {
         Ok(Self { lin, bias, curvature, takes_points: false, activation: None })
     }
 
-    /// `x (N, in)` to points `(N, out)`. Nodes without a loop get one of weight 1.
+    /// `x (num_sources, in)` to points `(N, out)`. Nodes without a loop get one of weight 1.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
-        graph.require_square("PoincareLayer")?;
+        target_rows("PoincareLayer", x, graph)?;
         let tangents = if self.takes_points { x.poincare_log(self.curvature)? } else { x.clone() };
         let mut points = self.lin.forward(&tangents)?.poincare_exp(self.curvature)?;
         if let Some(bias) = &self.bias {

@@ -5,9 +5,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Linear, Lstm, Module, visit_inside};
+use super::{Linear, Lstm, Module, target_rows, visit_inside};
 use crate::autograd::{Reduce, Tensor};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Graph;
 use crate::real::Real;
 
@@ -47,7 +47,7 @@ impl<T: Real> SageLayer<T> {
     /// sources, and the result those of the targets.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
         let square = graph.num_sources() == graph.num_nodes();
-        let own = &own_rows(x, graph)?;
+        let own = &target_rows("SAGELayer", x, graph)?;
         let (outs, ins) = self.lin_l.weight.shape().matrix("SAGELayer", "lin_l.weight")?;
         let (left, right, bias) = (&self.lin_l.weight, &self.lin_r.weight, self.lin_l.bias.as_ref());
         let out = if square && outs <= ins && self.lstm.is_none() && self.reduce.is_linear() {
@@ -64,16 +64,6 @@ impl<T: Real> SageLayer<T> {
     }
 }
 
-/// The rows of the targets, which come first among those of the sources.
-fn own_rows<T: Real>(x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
-    let (nodes, sources) = (graph.num_nodes(), graph.num_sources());
-    if sources < nodes {
-        let counts = format!("{sources} sources for {nodes} nodes");
-        return Err(Error::Shape(format!("SAGELayer: every node must be among the sources, got {counts}")));
-    }
-    if sources == nodes || x.dims().first() != Some(&sources) { Ok(x.clone()) } else { x.slice(0, 0..nodes) }
-}
-
 impl<T: Real> Module<T> for SageLayer<T> {
     fn visit(&self, visit: &mut dyn FnMut(&str, &Tensor<T>)) {
         visit_inside("lin_l", &self.lin_l, visit);
@@ -88,6 +78,7 @@ impl<T: Real> Module<T> for SageLayer<T> {
 mod tests {
     use super::*;
     use crate::autograd::gradcheck::{gradcheck, random};
+    use crate::error::Error;
 
     #[test]
     fn gradients_over_a_block() {

@@ -53,6 +53,14 @@ impl<T: Real> SparseAttentionLayer<T> {
         dropout: Option<(f64, u64)>,
     ) -> Result<Tensor<T>> {
         const LAYER: &str = "SparseAttentionLayer";
+        if graph.num_nodes() != graph.num_sources() {
+            let (rows, sources) = (graph.num_nodes(), graph.num_sources());
+            let block = format!("a block of {rows} nodes and {sources} sources");
+            let hint = "Graph.subgraph(nodes) is a graph of its own";
+            return Err(Error::Shape(format!(
+                "{LAYER}: graph must hold all nodes, since the tokens look at them all, got {block}; {hint}"
+            )));
+        }
         require_rows(LAYER, x, graph)?;
         let nodes = Membership::new(LAYER, batch, graph.num_nodes())?;
         let count = self.tokens.dims()[0];

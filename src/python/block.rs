@@ -1,18 +1,21 @@
 //! `Block`: the part of a graph that one layer needs for a batch.
 
-use crate::graph::Block;
+use crate::graph::{Block, Degrees};
+use crate::memory;
 use crate::python::array::{self, Int, int64_array};
 use crate::python::call::guarded;
 use crate::python::error::Raise;
 use crate::python::graph::PyGraph;
-use numpy::PyArray1;
+use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 /// A part of a graph, from source nodes to target nodes, which layers take in place of a graph.
 ///
 /// Row i belongs to the node `target_nodes[i]` of the graph, column j to `source_nodes[j]`; the first `num_nodes`
-/// sources are the targets, in the same order. `layer(x[block.source_nodes], block)` gives the rows of the targets.
+/// sources are the targets, in the same order. `layer(x[block.source_nodes], block)` gives the rows of the targets, and
+/// `edge_attr[block.edge_ids]` are the features of its edges. A sampled block holds on to its graph, whose degrees
+/// `gcn_normalize` reads; a subgraph has its own degrees.
 /// Blocks come from `Graph.sample`, `Graph.layer_sample`, `Graph.subgraph` and `Graph.random_walk_subgraphs`.
 ///
 /// >>> import ruvector_gnn as rg
@@ -36,19 +39,36 @@ pub fn blocks_of(py: Python<'_>, blocks: Vec<Block>) -> PyResult<Vec<Py<PyBlock>
     blocks.into_iter().map(|block| block_of(py, block)).collect()
 }
 
+/// The arrays of [`Degrees`].
+type KeptDegrees<'py> = (PyReadonlyArray1<'py, f64>, PyReadonlyArray1<'py, f32>, PyReadonlyArray1<'py, f32>);
+
+fn degrees_of((sums, loops, shares): KeptDegrees<'_>) -> PyResult<Degrees> {
+    let (sums, loops, shares) = (sums.as_slice()?, loops.as_slice()?, shares.as_slice()?);
+    guarded(|| {
+        let [loops, shares] = [loops, shares].map(memory::copy_of);
+        Ok(Degrees { sums: memory::copy_of(sums), loops, shares })
+    })
+}
+
 /// The block that `Block.__reduce__` took apart.
 #[pyfunction]
+#[pyo3(signature = (graph, source_nodes, edge_ids, num_graph_nodes, degrees = None))]
 pub fn _block_from_parts(
     py: Python<'_>,
     graph: PyRef<'_, PyGraph>,
     source_nodes: &Bound<'_, PyAny>,
     edge_ids: &Bound<'_, PyAny>,
     num_graph_nodes: Int,
+    degrees: Option<[KeptDegrees<'_>; 2]>,
 ) -> PyResult<Py<PyBlock>> {
     let sources = array::nodes("source_nodes", source_nodes)?;
     let edges = array::nodes("edge_ids", edge_ids)?;
     let whole = num_graph_nodes.count("num_graph_nodes")?;
-    block_of(py, Block::from_parts(graph.0.clone(), sources, edges, whole).map_err(Raise)?)
+    let degrees = match degrees {
+        Some([plain, looped]) => Some([degrees_of(plain)?, degrees_of(looped)?]),
+        None => None,
+    };
+    block_of(py, Block::from_parts(graph.0.clone(), sources, edges, whole, degrees).map_err(Raise)?)
 }
 
 #[pymethods]
@@ -82,7 +102,22 @@ impl PyBlock {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let (py, block) = (slf.py(), slf.get());
         let graph = Py::new(py, PyGraph(block.0.graph().clone()))?;
-        let parts = (graph, block.source_nodes(py)?, block.edge_ids(py)?, block.num_graph_nodes());
+        let degrees = match guarded(|| Ok(block.0.degrees().map_err(Raise)?))? {
+            Some(both) => {
+                let taken = both.map(|Degrees { sums, loops, shares }| {
+                    PyResult::Ok((
+                        array::array(py, sums)?,
+                        array::array(py, loops)?,
+                        array::array(py, shares)?,
+                    ))
+                });
+                let [plain, looped] = taken;
+                Some((plain?, looped?))
+            }
+            None => None,
+        };
+        let (sources, edges) = (block.source_nodes(py)?, block.edge_ids(py)?);
+        let parts = (graph, sources, edges, block.num_graph_nodes(), degrees);
         (py.import("ruvector_gnn._core")?.getattr("_block_from_parts")?, parts).into_pyobject(py)
     }
 }

@@ -304,7 +304,7 @@ impl PyGraph {
     }
 
     /// Adds an edge of weight 1 from each node to itself where there is none. The edge order counts the edges of this graph
-    /// in row order, then the added ones by node.
+    /// in row order, then the added ones by node. In a block node i is also the source i.
     ///
     /// >>> import ruvector_gnn as rg
     /// >>> rg.Graph.from_adjacency([[1], [1]]).add_self_loops().to_edge_index()
@@ -316,6 +316,10 @@ impl PyGraph {
 
     /// Weights `w_ij / sqrt(d_i d_j)` with `d_i = sum_j w_ij` (Kipf & Welling 2017), after each node got one loop to itself
     /// of weight 1, if it has none.
+    ///
+    /// A sampled block takes degrees and loops from the graph that it was drawn from. Where only some of a node's edges were
+    /// drawn, each stands for as many as make up all: sums over neighbours are those of the whole graph in the mean over
+    /// seeds, and equal to them with all neighbours. A subgraph has its own degrees.
     ///
     /// >>> import ruvector_gnn as rg
     /// >>> rg.Graph.from_adjacency([[1], [0]]).gcn_normalize().weights
@@ -366,7 +370,7 @@ impl PyGraph {
     /// Layer-wise importance sampling (FastGCN, Chen et al. 2018; LADIES, Zou et al. 2019): node j is drawn, without
     /// replacement, with a chance `p_j` proportional to `sum_i w_ij^2` over the targets i, cut at 1, and its edges weigh
     /// `w_ij / p_j`. `rg.aggregate(x[block.source_nodes], block)` so has the sum over all neighbours as its mean. For
-    /// means, or graph convolutions, normalize the graph first.
+    /// means, normalize the graph's rows first.
     ///
     /// >>> import ruvector_gnn as rg
     /// >>> graph = rg.Graph.from_adjacency([[1, 2, 3], [2], [3], []])

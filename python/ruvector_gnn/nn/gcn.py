@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.nn.dense import Linear
 from ruvector_gnn.nn.init import filled
@@ -20,7 +21,9 @@ class GCNLayer(Module):
     """Graph convolution (Kipf & Welling 2017), as PyG's `GCNConv`.
 
     `out = act(D^-1/2 (A + I) D^-1/2 x W^T + b)`. Takes `x (N, in_dim)`, gives `(N, out_dim)`. With
-    `add_self_loops`, nodes without a loop get one of weight 1. Edge weights are those of the graph.
+    `add_self_loops`, nodes without a loop get one of weight 1. Edge weights are those of the graph. Over a
+    sampled block the degrees are those of the whole graph, and drawn edges stand for those not drawn; see
+    `Graph.gcn_normalize`.
 
     >>> import ruvector_gnn as rg
     >>> graph = rg.Graph.from_adjacency([[1], [0, 2], [1]])
@@ -28,6 +31,7 @@ class GCNLayer(Module):
     (3, 2)
     """
 
+    @typed
     def __init__(
         self,
         in_dim: int,

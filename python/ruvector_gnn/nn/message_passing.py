@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import as_tensor, typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError, ShapeError
 from ruvector_gnn.nn.module import Module
 
 if TYPE_CHECKING:
-    from ruvector_gnn.nn.init import Input
+    pass
 
 __all__ = ["MessagePassing"]
 
@@ -37,8 +38,9 @@ class MessagePassing(Module):
     What these are given follows from the names of their arguments:
 
     - `x_j`, `x_i`: per edge, the rows of the neighbour and of the node that aggregates, of the feature `x`
-      handed to `propagate`; the same for any other name. A pair `x=(sources, targets)` gives both ends rows
-      of their own.
+      handed to `propagate`; the same for any other name. `x` holds a row per source: over a block, the
+      first are those of the nodes that aggregate. A pair `x=(sources, targets)` gives both ends rows of
+      their own.
     - `edge_attr`, and any name that begins with `edge_`: per edge, handed over in the order in which the
       edges were given to the graph. `edge_weight` is the graph's own weights `(E,)` (1 in a graph without)
       unless handed over.
@@ -62,6 +64,7 @@ class MessagePassing(Module):
     (3, 2)
     """
 
+    @typed
     def __init__(self, aggr: Literal["sum", "mean", "max", "softmax"] = "sum") -> None:
         """See the class."""
         super().__init__()
@@ -102,10 +105,6 @@ def _names(function: Any) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
-def _tensor(value: Input) -> Tensor:
-    return value if isinstance(value, Tensor) else Tensor(value)
-
-
 def _argument(name: str, graph: Graph, features: dict[str, Any]) -> Any:
     """What an argument of that name is given."""
     if name == "graph":
@@ -120,7 +119,7 @@ def _argument(name: str, graph: Graph, features: dict[str, Any]) -> Any:
         raise ConfigError(f"propagate: {name} is wanted, but only {sorted(features)} were given")
     if not name.startswith("edge_") or features[name] is None:
         return features[name]
-    values = _tensor(features[name])
+    values = as_tensor(name, features[name])
     if values.shape[:1] != (graph.num_edges,):
         raise ShapeError(f"propagate: {name} of shape {values.shape} for {graph.num_edges} edges")
     return values.index_select(graph.edge_order)
@@ -129,8 +128,9 @@ def _argument(name: str, graph: Graph, features: dict[str, Any]) -> Any:
 def _ends(name: str, side: str, graph: Graph, value: Any) -> Tensor:
     """Per edge, the rows of one of its ends."""
     sources = side == "_j"
-    rows = _tensor(value[0 if sources else 1] if isinstance(value, tuple) else value)
-    count = graph.num_sources if sources else graph.num_nodes
+    pair = isinstance(value, tuple)
+    rows = as_tensor(name, value[0 if sources else 1] if pair else value)
+    count = graph.num_nodes if pair and not sources else graph.num_sources
     if rows.shape[:1] != (count,):
         raise ShapeError(f"propagate: {name} of shape {rows.shape} for {count} nodes")
     if sources:

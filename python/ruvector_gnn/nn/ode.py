@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed, whole_graph
 from ruvector_gnn._core import Graph, Tensor
-from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.gcn import GCNLayer
 from ruvector_gnn.nn.init import require_positive
 from ruvector_gnn.nn.module import Module
@@ -45,6 +45,7 @@ class NeuralODELayer(Module):
     array([1., 1., 1.], dtype=float32)
     """
 
+    @typed
     def __init__(
         self,
         dim: int,
@@ -57,13 +58,12 @@ class NeuralODELayer(Module):
         """See the class."""
         super().__init__()
         require_positive(dim=dim, steps=steps)
-        if field is not None and not isinstance(field, Module):
-            raise ConfigError(f"field must be a Module, got {type(field).__name__}")
-        self.time, self.steps = time, steps
+        self.time, self.steps = _core.finite_number("time", time), steps
         self.field = GCNLayer(dim, dim, activation="tanh", seed=seed) if field is None else field
 
     def forward(self, x: Input, graph: Graph) -> Tensor:
-        """Follow the field from `x`."""
+        """Follow the field from `x`; over a block there is no next step, so `graph` must hold all nodes."""
+        whole_graph("NeuralODELayer", graph)
         return _core.rk4(x, self.time, self.steps, lambda h: self.field(h, graph))
 
     def extra_repr(self) -> str:

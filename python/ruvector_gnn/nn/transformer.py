@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import as_tensor, typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError, ShapeError
 from ruvector_gnn.nn.attention import MultiheadAttention
@@ -93,6 +94,7 @@ class GraphTransformerLayer(_TransformerLayer):
     (5, 8)
     """
 
+    @typed
     def __init__(
         self,
         dim: int,
@@ -139,7 +141,7 @@ class GraphTransformerLayer(_TransformerLayer):
         return _core.graph_transformer(x, graph, attention, self._rest(), batch, encoding, drop)
 
     def _flipped(self, pe: Input) -> Tensor:
-        pe = pe if isinstance(pe, Tensor) else Tensor(pe)
+        pe = as_tensor("pe", pe)
         if pe.shape[1:] != (self.pe_dim,):
             raise ShapeError(f"GraphTransformerLayer: pe of shape {pe.shape}, expected (N, {self.pe_dim})")
         if not (self.training and self.flip_signs):
@@ -160,7 +162,7 @@ class SparseAttentionLayer(_TransformerLayer):
     `t' = t + gather(t, x, x)`; then every node attends over its neighbours, itself and `t'` in one softmax,
     `a = attention(x, [x; t'])`; and `u = norm1(x + dropout(a))`,
     `out = norm2(u + dropout(W_2 dropout(act(W_1 u))))`. Takes and gives `(N, dim)`. Edge weights are not
-    looked at.
+    looked at. The tokens need all nodes, so a sampled block is refused (`ShapeError`).
 
     Keys: `tokens`, `gather.*` and `self_attn.*` as `MultiheadAttention`, `linear1.*`, `linear2.*`, `norm1.*`,
     `norm2.*`, and with `head_gates=True` `self_attn.head_gates`; see `prune_heads`.
@@ -181,6 +183,7 @@ class SparseAttentionLayer(_TransformerLayer):
     (3, 8)
     """
 
+    @typed
     def __init__(
         self,
         dim: int,

@@ -231,7 +231,7 @@ impl<T: Real> Folded<T> {
     }
 }
 
-/// The layer without a tape and without dropout: `messages (N, dim)` to the result.
+/// The layer without a tape and without dropout: `messages (num_sources, dim)`, first those of the nodes, to the result.
 pub(super) fn forward<T: Real>(
     layer: &RuvectorLayer<T>,
     messages: &Tensor<T>,
@@ -241,9 +241,9 @@ pub(super) fn forward<T: Real>(
     let normalized = graph.weights().map(|_| graph.row_normalize()).transpose()?;
     let weights = normalized.as_ref().and_then(Graph::weights).map(T::weights);
     let m = messages.values();
-    let mut out = Buffer::stale(m.len());
+    let mut out = Buffer::stale(graph.num_nodes() * folded.dim);
     threads::for_each_chunk(&mut out, BLOCK * folded.dim, |block, out| {
         folded.block(&m, graph, weights.as_deref(), block * BLOCK, out);
     });
-    Tensor::new(out, messages.dims())
+    Tensor::new(out, &[graph.num_nodes(), folded.dim])
 }

@@ -10,7 +10,7 @@ mod blocks;
 mod json;
 
 use super::head_gates::{gated_map, take_heads};
-use super::{GruCell, LayerNorm, Linear, Module, visit_inside};
+use super::{GruCell, LayerNorm, Linear, Module, target_rows, visit_inside};
 use crate::autograd::{Reduce, Tensor, tracked};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -68,11 +68,12 @@ impl<T: Real> NeighborAttention<T> {
         Ok(Linear { weight, bias: self.out.bias.clone() })
     }
 
-    /// Each row of `x (N, dim)` attends over its neighbours' rows.
-    pub fn forward(&self, x: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
+    /// Each row of `x (N, dim)` attends over its neighbours' rows among `sources (num_sources, dim)`.
+    pub fn forward(&self, x: &Tensor<T>, sources: &Tensor<T>, graph: &Graph) -> Result<Tensor<T>> {
         // A bias of the keys adds the same to all of a node's scores: the softmax does not see it.
-        let keys = x.linear(&self.k.weight, None)?;
-        let heads = self.q.forward(x)?.neighbor_attention(&keys, &self.v.forward(x)?, graph, self.heads)?;
+        let keys = sources.linear(&self.k.weight, None)?;
+        let values = self.v.forward(sources)?;
+        let heads = self.q.forward(x)?.neighbor_attention(&keys, &values, graph, self.heads)?;
         self.gated_out()?.forward(&heads)
     }
 }
@@ -115,27 +116,28 @@ impl<T: Real> RuvectorLayer<T> {
         })
     }
 
-    /// `x (N, in) -> (N, hidden)`; `dropout` is a rate and a seed.
+    /// `x (num_sources, in) -> (N, hidden)`; `dropout` is a rate and a seed.
     pub fn forward(&self, x: &Tensor<T>, graph: &Graph, dropout: Option<(f64, u64)>) -> Result<Tensor<T>> {
-        graph.require_square("RuvectorLayer")?;
+        target_rows("RuvectorLayer", x, graph)?;
         let messages = self.w_msg.forward(x)?;
         let parameters = self.parameters();
         let inputs: Vec<&Tensor<T>> = parameters.iter().chain([&messages]).collect();
         if dropout.is_none() && self.attention.heads <= blocks::HEADS && !tracked(&inputs) {
             return blocks::forward(self, &messages, graph);
         }
-        let attended = self.attention.forward(&messages, graph)?;
+        let own = target_rows("RuvectorLayer", &messages, graph)?;
+        let attended = self.attention.forward(&own, &messages, graph)?;
         let both = match graph.weights() {
             None => messages.aggregate_onto(graph, Reduce::Mean, false, attended)?,
             Some(_) => messages.aggregate_onto(&graph.row_normalize()?, Reduce::Sum, true, attended)?,
         };
         let input = self.w_agg.forward(&both)?;
-        let state = self.w_update.forward(&input, &messages)?;
+        let state = self.w_update.forward(&input, &own)?;
         let state = match dropout {
             Some((rate, seed)) => state.dropout(rate, seed)?,
             None => state,
         };
-        self.norm.forward(&keep_isolated(&state, &messages, graph)?)
+        self.norm.forward(&keep_isolated(&state, &own, graph)?)
     }
 }
 
