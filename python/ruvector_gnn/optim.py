@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Tensor
 from ruvector_gnn.errors import ConfigError, NotFoundError, ShapeError
 
@@ -23,7 +24,17 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
 
     Pascanu et al. (2013); the scale is `max_norm / (norm + 1e-6)`, as PyTorch's.
     """
-    return _core.clip_grad_norm(list(parameters), max_norm)
+    return _core.clip_grad_norm(_tensors("parameters", parameters), max_norm)
+
+
+def _tensors(name: str, values: object) -> list[Tensor]:
+    """Return the values as a list; raise `ConfigError` unless all are Tensors."""
+    tensors: list[Tensor] = []
+    for value in values if isinstance(values, Iterable) else [values]:
+        if not isinstance(value, Tensor):
+            raise ConfigError(f"{name} must be Tensors, got {type(value).__name__}")
+        tensors.append(value)
+    return tensors
 
 
 class Optimizer:
@@ -42,17 +53,21 @@ class Optimizer:
         settings: Mapping[str, Any],
     ) -> None:
         """Take parameters, and the settings of the update rule by name."""
+        if not isinstance(params, Iterable):
+            raise ConfigError(f"params must be Tensors or groups of them, got {type(params).__name__}")
         given: list[Any] = list(params)
         if not given:
             raise ConfigError("params must not be empty")
         groups: list[dict[str, Any]] = (
-            [dict(group) for group in given] if isinstance(given[0], dict) else [{"params": given}]
+            [dict(group) for group in given]
+            if all(isinstance(group, dict) for group in given)
+            else [{"params": given}]
         )
         for group in groups:
             unknown = sorted(group.keys() - _GROUP)
             if unknown or "params" not in group:
                 raise ConfigError(f"a group holds params, lr and weight_decay, got {sorted(group)}")
-            group["params"] = list(group["params"])
+            group["params"] = _tensors("params", group["params"])
             group.setdefault("lr", lr)
             group.setdefault("weight_decay", weight_decay)
         tensors = [id(tensor) for group in groups for tensor in group["params"]]
@@ -148,6 +163,7 @@ class SGD(Optimizer):
     0.5
     """
 
+    @typed
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
@@ -183,6 +199,7 @@ class Adam(Optimizer):
     True
     """
 
+    @typed
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
@@ -215,6 +232,7 @@ class AdamW(Optimizer):
     True
     """
 
+    @typed
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import as_tensor, integer
 from ruvector_gnn._core import Graph, HNSWIndex, Tensor
 from ruvector_gnn._progress import watch
 from ruvector_gnn.errors import ConfigError, ShapeError
@@ -33,7 +34,7 @@ _BLOCK = 8192
 
 def _rows(query: Input) -> tuple[Tensor, bool]:
     """Queries as a matrix, and whether it was one."""
-    rows = query if isinstance(query, Tensor) else Tensor(query)
+    rows = as_tensor("query", query)
     if rows.ndim == 1:
         return rows.reshape(1, -1), False
     if rows.ndim != 2:
@@ -54,7 +55,7 @@ def differentiable_search(
         query: `(d,)` or `(B, d)`.
         candidates: `(n, d)`, at least one.
         k: how many to keep; beyond `n` all are kept.
-        temperature: above 0.
+        temperature: from 1e-30 to 1e30.
 
     Returns:
         indices, best first, ties by lower row, and their weights: `(min(k, n),)` or `(B, min(k, n))`.
@@ -66,7 +67,7 @@ def differentiable_search(
     (array([1]), True)
     """
     queries, many = _rows(query)
-    indices, weights = _core.differentiable_search(queries, candidates, k, temperature)
+    indices, weights = _core.differentiable_search(queries, candidates, integer("k", k), temperature)
     return (indices, weights) if many else (indices[0], weights.reshape(-1))
 
 
@@ -91,7 +92,7 @@ def hierarchical_forward(
         level_embeddings: one `(n_l, d_l)` per level; `d_l` is what the layer above gives.
         layers: as many, each called as `layer(x, graph)`.
         k: rows to choose at each level; fewer where a level has fewer.
-        temperature: of the softmax.
+        temperature: of the softmax, from 1e-30 to 1e30.
 
     Returns the last state, `(out,)` or `(B, out)`. Raises `ConfigError` unless there is one layer per level.
 
@@ -105,6 +106,7 @@ def hierarchical_forward(
         counts = f"{len(level_embeddings)} levels and {len(layers)} layers"
         raise ConfigError(f"hierarchical_forward needs one layer per level, got {counts}")
     states, many = _rows(query)
+    k = integer("k", k)
     for candidates, layer in zip(level_embeddings, layers, strict=True):
         x, graph = _core.gather_level(states, candidates, k, temperature)
         states = layer(x, graph).slice(0, len(states))
@@ -169,9 +171,7 @@ class HierarchicalSearch:
         layers = self.layers[len(self.layers) - len(levels) :]
         return hierarchical_forward(query, [vectors for _, vectors in levels], layers, k, temperature)
 
-    def search(
-        self, query: Input, k: int = 10, temperature: float = 1.0
-    ) -> tuple[NDArray[np.int64], Tensor]:
+    def search(self, query: Input, k: int = 10, temperature: float = 1.0) -> tuple[NDArray[np.int64], Tensor]:
         """Choose the rows whose vectors suit what `forward` makes of the query, best first.
 
         Returns row numbers and weights, `(k,)` or `(B, k)`, fewer where the index holds fewer; gradients flow

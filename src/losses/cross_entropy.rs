@@ -52,7 +52,10 @@ impl<T: Real> Targets<T> {
             )));
         }
         match classes.iter().find(|&&class| class as usize >= columns) {
-            Some(class) => Err(Error::Row(format!("cross_entropy: class {class} of {columns}"))),
+            Some(class) => {
+                let last = columns as i64 - 1;
+                Err(Error::Row(format!("targets must hold classes from 0 to {last}, got {class}")))
+            }
             None => Ok(()),
         }
     }

@@ -4,9 +4,10 @@ use crate::autograd::Tensor;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::nn::{GatLayer, GatV2Layer, HeadGates, take_heads as taken};
+use crate::python::argument::GraphArgument;
 use crate::python::call::{guarded, interruptible};
 use crate::python::error::Raise;
-use crate::python::graph::{PyGraph, edge_index};
+use crate::python::graph::edge_index;
 use crate::python::nn::{Handle, linear_of, wrong_count};
 use crate::python::tensor::{PyTensor, input_of, tensor_of};
 use numpy::PyArray2;
@@ -45,7 +46,7 @@ fn attend(
 #[pyo3(signature = (x, graph, parameters, bias, edge_attr, settings, attention))]
 fn gat<'py>(
     x: &Bound<'py, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     parameters: Vec<Handle<'py>>,
     bias: Option<Handle<'py>>,
     edge_attr: Option<&Bound<'py, PyAny>>,
@@ -84,7 +85,7 @@ fn gat<'py>(
 #[pyo3(signature = (x, graph, parameters, bias, edge_attr, settings, attention))]
 fn gatv2<'py>(
     x: &Bound<'py, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     parameters: Vec<Handle<'py>>,
     bias: Option<Handle<'py>>,
     edge_attr: Option<&Bound<'py, PyAny>>,

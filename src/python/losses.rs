@@ -3,23 +3,24 @@
 use crate::error::Error;
 use crate::losses::{self, FeatureKind, Pairs, Reduction, Score, Targets};
 use crate::memory;
+use crate::python::argument::{GraphArgument, Number, Text};
 use crate::python::array::{self, Int};
 use crate::python::call::{guarded, interruptible};
 use crate::python::error::Raise;
-use crate::python::graph::PyGraph;
 use crate::python::tensor::{PyTensor, tensor_of};
 use numpy::{PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
 /// The value that an argument names, or an error that lists the names there are.
-fn named<V: Copy>(argument: &str, name: &str, values: &[(&str, V)]) -> PyResult<V> {
+fn named<V: Copy>(argument: &str, name: Text, values: &[(&str, V)]) -> PyResult<V> {
+    let name = name.named(argument)?;
     let found = values.iter().find(|(other, _)| *other == name);
     let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
     let refused = || Raise(Error::Config(format!("{argument} must be one of {names:?}, got {name:?}")));
     Ok(found.ok_or_else(refused)?.1)
 }
 
-fn reduction_of(name: &str) -> PyResult<Reduction> {
+fn reduction_of(name: Text) -> PyResult<Reduction> {
     let all = [("mean", Reduction::Mean), ("sum", Reduction::Sum), ("none", Reduction::None)];
     named("reduction", name, &all)
 }
@@ -40,36 +41,45 @@ fn pairs((sources, targets): &(Vec<u32>, Vec<u32>)) -> Pairs<'_> {
     Pairs { sources, targets }
 }
 
+/// Class numbers; what is negative is out of range for any number of classes.
+fn classes(targets: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let array = array::int64("targets", targets)?;
+    let class = |&class: &i64| {
+        let refused = || Raise(Error::Row(format!("targets must hold classes from 0 up, got {class}")));
+        u32::try_from(class).map_err(|_| refused().into())
+    };
+    array::collected(array.as_slice()?.iter().map(class))
+}
+
 /// Classes from a list of integers, sets from a list of lists, weights from a matrix of floats.
 fn targets_of(targets: &Bound<'_, PyAny>) -> PyResult<Targets<f32>> {
-    let first = targets.try_iter()?.next().transpose()?;
     let is_array = targets.hasattr("dtype")? || targets.is_instance_of::<PyTensor>();
-    if !is_array && first.is_some_and(|first| first.try_iter().is_ok()) {
-        let (mut indptr, mut classes) = (vec![0], Vec::new());
+    let first = if is_array { None } else { targets.try_iter().ok().and_then(|mut items| items.next()) };
+    if first.transpose()?.is_some_and(|first| first.try_iter().is_ok()) {
+        let (mut indptr, mut all) = (vec![0], Vec::new());
         for row in targets.try_iter()? {
-            let row = array::nodes("targets", &row?)?;
+            let row = classes(&row?)?;
             guarded(|| {
-                row.into_iter().for_each(|class| memory::push(&mut classes, class));
-                memory::push(&mut indptr, classes.len());
+                row.into_iter().for_each(|class| memory::push(&mut all, class));
+                memory::push(&mut indptr, all.len());
                 Ok(())
             })?;
         }
-        return Ok(Targets::Sets { indptr, classes });
+        return Ok(Targets::Sets { indptr, classes: all });
     }
-    let array = targets.py().import("numpy")?.call_method1("asarray", (targets,))?;
-    if array.getattr("ndim")?.extract::<usize>()? == 2 {
+    let array = array::as_array("targets", targets)?;
+    if array.ndim() == 2 {
         return Ok(Targets::Soft(array::copy_of(&array::float32("targets", &array)?)?));
     }
-    Ok(Targets::Classes(array::nodes("targets", &array)?))
+    Ok(Targets::Classes(classes(&array)?))
 }
 
 #[pyfunction]
-#[pyo3(signature = (scores, targets, reduction = "mean"))]
 fn cross_entropy(
     py: Python<'_>,
     scores: &Bound<'_, PyAny>,
     targets: &Bound<'_, PyAny>,
-    reduction: &str,
+    reduction: Text,
 ) -> PyResult<PyTensor> {
     let (scores, targets) = (tensor_of("scores", scores, false)?, targets_of(targets)?);
     let reduction = reduction_of(reduction)?;
@@ -77,30 +87,29 @@ fn cross_entropy(
 }
 
 #[pyfunction]
-#[pyo3(signature = (anchors, positives, negatives = None, temperature = 0.07, reduction = "mean"))]
+#[pyo3(signature = (anchors, positives, negatives, temperature, reduction))]
 fn info_nce(
     py: Python<'_>,
     anchors: &Bound<'_, PyAny>,
     positives: &Bound<'_, PyAny>,
     negatives: Option<&Bound<'_, PyAny>>,
-    temperature: f64,
-    reduction: &str,
+    temperature: Number,
+    reduction: Text,
 ) -> PyResult<PyTensor> {
     let (anchors, positives) =
         (tensor_of("anchors", anchors, true)?, tensor_of("positives", positives, true)?);
     let negatives = negatives.map(|negatives| tensor_of("negatives", negatives, true)).transpose()?;
-    let reduction = reduction_of(reduction)?;
+    let (temperature, reduction) = (temperature.named("temperature")?, reduction_of(reduction)?);
     interruptible(py, || losses::info_nce(&anchors, &positives, negatives.as_ref(), temperature, reduction))
         .map(PyTensor)
 }
 
 #[pyfunction]
-#[pyo3(signature = (x, target, reduction = "mean"))]
 fn mse(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     target: &Bound<'_, PyAny>,
-    reduction: &str,
+    reduction: Text,
 ) -> PyResult<PyTensor> {
     let (x, target) = (tensor_of("x", x, true)?, tensor_of("target", target, true)?);
     let reduction = reduction_of(reduction)?;
@@ -108,13 +117,13 @@ fn mse(
 }
 
 #[pyfunction]
-#[pyo3(signature = (logits, targets, weights = None, reduction = "mean"))]
+#[pyo3(signature = (logits, targets, weights, reduction))]
 fn bce_with_logits(
     py: Python<'_>,
     logits: &Bound<'_, PyAny>,
     targets: &Bound<'_, PyAny>,
     weights: Option<&Bound<'_, PyAny>>,
-    reduction: &str,
+    reduction: Text,
 ) -> PyResult<PyTensor> {
     let (logits, targets) = (tensor_of("logits", logits, true)?, tensor_of("targets", targets, true)?);
     let weights = weights.map(|weights| tensor_of("weights", weights, true)).transpose()?;
@@ -124,12 +133,11 @@ fn bce_with_logits(
 }
 
 #[pyfunction]
-#[pyo3(signature = (positive, negative, reduction = "mean"))]
 fn deep_graph_infomax(
     py: Python<'_>,
     positive: &Bound<'_, PyAny>,
     negative: &Bound<'_, PyAny>,
-    reduction: &str,
+    reduction: Text,
 ) -> PyResult<PyTensor> {
     let (positive, negative) =
         (tensor_of("positive", positive, true)?, tensor_of("negative", negative, true)?);
@@ -138,14 +146,13 @@ fn deep_graph_infomax(
 }
 
 #[pyfunction]
-#[pyo3(signature = (embeddings, pos_edges, neg_edges, score = "cosine", reduction = "mean"))]
 fn link_prediction(
     py: Python<'_>,
     embeddings: &Bound<'_, PyAny>,
     pos_edges: &Bound<'_, PyAny>,
     neg_edges: &Bound<'_, PyAny>,
-    score: &str,
-    reduction: &str,
+    score: Text,
+    reduction: Text,
 ) -> PyResult<PyTensor> {
     let embeddings = tensor_of("embeddings", embeddings, true)?;
     let (positive, negative) = (ends("pos_edges", pos_edges)?, ends("neg_edges", neg_edges)?);
@@ -158,13 +165,12 @@ fn link_prediction(
 }
 
 #[pyfunction]
-#[pyo3(signature = (x, x_hat, kind = "mse", reduction = "mean"))]
 fn feature_reconstruction(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     x_hat: &Bound<'_, PyAny>,
-    kind: &str,
-    reduction: &str,
+    kind: Text,
+    reduction: Text,
 ) -> PyResult<PyTensor> {
     let (x, x_hat) = (tensor_of("x", x, true)?, tensor_of("x_hat", x_hat, true)?);
     let kinds =
@@ -174,28 +180,27 @@ fn feature_reconstruction(
 }
 
 #[pyfunction]
-#[pyo3(signature = (embeddings, graph, positive_weight = 1.0, reduction = "mean"))]
 fn adjacency_reconstruction(
     py: Python<'_>,
     embeddings: &Bound<'_, PyAny>,
-    graph: &PyGraph,
-    positive_weight: f64,
-    reduction: &str,
+    graph: GraphArgument,
+    positive_weight: Number,
+    reduction: Text,
 ) -> PyResult<PyTensor> {
-    let (embeddings, reduction) = (tensor_of("embeddings", embeddings, true)?, reduction_of(reduction)?);
+    let embeddings = tensor_of("embeddings", embeddings, true)?;
+    let (positive_weight, reduction) = (positive_weight.named("positive_weight")?, reduction_of(reduction)?);
     interruptible(py, || losses::adjacency_reconstruction(&embeddings, &graph.0, positive_weight, reduction))
         .map(PyTensor)
 }
 
 #[pyfunction]
-#[pyo3(signature = (embeddings, edges, num_negatives, seed, reduction = "mean"))]
 fn sparse_adjacency(
     py: Python<'_>,
     embeddings: &Bound<'_, PyAny>,
     edges: &Bound<'_, PyAny>,
     num_negatives: Int,
     seed: Int,
-    reduction: &str,
+    reduction: Text,
 ) -> PyResult<PyTensor> {
     let (embeddings, edges) = (tensor_of("embeddings", embeddings, true)?, ends("edges", edges)?);
     let (negatives, seed) = (num_negatives.clamped().try_into().unwrap_or(0), seed.seed("seed")?);

@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+mod argument;
 mod array;
 mod attention;
 mod block;

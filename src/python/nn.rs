@@ -7,14 +7,15 @@ use crate::nn::{
     self, Activation, GcnLayer, GraphConv, GruCell, LayerNorm, Linear, Lstm, Module, MultiheadAttention,
     NeighborAttention, RuvectorLayer, SageLayer, SageLstm, Table,
 };
+use crate::number;
+use crate::python::argument::{GraphArgument, Number};
 use crate::python::array::{self, Int};
 use crate::python::block::PyBlock;
 use crate::python::call::interruptible;
 use crate::python::error::Raise;
 use crate::python::features::{Features, features_of};
-use crate::python::graph::PyGraph;
 use crate::python::ops::reduce_of;
-use crate::python::tensor::{PyTensor, input_of};
+use crate::python::tensor::{PyTensor, input_of, tensor_of};
 use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
@@ -44,6 +45,24 @@ fn init_parameter(
     let dims = dims.into_iter().map(|dim| dim.count("a number of channels")).collect::<PyResult<Vec<_>>>()?;
     let (fans, seed) = ((ins.count("in_channels")?, outs.count("out_channels")?), seed.seed("seed")?);
     interruptible(py, || init::draw(init, &dims, fans, seed)).map(PyTensor)
+}
+
+/// The number, if a setting of that name may have it: from 1e-30 to 1e30.
+#[pyfunction]
+fn positive_number(name: &str, value: Number) -> PyResult<f64> {
+    Ok(number::positive(name, value.named(name)?).map_err(Raise)?)
+}
+
+/// The number, if a setting of that name may have it: from -1e30 to 1e30.
+#[pyfunction]
+fn finite_number(name: &str, value: Number) -> PyResult<f64> {
+    Ok(number::finite(name, value.named(name)?).map_err(Raise)?)
+}
+
+/// A constant tensor of an array-like; `name` is the argument's name.
+#[pyfunction]
+fn constant(name: &str, value: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
+    tensor_of(name, value, true).map(PyTensor)
 }
 
 /// A parameter of `size` values, all of them `value`.
@@ -104,7 +123,7 @@ fn activate(py: Python<'_>, x: &Bound<'_, PyAny>, name: &str) -> PyResult<PyTens
 fn gcn(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     weight: &PyTensor,
     bias: Option<Handle<'_>>,
     add_self_loops: bool,
@@ -122,7 +141,7 @@ fn gcn(
 fn sage(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     parameters: Vec<Handle<'_>>,
     aggregator: &str,
     normalize: bool,
@@ -153,7 +172,7 @@ fn sage_of(
 fn graph_conv(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     rel: &PyTensor,
     bias: Option<Handle<'_>>,
     root: &PyTensor,
@@ -166,7 +185,7 @@ fn graph_conv(
 
 /// What the map of a `GINLayer` is given.
 #[pyfunction]
-fn gin_sum(py: Python<'_>, x: &Bound<'_, PyAny>, graph: &PyGraph, eps: &PyTensor) -> PyResult<PyTensor> {
+fn gin_sum(py: Python<'_>, x: &Bound<'_, PyAny>, graph: GraphArgument, eps: &PyTensor) -> PyResult<PyTensor> {
     let x = input_of("x", x)?;
     interruptible(py, || nn::gin_sum(&x, &graph.0, &eps.0)).map(PyTensor)
 }
@@ -241,11 +260,11 @@ fn sage_table(
 fn multihead_attention(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     parameters: Vec<Handle<'_>>,
     heads: Int,
 ) -> PyResult<PyTensor> {
-    let (x, layer) = (input_of("x", x)?, attention_of(&parameters, heads.count("num_heads")?)?);
+    let (x, layer) = (input_of("query", x)?, attention_of(&parameters, heads.count("num_heads")?)?);
     interruptible(py, || layer.forward(&x, &graph.0)).map(PyTensor)
 }
 
@@ -307,7 +326,7 @@ fn gru(
 #[pyo3(signature = (x, graph, parameters, heads, eps, dropout, gates = None))]
 fn ruvector(
     x: &Bound<'_, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     parameters: Vec<Handle<'_>>,
     heads: usize,
     eps: f64,
@@ -347,6 +366,9 @@ fn ruvector_from_json(py: Python<'_>, text: &str) -> PyResult<Loaded> {
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(init_parameter, module)?)?;
     module.add_function(wrap_pyfunction!(filled, module)?)?;
+    module.add_function(wrap_pyfunction!(constant, module)?)?;
+    module.add_function(wrap_pyfunction!(positive_number, module)?)?;
+    module.add_function(wrap_pyfunction!(finite_number, module)?)?;
     module.add_function(wrap_pyfunction!(manual_seed, module)?)?;
     module.add_function(wrap_pyfunction!(next_seed, module)?)?;
     module.add_function(wrap_pyfunction!(linear, module)?)?;

@@ -2,10 +2,10 @@
 
 use crate::autograd::{self, Reduce, Tensor};
 use crate::error::Result;
+use crate::python::argument::{GraphArgument, Text};
 use crate::python::array::{self, Int};
 use crate::python::call::interruptible;
 use crate::python::error::Raise;
-use crate::python::graph::PyGraph;
 use crate::python::tensor::{PyTensor, tensor_of};
 use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
@@ -72,15 +72,15 @@ fn choose(
 ///        [1.],
 ///        [0.]], dtype=float32)
 #[pyfunction]
-#[pyo3(signature = (x, graph, reduce = "sum", weights = None))]
+#[pyo3(signature = (x, graph, reduce = Text::from("sum"), weights = None), text_signature = "(x, graph, reduce=\"sum\", weights=None)")]
 fn aggregate(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
-    graph: &PyGraph,
-    reduce: &str,
+    graph: GraphArgument,
+    reduce: Text,
     weights: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<PyTensor> {
-    let (x, reduce) = (tensor_of("x", x, true)?, reduce_of(reduce)?);
+    let (x, reduce) = (tensor_of("x", x, true)?, reduce_of(&reduce.named("reduce")?)?);
     let weights = weights.map(|weights| tensor_of("weights", weights, true)).transpose()?;
     interruptible(py, || match weights {
         None => x.aggregate(&graph.0, reduce),
@@ -97,7 +97,7 @@ fn aggregate(
 /// >>> rg.edge_softmax([3.0, 3.0, 7.0], graph).numpy()
 /// array([0.5, 0.5, 1. ], dtype=float32)
 #[pyfunction]
-fn edge_softmax(py: Python<'_>, scores: &Bound<'_, PyAny>, graph: &PyGraph) -> PyResult<PyTensor> {
+fn edge_softmax(py: Python<'_>, scores: &Bound<'_, PyAny>, graph: GraphArgument) -> PyResult<PyTensor> {
     let scores = tensor_of("scores", scores, true)?;
     interruptible(py, || scores.edge_softmax(&graph.0)).map(PyTensor)
 }
@@ -169,10 +169,10 @@ fn segment_max(
 fn aggregate_edges(
     py: Python<'_>,
     messages: &Bound<'_, PyAny>,
-    graph: &PyGraph,
-    reduce: &str,
+    graph: GraphArgument,
+    reduce: Text,
 ) -> PyResult<PyTensor> {
-    let (messages, reduce) = (tensor_of("messages", messages, true)?, reduce_of(reduce)?);
+    let (messages, reduce) = (tensor_of("messages", messages, true)?, reduce_of(&reduce.named("reduce")?)?);
     interruptible(py, || messages.aggregate_edges(&graph.0, reduce)).map(PyTensor)
 }
 

@@ -4,6 +4,7 @@ use crate::autograd::Tensor;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::optim::{self, Adam, AdamOptions, AdamW, AdamWOptions, Group, Optimizer, Sgd, SgdOptions, State};
+use crate::python::argument::Number;
 use crate::python::array;
 use crate::python::call::{detached, guarded};
 use crate::python::error::Raise;
@@ -16,16 +17,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 struct PyOptimizer(Mutex<Box<dyn Optimizer<f32>>>);
 
 /// (parameters, lr, weight_decay).
-type Groups<'py> = Vec<(Vec<PyRef<'py, PyTensor>>, f64, f64)>;
+type Groups<'py> = Vec<(Vec<PyRef<'py, PyTensor>>, Number, Number)>;
 
 /// How often a parameter was updated, and what is remembered of it, by name.
 type Remembered<'py> = (u64, Vec<(String, Bound<'py, PyAny>)>);
 
-fn groups_of(groups: Groups<'_>) -> Vec<Group<f32>> {
-    let group = |(parameters, lr, weight_decay): (Vec<PyRef<'_, PyTensor>>, f64, f64)| Group {
-        parameters: parameters.iter().map(|parameter| parameter.0.clone()).collect(),
-        lr,
-        weight_decay,
+fn groups_of(groups: Groups<'_>) -> PyResult<Vec<Group<f32>>> {
+    let group = |(parameters, lr, weight_decay): (Vec<PyRef<'_, PyTensor>>, Number, Number)| {
+        Ok(Group {
+            parameters: parameters.iter().map(|parameter| parameter.0.clone()).collect(),
+            lr: lr.named("lr")?,
+            weight_decay: weight_decay.named("weight_decay")?,
+        })
     };
     groups.into_iter().map(group).collect()
 }
@@ -45,23 +48,25 @@ impl PyOptimizer {
     #[staticmethod]
     fn adam(groups: Groups<'_>, betas: (f64, f64), eps: f64, amsgrad: bool) -> PyResult<Self> {
         let options = AdamOptions { betas, eps, amsgrad, ..Default::default() };
-        Self::of(Adam::with_groups(groups_of(groups), options))
+        Self::of(Adam::with_groups(groups_of(groups)?, options))
     }
 
     #[staticmethod]
     fn adamw(groups: Groups<'_>, betas: (f64, f64), eps: f64, amsgrad: bool) -> PyResult<Self> {
         let options = AdamWOptions { betas, eps, amsgrad, ..Default::default() };
-        Self::of(AdamW::with_groups(groups_of(groups), options))
+        Self::of(AdamW::with_groups(groups_of(groups)?, options))
     }
 
     #[staticmethod]
     fn sgd(groups: Groups<'_>, momentum: f64, dampening: f64, nesterov: bool) -> PyResult<Self> {
         let options = SgdOptions { momentum, dampening, nesterov, ..Default::default() };
-        Self::of(Sgd::with_groups(groups_of(groups), options))
+        Self::of(Sgd::with_groups(groups_of(groups)?, options))
     }
 
     /// Updates with these (lr, weight_decay) per group.
-    fn step(&self, py: Python<'_>, settings: Vec<(f64, f64)>) -> PyResult<()> {
+    fn step(&self, py: Python<'_>, settings: Vec<(Number, Number)>) -> PyResult<()> {
+        let named = |(lr, decay): (Number, Number)| Ok((lr.named("lr")?, decay.named("weight_decay")?));
+        let settings = settings.into_iter().map(named).collect::<PyResult<Vec<_>>>()?;
         detached(py, || {
             let mut optimizer = self.lock();
             for (group, (lr, weight_decay)) in optimizer.groups_mut().iter_mut().zip(settings) {
@@ -109,7 +114,8 @@ impl PyOptimizer {
 }
 
 #[pyfunction]
-fn clip_grad_norm(py: Python<'_>, parameters: Vec<PyRef<'_, PyTensor>>, max_norm: f64) -> PyResult<f64> {
+fn clip_grad_norm(py: Python<'_>, parameters: Vec<PyRef<'_, PyTensor>>, max_norm: Number) -> PyResult<f64> {
+    let max_norm = max_norm.named("max_norm")?;
     let parameters: Vec<Tensor<f32>> = parameters.iter().map(|parameter| parameter.0.clone()).collect();
     detached(py, || optim::clip_grad_norm(&parameters, max_norm))
 }

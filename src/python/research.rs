@@ -6,10 +6,10 @@ use crate::nn::{
     self, Activation, EgnnLayer, FeedForward, GraphTransformerLayer, LayerNorm, Linear, MixtureOfExperts,
     MultiheadAttention, PoincareLayer, Sequential, SparseAttentionLayer, Step,
 };
+use crate::python::argument::{GraphArgument, Number};
 use crate::python::array::{self, Int};
 use crate::python::call::{guarded, interruptible};
 use crate::python::error::Raise;
-use crate::python::graph::PyGraph;
 use crate::python::nn::{Handle, attention_of, linear_of, maps, wrong_count};
 use crate::python::tensor::{PyTensor, input_of, tensor_of};
 use pyo3::prelude::*;
@@ -43,7 +43,7 @@ fn numbers(batch: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Vec<u32>>> {
 #[pyo3(signature = (x, graph, self_attn, rest, batch, encoding, dropout))]
 fn graph_transformer<'py>(
     x: &Bound<'py, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     self_attn: Attention<'py>,
     rest: Rest<'py>,
     batch: Option<&Bound<'py, PyAny>>,
@@ -69,7 +69,7 @@ fn graph_transformer<'py>(
 #[pyo3(signature = (x, graph, tokens, attentions, rest, batch, dropout))]
 fn sparse_attention<'py>(
     x: &Bound<'py, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     tokens: &PyTensor,
     attentions: [Attention<'py>; 2],
     rest: Rest<'py>,
@@ -88,8 +88,8 @@ fn sparse_attention<'py>(
 
 /// One of the maps of the Poincaré ball: exp, log or project.
 #[pyfunction]
-fn poincare_map(py: Python<'_>, kind: &str, x: &Bound<'_, PyAny>, curvature: f64) -> PyResult<PyTensor> {
-    let x = input_of("x", x)?;
+fn poincare_map(py: Python<'_>, kind: &str, x: &Bound<'_, PyAny>, curvature: Number) -> PyResult<PyTensor> {
+    let (x, curvature) = (input_of("x", x)?, curvature.named("curvature")?);
     let map = match kind {
         "exp" => Tensor::poincare_exp,
         "log" => Tensor::poincare_log,
@@ -104,9 +104,9 @@ fn mobius_add(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     y: &Bound<'_, PyAny>,
-    curvature: f64,
+    curvature: Number,
 ) -> PyResult<PyTensor> {
-    let (x, y) = (input_of("x", x)?, input_of("y", y)?);
+    let (x, y, curvature) = (input_of("x", x)?, input_of("y", y)?, curvature.named("curvature")?);
     interruptible(py, || nn::mobius_add(&x, &y, curvature)).map(PyTensor)
 }
 
@@ -115,9 +115,9 @@ fn poincare_distance(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
     y: &Bound<'_, PyAny>,
-    curvature: f64,
+    curvature: Number,
 ) -> PyResult<PyTensor> {
-    let (x, y) = (input_of("x", x)?, input_of("y", y)?);
+    let (x, y, curvature) = (input_of("x", x)?, input_of("y", y)?, curvature.named("curvature")?);
     interruptible(py, || nn::poincare_distance(&x, &y, curvature)).map(PyTensor)
 }
 
@@ -125,10 +125,10 @@ fn poincare_distance(
 fn poincare_midpoint(
     py: Python<'_>,
     points: &Bound<'_, PyAny>,
-    graph: &PyGraph,
-    curvature: f64,
+    graph: GraphArgument,
+    curvature: Number,
 ) -> PyResult<PyTensor> {
-    let points = input_of("points", points)?;
+    let (points, curvature) = (input_of("points", points)?, curvature.named("curvature")?);
     interruptible(py, || nn::poincare_midpoint(&points, &graph.0, curvature)).map(PyTensor)
 }
 
@@ -136,16 +136,17 @@ fn poincare_midpoint(
 #[pyo3(signature = (x, graph, weight, bias, curvature, takes_points, activation))]
 fn poincare(
     x: &Bound<'_, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     weight: &PyTensor,
     bias: Option<Handle<'_>>,
-    curvature: f64,
+    curvature: Number,
     takes_points: bool,
     activation: Option<&str>,
 ) -> PyResult<PyTensor> {
     let (py, x) = (x.py(), input_of("x", x)?);
     let activation = activation.map(str::parse).transpose().map_err(Raise)?;
     let (lin, bias) = (linear_of(weight, None), bias.map(|bias| bias.0.clone()));
+    let curvature = curvature.named("curvature")?;
     let layer = PoincareLayer { lin, bias, curvature, takes_points, activation };
     interruptible(py, || layer.forward(&x, &graph.0)).map(PyTensor)
 }
@@ -174,7 +175,7 @@ fn rk4(x: &Bound<'_, PyAny>, time: f64, steps: Int, field: &Bound<'_, PyAny>) ->
 #[pyo3(signature = (x, graph, pos, edge_attr, parameters))]
 fn egnn(
     x: &Bound<'_, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     pos: &Bound<'_, PyAny>,
     edge_attr: Option<&Bound<'_, PyAny>>,
     parameters: Vec<Handle<'_>>,
@@ -203,7 +204,7 @@ fn egnn(
 fn mixture_of_experts(
     py: Python<'_>,
     x: &Bound<'_, PyAny>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     gate: &PyTensor,
     experts: Vec<(Handle<'_>, Option<Handle<'_>>)>,
     top_k: Int,

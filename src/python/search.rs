@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::python::argument::{GraphArgument, Number};
 use crate::python::array::{self, Int, int64_array};
 use crate::python::call::interruptible;
 use crate::python::graph::PyGraph;
@@ -19,10 +20,11 @@ fn differentiable_search<'py>(
     queries: &Bound<'py, PyAny>,
     candidates: &Bound<'py, PyAny>,
     k: Int,
-    temperature: f64,
+    temperature: Number,
 ) -> PyResult<(Bound<'py, PyArray2<i64>>, PyTensor)> {
     let (queries, candidates) =
         (tensor_of("query", queries, true)?, tensor_of("candidates", candidates, true)?);
+    let temperature = temperature.named("temperature")?;
     let Choice { indices, weights } = interruptible(py, || {
         search::differentiable_search(&queries, &candidates, positive("k", k.clamped())?, temperature)
     })?;
@@ -37,10 +39,11 @@ fn gather_level(
     states: &Bound<'_, PyAny>,
     candidates: &Bound<'_, PyAny>,
     k: Int,
-    temperature: f64,
+    temperature: Number,
 ) -> PyResult<(PyTensor, PyGraph)> {
     let (states, candidates) =
         (tensor_of("query", states, true)?, tensor_of("level_embeddings", candidates, true)?);
+    let temperature = temperature.named("temperature")?;
     let star = interruptible(py, || {
         search::gather_level(&states, &candidates, positive("k", k.clamped())?, temperature)
     })?;
@@ -53,7 +56,7 @@ type Field<'py> = (Bound<'py, PyArray1<i64>>, PyGraph, Bound<'py, PyArray1<i64>>
 #[pyfunction]
 fn receptive_field<'py>(
     py: Python<'py>,
-    graph: &PyGraph,
+    graph: GraphArgument,
     nodes: &Bound<'py, PyAny>,
     hops: Int,
 ) -> PyResult<Field<'py>> {

@@ -3,6 +3,8 @@
 use crate::autograd::{Tensor, is_recording};
 use crate::buffer::{Buffer, all_finite};
 use crate::error::{Error, Result, require_finite};
+use crate::number;
+use crate::python::argument::Number;
 use crate::python::array::{self, Int};
 use crate::python::call::{detached, guarded, interruptible};
 use crate::python::error::Raise;
@@ -47,6 +49,11 @@ pub fn input_of(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Tensor<f32>> {
     let array = checked(name, value, true)?;
     let shape = array.shape().to_vec();
     Ok(Tensor::new(Buffer::shared(array::held(array)?), &shape).map_err(Raise)?)
+}
+
+/// A number that `f32` holds; `name` is the argument's name.
+fn finite(name: &str, value: Number) -> PyResult<f32> {
+    Ok(number::finite(name, value.named(name)?).map_err(Raise)? as f32)
 }
 
 /// A NumPy copy of `values` in `shape`.
@@ -314,12 +321,14 @@ impl PyTensor {
     fn relu(&self, py: Python<'_>) -> PyResult<Self> {
         self.map(py, Tensor::relu)
     }
-    #[pyo3(signature = (slope = 0.01))]
-    fn leaky_relu(&self, py: Python<'_>, slope: f32) -> PyResult<Self> {
+    #[pyo3(signature = (slope = Number::from(0.01)), text_signature = "($self, slope=0.01)")]
+    fn leaky_relu(&self, py: Python<'_>, slope: Number) -> PyResult<Self> {
+        let slope = finite("slope", slope)?;
         self.map(py, |x| x.leaky_relu(slope))
     }
-    #[pyo3(signature = (alpha = 1.0))]
-    fn elu(&self, py: Python<'_>, alpha: f32) -> PyResult<Self> {
+    #[pyo3(signature = (alpha = Number::from(1.0)), text_signature = "($self, alpha=1.0)")]
+    fn elu(&self, py: Python<'_>, alpha: Number) -> PyResult<Self> {
+        let alpha = finite("alpha", alpha)?;
         self.map(py, |x| x.elu(alpha))
     }
     fn gelu(&self, py: Python<'_>) -> PyResult<Self> {
@@ -335,8 +344,10 @@ impl PyTensor {
         self.map(py, Tensor::softplus)
     }
     #[pyo3(signature = (low = None, high = None))]
-    fn clip(&self, py: Python<'_>, low: Option<f32>, high: Option<f32>) -> PyResult<Self> {
-        self.map(py, |x| x.clip(low.unwrap_or(f32::NEG_INFINITY), high.unwrap_or(f32::INFINITY)))
+    fn clip(&self, py: Python<'_>, low: Option<Number>, high: Option<Number>) -> PyResult<Self> {
+        let low = low.map_or(Ok(f64::NEG_INFINITY), |low| low.named("low"))? as f32;
+        let high = high.map_or(Ok(f64::INFINITY), |high| high.named("high"))? as f32;
+        self.map(py, |x| x.clip(low, high))
     }
     #[pyo3(signature = (axis = Int::new(-1)), text_signature = "($self, axis=-1)")]
     fn softmax(&self, py: Python<'_>, axis: Int) -> PyResult<Self> {
@@ -377,15 +388,16 @@ impl PyTensor {
         let other = tensor_of("other", other, false)?;
         self.map(py, |x| x.cosine_similarity(&other))
     }
-    #[pyo3(signature = (weight, bias, eps = 1e-5))]
+    #[pyo3(signature = (weight, bias, eps = Number::from(1e-5)), text_signature = "($self, weight, bias, eps=1e-05)")]
     fn layer_norm(
         &self,
         py: Python<'_>,
         weight: &Bound<'_, PyAny>,
         bias: &Bound<'_, PyAny>,
-        eps: f32,
+        eps: Number,
     ) -> PyResult<Self> {
         let (weight, bias) = (tensor_of("weight", weight, false)?, tensor_of("bias", bias, false)?);
+        let eps = eps.named("eps")?;
         self.map(py, |x| x.layer_norm(&weight, &bias, eps))
     }
     #[pyo3(signature = (*shape))]
@@ -415,13 +427,15 @@ impl PyTensor {
         let range = start.count("start")?..stop.count("stop")?;
         self.map(py, |x| x.slice(axis.place(), range))
     }
-    fn masked_fill(&self, py: Python<'_>, mask: &Bound<'_, PyAny>, value: f32) -> PyResult<Self> {
+    fn masked_fill(&self, py: Python<'_>, mask: &Bound<'_, PyAny>, value: Number) -> PyResult<Self> {
+        let value = value.named("value")? as f32;
         let mask = array::boolean("mask", mask)?;
         let (flags, dims) = (array::copy_of(&mask)?, mask.shape().to_vec());
         self.map(py, |x| x.masked_fill(&flags, &dims, value))
     }
     #[pyo3(signature = (rate, seed = None))]
-    fn dropout(&self, py: Python<'_>, rate: f64, seed: Option<Int>) -> PyResult<Self> {
+    fn dropout(&self, py: Python<'_>, rate: Number, seed: Option<Int>) -> PyResult<Self> {
+        let rate = rate.named("rate")?;
         let seed = seed.map_or_else(|| Ok(crate::nn::init::next_seed()), |seed| seed.seed("seed"))?;
         self.map(py, |x| x.dropout(rate, seed))
     }

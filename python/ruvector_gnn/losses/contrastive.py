@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn.losses.base import Loss
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def info_nce(
 
     `-mean_p ln(e^(s_p/t) / (sum_p' e^(s_p'/t) + sum_n e^(s_n/t)))` for `anchors (B, d)`, `positives (B, d)`
     or `(B, P, d)`, `negatives (B, K, d)` or shared `(K, d)`; without negatives the other anchors' positives
-    are taken.
+    are taken. `temperature` is from 1e-30 to 1e30 (`ConfigError`).
 
     >>> import numpy as np
     >>> round(info_nce(np.eye(2), np.eye(2), temperature=1.0).item(), 4)
@@ -54,9 +55,10 @@ class InfoNCE(Loss):
     InfoNCE(temperature=0.1, reduction='mean')
     """
 
+    @typed
     def __init__(self, temperature: float = 0.07, reduction: Reduction = "mean") -> None:
         """Keep the settings."""
-        self.temperature = temperature
+        self.temperature = _core.positive_number("temperature", temperature)
         self.reduction = reduction
 
     def __call__(self, anchors: Input, positives: Input, negatives: Input | None = None) -> Tensor:
@@ -71,6 +73,7 @@ class DeepGraphInfomax(Loss):
     1.3863
     """
 
+    @typed
     def __init__(self, reduction: Reduction = "mean") -> None:
         """Keep the reduction."""
         self.reduction = reduction

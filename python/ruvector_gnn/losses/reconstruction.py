@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import integer, typed
 from ruvector_gnn.losses.base import Loss
 
 if TYPE_CHECKING:
@@ -66,16 +67,44 @@ def feature_reconstruction(
 def adjacency_reconstruction(
     embeddings: Input, graph: Graph, positive_weight: float = 1.0, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Binary cross entropy between `sigmoid(z z^T)` and the adjacency matrix (Kipf & Welling 2016).
+    """Binary cross entropy between `sigmoid(<z_i, z_j>)` and the edges of a graph (Kipf & Welling 2016).
 
-    Over all `N^2` pairs of nodes, in time and memory too; `sparse_adjacency` is for large graphs. Entries
-    that are edges count `positive_weight` times: the number of other entries per edge makes both sides weigh
-    the same. `embeddings (N, d)`; the graph's weights are not looked at. `(N, N)` without reduction.
+    The loss is over all pairs `i < j`. Each pair counts once, and pairs of a node with itself do not count. A
+    directed graph is read without directions: a pair is an edge if the graph has one in either direction.
+    Weights and self loops are ignored. Time and memory grow with `N^2`; `sparse_adjacency` is for large
+    graphs.
 
+    Parameters
+    ----------
+    embeddings : array_like or Tensor, shape (N, d)
+        The rows `z`, at least two.
+    graph : Graph
+        A graph of `N` nodes.
+    positive_weight : float, default 1.0
+        How often a pair that is an edge counts, from 1e-30 to 1e30. The number of other pairs per edge makes
+        both sides weigh the same.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        What becomes of the losses of the pairs.
+
+    Returns
+    -------
+    Tensor
+        A number; without reduction shape `(N * (N - 1) / 2,)`, row by row of the upper triangle, the order of
+        `np.triu_indices(N, 1)`.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit, or for fewer than two nodes.
+    ConfigError
+        For another `reduction`, or a `positive_weight` out of range.
+
+    Examples
+    --------
     >>> import ruvector_gnn as rg
-    >>> graph = rg.Graph.from_adjacency([[1], [0]])
-    >>> round(adjacency_reconstruction([[0.0], [0.0]], graph).item(), 4)
-    0.6931
+    >>> graph = rg.Graph.from_adjacency([[1], [], []])
+    >>> adjacency_reconstruction([[1.0], [2.0], [0.0]], graph, reduction="none").numpy().round(4)
+    array([0.1269, 0.6931, 0.6931], dtype=float32)
     """
     return _core.adjacency_reconstruction(embeddings, graph, positive_weight, reduction)
 
@@ -91,6 +120,7 @@ def sparse_adjacency(
     >>> round(sparse_adjacency([[0.0], [0.0], [0.0]], [[0], [1]], num_negatives=2).item(), 4)
     0.6931
     """
+    num_negatives, seed = integer("num_negatives", num_negatives), integer("seed", seed)
     return _core.sparse_adjacency(embeddings, edges, num_negatives, seed, reduction)
 
 
@@ -101,6 +131,7 @@ class LinkPrediction(Loss):
     LinkPrediction(score='dot', reduction='mean')
     """
 
+    @typed
     def __init__(self, score: Score = "cosine", reduction: Reduction = "mean") -> None:
         """Keep the settings."""
         self.score: Score = score
@@ -118,6 +149,7 @@ class FeatureReconstruction(Loss):
     FeatureReconstruction(kind='bce', reduction='mean')
     """
 
+    @typed
     def __init__(self, kind: Kind = "mse", reduction: Reduction = "mean") -> None:
         """Keep the settings."""
         self.kind: Kind = kind
@@ -135,9 +167,10 @@ class AdjacencyReconstruction(Loss):
     AdjacencyReconstruction(positive_weight=10.0, reduction='mean')
     """
 
+    @typed
     def __init__(self, positive_weight: float = 1.0, reduction: Reduction = "mean") -> None:
         """Keep the settings."""
-        self.positive_weight = positive_weight
+        self.positive_weight = _core.positive_number("positive_weight", positive_weight)
         self.reduction = reduction
 
     def __call__(self, embeddings: Input, graph: Graph) -> Tensor:
@@ -152,6 +185,7 @@ class SparseAdjacency(Loss):
     SparseAdjacency(num_negatives=5, seed=0, reduction='mean')
     """
 
+    @typed
     def __init__(self, num_negatives: int = 1, seed: int = 0, reduction: Reduction = "mean") -> None:
         """Keep the settings."""
         self.num_negatives = num_negatives

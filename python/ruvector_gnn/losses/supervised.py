@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn.losses.base import Loss
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ def cross_entropy(
 ) -> Tensor:
     """Softmax cross entropy: `logsumexp(s_i) - sum_j t_ij s_ij`, for `scores (N, C)`.
 
-    `targets` are class numbers `(N,)`; or a list of lists, each row's classes sharing its target evenly; or a
-    matrix `(N, C)` of weights, which need not sum to 1: `weights[labels][:, None] * one_hot` weighs classes.
+    `targets` are class numbers `(N,)` from 0 to `C - 1` (else `RowError`); or a list of lists, each row's
+    classes sharing its target evenly; or a matrix `(N, C)` of weights, which need not sum to 1:
+    `weights[labels][:, None] * one_hot` weighs classes.
     For some rows only, as in node classification, choose them first:
     `cross_entropy(scores.index_select(train), labels[train])`.
 
@@ -66,6 +68,7 @@ class CrossEntropy(Loss):
     CrossEntropy(reduction='mean')
     """
 
+    @typed
     def __init__(self, reduction: Reduction = "mean") -> None:
         """Keep the reduction."""
         self.reduction = reduction
@@ -82,6 +85,7 @@ class MSE(Loss):
     5.0
     """
 
+    @typed
     def __init__(self, reduction: Reduction = "mean") -> None:
         """Keep the reduction."""
         self.reduction = reduction
@@ -98,6 +102,7 @@ class BCEWithLogits(Loss):
     0.6931
     """
 
+    @typed
     def __init__(self, reduction: Reduction = "mean") -> None:
         """Keep the reduction."""
         self.reduction = reduction

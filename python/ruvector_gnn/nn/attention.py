@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import as_tensor, typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.dense import Linear
@@ -45,6 +46,7 @@ class MultiheadAttention(HeadGated):
     ((3, 4), (2, 3, 3))
     """
 
+    @typed
     def __init__(self, dim: int, heads: int, *, head_gates: bool = False, seed: int | None = None) -> None:
         """See the class."""
         super().__init__()
@@ -85,9 +87,9 @@ class MultiheadAttention(HeadGated):
             if key is not None or value is not None or need_weights:
                 raise ConfigError("over a graph, neither key, value nor need_weights can be given")
             return _core.multihead_attention(query, graph, parameters, heads)
-        q = _sequences(query)
-        k = q if key is None else _sequences(key)
-        v = k if value is None else _sequences(value)
+        q = as_tensor("query", query)
+        k = q if key is None else as_tensor("key", key)
+        v = k if value is None else as_tensor("value", value)
         single = q.ndim == 2
         if single:
             q, k, v = (x.reshape(1, *x.shape) for x in (q, k, v))
@@ -101,7 +103,3 @@ class MultiheadAttention(HeadGated):
     def extra_repr(self) -> str:
         """Describe the settings."""
         return f"{self.out_proj.weight.shape[0]}, heads={self.num_heads}"
-
-
-def _sequences(x: Input) -> Tensor:
-    return x if isinstance(x, Tensor) else Tensor(x)

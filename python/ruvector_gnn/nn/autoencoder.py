@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import as_tensor, typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ShapeError
 from ruvector_gnn.losses import bce_with_logits
@@ -32,7 +33,7 @@ class InnerProductDecoder(Module):
 
     def forward(self, z: Input, edge_index: ArrayLike) -> Tensor:
         """Score the pairs of `edge_index`."""
-        z, edges = z if isinstance(z, Tensor) else Tensor(z), np.asarray(edge_index)
+        z, edges = as_tensor("z", z), np.asarray(edge_index)
         if edges.ndim != 2 or len(edges) != 2:
             raise ShapeError(f"edge_index must have shape (2, E), got {edges.shape}")
         return (z.index_select(edges[0]) * z.index_select(edges[1])).sum(-1)
@@ -57,6 +58,7 @@ class GraphAutoencoder(Module):
     >>> model.loss(np.eye(4), graph, seed=0).backward()
     """
 
+    @typed
     def __init__(self, encoder: Module, decoder: Module | None = None) -> None:
         """See the class."""
         super().__init__()

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Graph
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.module import Module
@@ -25,6 +26,7 @@ class ModuleList(Module):
     (2, ['0.weight', '0.bias', '1.weight', '1.bias'])
     """
 
+    @typed
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         """See the class."""
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import as_tensor, typed
 from ruvector_gnn._core import Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.init import draw_seed, drawn, filled, require_positive, require_rate
@@ -27,6 +28,7 @@ class Linear(Module):
     (1, 2)
     """
 
+    @typed
     def __init__(
         self,
         in_dim: int,
@@ -66,17 +68,19 @@ class LayerNorm(Module):
     """Layer normalization (Ba et al. 2016), `(x - mean) / sqrt(var + eps) * weight + bias` over the last
     axis.
 
-    As `torch.nn.LayerNorm`. Takes and gives `(.., dim)`.
+    As `torch.nn.LayerNorm`. Takes and gives `(.., dim)`; right for rows of any size, as long as they are
+    finite. `eps` is from 1e-30 to 1e30 (`ConfigError`).
 
     >>> LayerNorm(2)([[1.0, 3.0]]).numpy().round(3)
     array([[-1.,  1.]], dtype=float32)
     """
 
+    @typed
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
         """See the class."""
         super().__init__()
         require_positive(dim=dim)
-        self.eps = eps
+        self.eps = _core.positive_number("eps", eps)
         self.weight = filled(1.0, dim)
         self.bias = filled(0.0, dim)
 
@@ -99,6 +103,7 @@ class Dropout(Module):
     array([[1., 2.]], dtype=float32)
     """
 
+    @typed
     def __init__(self, rate: float = 0.5) -> None:
         """See the class; `0 <= rate < 1`."""
         super().__init__()
@@ -107,7 +112,7 @@ class Dropout(Module):
 
     def forward(self, x: Input) -> Tensor:
         """Drop values in training; give `x` itself in evaluation."""
-        x = x if isinstance(x, Tensor) else Tensor(x)
+        x = as_tensor("x", x)
         return x.dropout(self.rate) if self.training else x
 
     def extra_repr(self) -> str:
@@ -122,6 +127,7 @@ class Activation(Module):
     array([0., 2.], dtype=float32)
     """
 
+    @typed
     def __init__(self, name: str) -> None:
         """See the class."""
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.container import Sequential
@@ -44,6 +45,7 @@ class EGNNLayer(Module):
     ((3, 8), (3, 3))
     """
 
+    @typed
     def __init__(
         self,
         in_dim: int,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, overload
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.container import ModuleList
@@ -38,6 +39,7 @@ class MixtureOfExpertsLayer(Module):
     ((3, 2), [2, 2, 2])
     """
 
+    @typed
     def __init__(
         self, in_dim: int, out_dim: int, num_experts: int = 4, top_k: int = 2, *, seed: int | None = None
     ) -> None:

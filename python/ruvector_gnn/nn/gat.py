@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.nn.dense import Linear
 from ruvector_gnn.nn.head_gates import HeadGated, Part
@@ -45,7 +46,8 @@ class _EdgeAttention(HeadGated):
         require_rate(dropout)
         self._begin_heads(num_heads, head_gates)
         self.concat_heads, self.edge_dim = concat_heads, edge_dim
-        self.leaky_relu_slope, self.dropout, self.add_self_loops = leaky_relu_slope, dropout, add_self_loops
+        self.leaky_relu_slope = _core.finite_number("leaky_relu_slope", leaky_relu_slope)
+        self.dropout, self.add_self_loops = dropout, add_self_loops
         width = num_heads * out_dim if concat_heads else out_dim
         self.bias: Parameter | None = filled(0.0, width) if bias else None
 
@@ -110,6 +112,7 @@ class GATLayer(_EdgeAttention):
     ((3, 6), (2, 7), (7, 3))
     """
 
+    @typed
     def __init__(
         self,
         in_dim: int,
@@ -177,6 +180,7 @@ class GATv2Layer(_EdgeAttention):
     (3, 2)
     """
 
+    @typed
     def __init__(
         self,
         in_dim: int,

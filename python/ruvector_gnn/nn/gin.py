@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Graph, Tensor
-from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.module import Module, Parameter
 
 if TYPE_CHECKING:
@@ -32,13 +32,12 @@ class GINLayer(Module):
     ['eps', 'nn.0.weight', 'nn.0.bias', 'nn.2.weight', 'nn.2.bias']
     """
 
+    @typed
     def __init__(self, mlp: Module, eps: float = 0.0, train_eps: bool = False) -> None:
         """See the class."""
         super().__init__()
-        if not isinstance(mlp, Module):
-            raise ConfigError(f"mlp must be a Module, got {type(mlp).__name__}")
         self.nn = mlp
-        self.eps = Parameter([eps], requires_grad=train_eps)
+        self.eps = Parameter([_core.finite_number("eps", eps)], requires_grad=train_eps)
 
     def forward(self, x: Input, graph: Graph) -> Tensor:
         """Sum `x` over `graph` and apply the map."""

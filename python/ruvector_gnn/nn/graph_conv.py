@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.dense import Linear
@@ -29,6 +30,7 @@ class GraphConv(Module):
     (3, 2)
     """
 
+    @typed
     def __init__(
         self,
         in_dim: int,

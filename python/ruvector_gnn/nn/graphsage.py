@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from numpy.typing import ArrayLike
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Block, Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.init import draw_seed, require_parts, require_positive
@@ -41,6 +42,7 @@ class GraphSAGE(Module):
     ((3, 2), (1, 2))
     """
 
+    @typed
     def __init__(
         self,
         in_dim: int,
@@ -96,6 +98,8 @@ class GraphSAGE(Module):
     def forward_blocks(self, x: Input, blocks: Sequence[Block]) -> Tensor:
         """As `forward_minibatch`, on blocks at hand: one per layer, in the order of `Graph.sample`."""
         first, *others = self.layers
+        if not isinstance(blocks, Sequence) or not all(isinstance(block, Block) for block in blocks):
+            raise ConfigError(f"blocks must be a sequence of Blocks, got {type(blocks).__name__}")
         if len(blocks) != 1 + len(others):
             raise ConfigError(f"blocks must be one per layer ({1 + len(others)}), got {len(blocks)}")
         hidden = from_table(first, x, blocks[0])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import as_tensor, typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.losses import deep_graph_infomax
@@ -46,6 +47,7 @@ class DeepGraphInfomax(Module):
 
     weight: Parameter | None
 
+    @typed
     def __init__(self, encoder: Module, dim: int | None = None, *, seed: int | None = None) -> None:
         """See the class."""
         super().__init__()
@@ -77,7 +79,7 @@ class DeepGraphInfomax(Module):
         The rows of `x` are shuffled by `seed`, by default the next one of the sequence that `rg.manual_seed`
         restarts.
         """
-        x = x if isinstance(x, Tensor) else Tensor(x)
+        x = as_tensor("x", x)
         order = _core.permutation(len(x), draw_seed(seed))
         real: Tensor = self.encoder(x, graph)
         corrupted: Tensor = self.encoder(x.index_select(order), graph)
@@ -89,7 +91,7 @@ class DeepGraphInfomax(Module):
         """Score rows `(N, d)` against a summary `(d,)`: logits `h^T W s`, `(N,)`."""
         if self.weight is None:
             raise ConfigError("DeepGraphInfomax has no weight yet: give dim, or run it once")
-        h = h if isinstance(h, Tensor) else Tensor(h)
+        h = as_tensor("h", h)
         return h @ (self.weight @ summary)
 
     def loss(self, x: Input, graph: Graph, seed: int | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.dense import Linear
@@ -115,6 +116,7 @@ class PoincareLayer(Module):
     ((3, 2), True)
     """
 
+    @typed
     def __init__(
         self,
         in_dim: int,

@@ -6,13 +6,16 @@ A batch is what `Graph.batch` gives: a graph and, per node, the number of the gr
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import as_tensor, integer, typed
 from ruvector_gnn._core import Tensor
+from ruvector_gnn.errors import ShapeError
 from ruvector_gnn.nn.dense import Linear
 from ruvector_gnn.nn.module import Module
 
@@ -46,7 +49,9 @@ def global_mean_pool(x: Input, batch: ArrayLike, size: int | None = None) -> Ten
 def global_max_pool(x: Input, batch: ArrayLike, size: int | None = None) -> Tensor:
     """Take the largest value of each column of each graph: `x (N, d)`, `batch (N,)` to `(size, d)`.
 
-    Equal largest values share the gradient evenly.
+    Equal largest values share the gradient evenly, zeros too, as PyTorch's `scatter_reduce("amax",
+    include_self=False)`. PyG's pool counts the 0 that it starts from as a value: there, rows whose largest
+    value is 0 share the gradient with it and get less.
 
     >>> global_max_pool([[1.0], [2.0], [-5.0]], [0, 0, 1]).numpy()
     array([[ 2.],
@@ -67,6 +72,7 @@ class AttentionPool(Module):
            [1., 2., 3.]], dtype=float32)
     """
 
+    @typed
     def __init__(
         self,
         dim: int,
@@ -82,12 +88,16 @@ class AttentionPool(Module):
 
     def forward(self, x: Input, batch: ArrayLike, size: int | None = None) -> Tensor:
         """Pool `x (N, dim)` by `batch (N,)` to `(size, ..)`."""
-        x = x if isinstance(x, Tensor) else Tensor(x)
+        x = as_tensor("x", x)
         rows = x if self.nn is None else self.nn(x)
         return _core.attention_pool(self.gate_nn(x), rows, batch, _count(batch, size))
 
 
 def _count(batch: ArrayLike, size: int | None) -> int:
     if size is not None:
-        return size
-    return int(np.max(batch, initial=-1)) + 1
+        return integer("size", size)
+    numbers = np.asarray(batch)
+    if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
+        given = reprlib.repr(batch)
+        raise ShapeError(f"batch must hold the number of each row's graph, (N,) integers, got {given}")
+    return int(numbers.max(initial=-1)) + 1

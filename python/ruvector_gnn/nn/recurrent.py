@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import as_tensor, typed
 from ruvector_gnn._core import Tensor
 from ruvector_gnn.errors import ShapeError
 from ruvector_gnn.nn.dense import Linear
@@ -27,6 +28,7 @@ class GRUCell(Module):
     (1, 2)
     """
 
+    @typed
     def __init__(self, in_dim: int, hidden_dim: int, *, seed: int | None = None) -> None:
         """See the class."""
         super().__init__()
@@ -53,6 +55,7 @@ class LSTM(Module):
     ((1, 2, 2), (1, 1, 2), (1, 1, 2))
     """
 
+    @typed
     def __init__(self, in_dim: int, hidden_dim: int, *, seed: int | None = None) -> None:
         """See the class."""
         super().__init__()
@@ -71,13 +74,13 @@ class LSTM(Module):
         self, x: Input, state: tuple[Input, Input] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Run over the sequences in `x`."""
-        x = x if isinstance(x, Tensor) else Tensor(x)
+        x = as_tensor("x", x)
         single, hidden = x.ndim == 2, self.weight_hh_l0.shape[1]
         batch = x.reshape(1, *x.shape) if single else x
         first = None
         if state is not None:
             shape = (1, hidden) if single else (1, batch.shape[0], hidden)
-            h, c = (part if isinstance(part, Tensor) else Tensor(part) for part in state)
+            h, c = (as_tensor("state", part) for part in state)
             if h.shape != shape or c.shape != shape:
                 raise ShapeError(f"state has shapes {h.shape} and {c.shape}, expected {shape}")
             first = (h.reshape(-1, hidden), c.reshape(-1, hidden))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
+from ruvector_gnn._arguments import typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.dense import LayerNorm, Linear
@@ -49,6 +50,7 @@ class RuvectorLayer(HeadGatedInside):
     (3, 8)
     """
 
+    @typed
     def __init__(
         self,
         in_dim: int,

@@ -6,6 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core, nn
+from ruvector_gnn._arguments import as_tensor, typed
 from ruvector_gnn._core import Graph, Tensor
 from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.nn.container import ModuleList
@@ -26,7 +27,9 @@ class GNN(Module):
     Between layers `h' = dropout(act(norm(conv(h))))`; the last layer gives `conv(h)`. With `skip`, `h` is
     added to what any layer whose two widths agree makes of it; there are no projections. Takes `x (N,
     in_dim)`, gives `(N, out_dim)`; `in_dim -> hidden_dim -> .. -> out_dim` over `num_layers` layers.
-    Parameters are `convs.{i}.*` and `norms.{i}.*`.
+    Parameters are `convs.{i}.*` and `norms.{i}.*`. `norm` is over each node's row, as PyG's
+    `norm="layer_norm", norm_kwargs=dict(mode="node")`; PyG's `norm="layer_norm"` alone is over the whole
+    graph, and gives other outputs with the same weights.
 
     `layer` is "gcn", "gat", "gatv2", "sage", "gin" (a map of two linear layers each), "graphconv" or
     "ruvector". `num_heads` speaks of "gat", "gatv2" and "ruvector" and must divide `hidden_dim`; heads of the
@@ -38,6 +41,7 @@ class GNN(Module):
     (3, 2)
     """
 
+    @typed
     def __init__(
         self,
         layer: str,
@@ -70,7 +74,7 @@ class GNN(Module):
 
     def forward(self, x: Input, graph: Graph) -> Tensor:
         """Run all layers over `graph`."""
-        h = x if isinstance(x, Tensor) else Tensor(x)
+        h = as_tensor("x", x)
         for number, conv in enumerate(self.convs):
             out: Tensor = conv(h, graph)
             if number < len(self.convs) - 1:
@@ -85,9 +89,7 @@ class GNN(Module):
         return f"{self.layer!r}, skip={self.skip}, dropout={self.dropout}, activation={self.activation!r}"
 
 
-def _conv(
-    layer: str, ins: int, outs: int, last: bool, num_heads: int, activation: str, seed: int
-) -> Module:
+def _conv(layer: str, ins: int, outs: int, last: bool, num_heads: int, activation: str, seed: int) -> Module:
     """A layer from `ins` to `outs` values."""
     if layer == "gcn":
         return nn.GCNLayer(ins, outs, seed=seed)
