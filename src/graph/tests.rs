@@ -61,7 +61,8 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(Graph::from_edges(&[0], &[1], 3, 3, Some(&[f32::NAN])), Err(Error::Shape(_))));
     assert!(matches!(Graph::from_csr(vec![0, 2, 1], vec![0], 3, None), Err(Error::Shape(_))));
     assert!(Graph::from_csr(vec![], vec![], 3, None).is_err());
-    assert!(Graph::from_edges(&[0], &[3], 3, 4, None).unwrap().add_self_loops().is_err());
+    assert!(Graph::from_edges(&[0], &[2], 4, 3, None).unwrap().add_self_loops().is_err());
+    assert!(Graph::from_edges(&[0], &[3], 3, 4, None).unwrap().gcn_normalize(true).is_err());
 }
 
 #[test]
