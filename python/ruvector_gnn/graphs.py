@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ruvector_gnn import _core
 from ruvector_gnn._core import Graph, HNSWIndex
 from ruvector_gnn._scipy import import_sparse
 from ruvector_gnn.errors import ConfigError, ShapeError
@@ -40,7 +41,7 @@ def knn(vectors: ArrayLike, k: int, metric: Literal["cosine", "l2", "ip"] = "cos
     """See `Graph.knn`."""
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}")
-    points = np.asarray(vectors)
+    points = _core.as_array("vectors", vectors)
     if points.ndim != 2:
         raise ShapeError(f"vectors must have shape (n, dim), got {points.shape}")
     index = HNSWIndex(points.shape[1], metric=metric)
@@ -57,6 +58,10 @@ def knn(vectors: ArrayLike, k: int, metric: Literal["cosine", "l2", "ip"] = "cos
 def from_networkx(graph: Any, weight: str | None = "weight") -> Graph:
     """See `Graph.from_networkx`."""
     names = list(graph.nodes)
+    integers = all(isinstance(name, int | np.integer) and not isinstance(name, bool) for name in names)
+    for name in names if integers else ():
+        if not -(2**63) <= name < 2**63:
+            raise ConfigError(f"graph: the node name {name} must fit in 64 bits, with a sign")
     number = {name: place for place, name in enumerate(names)}
     edges = [(number[u], number[v], data.get(weight)) for u, v, data in graph.edges(data=True)]
     if not graph.is_directed():
@@ -66,7 +71,6 @@ def from_networkx(graph: Any, weight: str | None = "weight") -> Graph:
     if any(value is not None for _, _, value in edges):
         weights = [1.0 if value is None else value for _, _, value in edges]
     made = Graph.from_edge_index(index, num_nodes=len(names), weights=weights)
-    integers = all(isinstance(name, int | np.integer) and not isinstance(name, bool) for name in names)
     return made.with_node_ids(names) if integers and names != list(range(len(names))) else made
 
 

@@ -90,7 +90,7 @@ def partition(graph: Graph, k: int, method: Literal["metis"] = "metis", seed: in
         k,
         pymetis.CSRAdjacency(matrix.indptr, matrix.indices),
         eweights=None if weights is None else whole.tolist(),
-        options=pymetis.Options(seed=seed),
+        options=pymetis.Options(seed=seed % 2**31),  # METIS takes 31 bits
     )
     return Partition(graph, np.asarray(found.vertex_part, dtype=np.int64), k)
 

@@ -256,7 +256,7 @@ class GNNEmbedder:
         Returns `out`. Raises `ShapeError` for shapes that do not fit, and for vectors that are not finite
         when their block is reached: `out` holds the blocks before.
         """
-        table = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors)
+        table = _core.as_array("vectors", vectors)
         if table.ndim != 2 or len(table) != graph.num_nodes:
             raise ShapeError(f"vectors of shape {table.shape} for a graph of {graph.num_nodes} nodes")
         size = _BLOCK if batch_size is None else batch_size

@@ -5,13 +5,14 @@ use crate::error::Error;
 use crate::memory;
 use crate::python::call::guarded;
 use crate::python::error::Raise;
+use crate::python::tensor::PyTensor;
 use numpy::{
     Element, PyArray1, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
     PyUntypedArrayMethods,
 };
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList, PyTuple};
 use std::sync::Arc;
 
 /// `value` as a C-contiguous `float32` array of any dimension; `name` is the argument's name in errors.
@@ -23,9 +24,18 @@ pub fn float32<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<PyReadonl
     converted(name, value, "float32", "biuf", "real numbers")
 }
 
-/// `value` as a C-contiguous `int64` array of any dimension; floats and booleans are refused.
+/// `value` as a C-contiguous `int64` array of any dimension; floats, booleans and values beyond `int64` are refused.
 pub fn int64<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<PyReadonlyArrayDyn<'py, i64>> {
-    converted(name, value, "int64", "iu", "integers")
+    let array = as_array(name, value)?;
+    let dtype = array.dtype();
+    if dtype.kind() == b'u' && dtype.itemsize() == size_of::<u64>() && array.len() > 0 {
+        let largest: u64 = array.call_method0("max")?.extract()?;
+        if i64::try_from(largest).is_err() {
+            let message = format!("{name} must be at most {}, got {largest}", i64::MAX);
+            return Err(Raise(Error::Row(message)).into());
+        }
+    }
+    converted(name, &array, "int64", "iu", "integers")
 }
 
 /// Whether `value` is, or converts to, a boolean array.
@@ -101,7 +111,11 @@ pub fn held(array: PyReadonlyArrayDyn<'_, f32>) -> PyResult<Shared<f32>> {
 }
 
 /// `value` as an array of whatever type it has.
+///
+/// # Errors
+/// `ShapeError` for masked entries and for what is no array, `ConfigError` for a tensor that requires gradients.
 pub fn as_array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    require_plain(name, value, masked_class(value.py())?.as_ref(), 0)?;
     if let Ok(array) = value.cast::<PyUntypedArray>() {
         return Ok(array.clone());
     }
@@ -115,6 +129,50 @@ pub fn as_array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'p
             Err(Raise(Error::Shape(text)).into())
         }
     }
+}
+
+/// NumPy's class of masked arrays; `None` where nobody can have made one, since its module was not imported.
+fn masked_class(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    let module = modules.call_method1("get", ("numpy.ma",))?;
+    module.getattr_opt("MaskedArray")
+}
+
+/// NumPy takes lists to this depth.
+const MAX_DEPTH: usize = 64;
+
+/// Refuses what NumPy would strip from `value`, or from the items of a list, without a word: masks and gradients.
+fn require_plain(
+    name: &str,
+    value: &Bound<'_, PyAny>,
+    masked: Option<&Bound<'_, PyAny>>,
+    depth: usize,
+) -> PyResult<()> {
+    if let Ok(tensor) = value.cast::<PyTensor>() {
+        if tensor.get().0.requires_grad() {
+            let message =
+                format!("{name} takes constants, got a tensor that requires gradients; pass tensor.detach()");
+            return Err(Raise(Error::Config(message)).into());
+        }
+    } else if let Some(class) = masked
+        && value.is_instance(class)?
+    {
+        let mask = value.getattr("mask")?;
+        if mask.call_method0("any")?.is_truthy()? {
+            let message =
+                format!("{name} must have no masked entries; pass array.filled(value), or leave them out");
+            return Err(Raise(Error::Shape(message)).into());
+        }
+    } else if depth < MAX_DEPTH {
+        let inside = |item: Bound<'_, PyAny>| require_plain(name, &item, masked, depth + 1);
+        if let Ok(list) = value.cast::<PyList>() {
+            return list.iter().try_for_each(inside);
+        }
+        if let Ok(tuple) = value.cast::<PyTuple>() {
+            return tuple.iter().try_for_each(inside);
+        }
+    }
+    Ok(())
 }
 
 /// `value` as node, row or class numbers: integers from 0 up that fit 32 bits.

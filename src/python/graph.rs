@@ -593,7 +593,7 @@ impl PyGraph {
             slf,
             k.clamped(),
             method,
-            seed.clamped(),
+            seed.seed("seed")?,
         ))
     }
 

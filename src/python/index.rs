@@ -313,8 +313,8 @@ impl PyIndex {
     /// an array of row numbers; where they are few, they are scanned exactly. Where there are fewer than `k`, missing
     /// places hold row -1 and distance +inf.
     ///
-    /// Raises `ShapeError` as `add` does and for a mask of another length, `ConfigError` for `k` or `ef` below 1, and
-    /// `RowError` for unknown rows.
+    /// Raises `ShapeError` as `add` does, for a mask of another length, and for a mask of integers 0 and 1, which would be
+    /// read as rows; `ConfigError` for `k` or `ef` below 1, and `RowError` for unknown rows.
     ///
     /// Examples
     /// --------
@@ -337,6 +337,7 @@ impl PyIndex {
         let filter = filter.map(Chosen::extract).transpose()?;
         let filter = filter.as_ref().map(Chosen::view).transpose().map_err(Raise)?;
         let hits = self.read(py, |index| {
+            refuse_integer_mask(filter, index.num_rows())?;
             let ef = ef.map(|ef| positive("ef", ef.clamped())).transpose()?;
             index.search(view, positive("k", k.clamped())?, ef, filter)
         })?;
@@ -366,7 +367,10 @@ impl PyIndex {
         let view = matrix("queries", &queries).map_err(Raise)?;
         let filter = filter.map(Chosen::extract).transpose()?;
         let filter = filter.as_ref().map(Chosen::view).transpose().map_err(Raise)?;
-        let hits = self.read(py, |index| index.exact_search(view, positive("k", k.clamped())?, filter))?;
+        let hits = self.read(py, |index| {
+            refuse_integer_mask(filter, index.num_rows())?;
+            index.exact_search(view, positive("k", k.clamped())?, filter)
+        })?;
         to_hits(py, hits)
     }
 
@@ -653,6 +657,18 @@ impl<'py> Chosen<'py> {
             Chosen::Rows(rows) => Ok(Filter::Rows(list("filter", rows)?)),
         }
     }
+}
+
+/// Refuses integers that look like a boolean mask: a 0 or 1 for each row number. Distinct ones are rows.
+pub(super) fn refuse_integer_mask(filter: Option<Filter<'_>>, num_rows: usize) -> Result<()> {
+    let Some(Filter::Rows(rows)) = filter else { return Ok(()) };
+    let repeats = rows.len() > 2 || matches!(rows, [first, second] if first == second);
+    if repeats && rows.len() == num_rows && rows.iter().all(|row| matches!(row, 0 | 1)) {
+        let message = "filter must be a boolean mask or row numbers, got an integer 0 or 1 for each row; \
+                       a mask is filter=mask.astype(bool)";
+        return Err(Error::Shape(message.into()));
+    }
+    Ok(())
 }
 
 pub(super) fn positive(name: &str, value: i64) -> Result<usize> {

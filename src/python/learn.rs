@@ -6,7 +6,7 @@ use crate::memory;
 use crate::python::array::{self, Int};
 use crate::python::call::{detached, guarded, monitored};
 use crate::python::error::Raise;
-use crate::python::index::{Chosen, PyIndex, matrix, positive};
+use crate::python::index::{Chosen, PyIndex, matrix, positive, refuse_integer_mask};
 use numpy::{IntoPyArray, PyArray2, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -99,6 +99,7 @@ impl PyLearner {
         let filter = filter.map(Chosen::extract).transpose()?;
         let filter = filter.as_ref().map(Chosen::view).transpose().map_err(Raise)?;
         let ranked = self.read(py, |learner, index| {
+            refuse_integer_mask(filter, index.num_rows())?;
             learner.search(index, view, positive("k", k.clamped())?, filter, order(learned))
         })?;
         Ok((ranked.rows.into_pyarray(py), ranked.scores.into_pyarray(py)))

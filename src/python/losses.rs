@@ -68,7 +68,7 @@ fn targets_of(targets: &Bound<'_, PyAny>) -> PyResult<Targets<f32>> {
         return Ok(Targets::Sets { indptr, classes: all });
     }
     let array = array::as_array("targets", targets)?;
-    if array.ndim() == 2 {
+    if array.getattr("ndim")?.extract::<usize>()? == 2 {
         return Ok(Targets::Soft(array::copy_of(&array::float32("targets", &array)?)?));
     }
     Ok(Targets::Classes(classes(&array)?))

@@ -34,6 +34,22 @@ fn num_threads() -> usize {
     crate::threads::num_threads()
 }
 
+/// Return `value` as a NumPy array of whatever type it has; `name` is the argument's name in errors.
+///
+/// Raises `ShapeError` for masked entries and for what is no array, `ConfigError` for a tensor that requires gradients.
+#[pyfunction]
+fn as_array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let array = array::as_array(name, value)?;
+    // Without a subclass of `ndarray`, whose operators may differ.
+    value.py().import("numpy")?.call_method1("asarray", (array,))
+}
+
+/// Return `value` as an `int64` array; as `as_array`, and `RowError` for integers beyond `int64`.
+#[pyfunction]
+fn int64_array<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(array::int64(name, value)?.as_any().clone())
+}
+
 /// Bound the threads of all later work in this process.
 ///
 /// Results do not depend on it. Raises `ConfigError` if `n` is not from 1 to 1024. Threads start with the first call
@@ -50,6 +66,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ALLOCATOR.fill();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(as_array, module)?)?;
+    module.add_function(wrap_pyfunction!(int64_array, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
     module.add_class::<index::PyIndex>()?;
     module.add_class::<learn::PyLearner>()?;

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from ruvector_gnn import _core
 from ruvector_gnn.errors import ShapeError
 
 Vectors = npt.NDArray[np.float32]
@@ -23,13 +24,10 @@ def checked(
 ) -> Vectors:
     """`vectors` as (n, dim) little-endian float32 rows; one row may be given as (dim,).
 
-    Raises `ShapeError` for other shapes and types, for NaN and infinity, for norms whose square overflows
-    float32, for values beyond `largest`, and for a zero vector under cosine.
+    Raises `ShapeError` for other shapes and types, for masked entries, NaN and infinity, for norms whose
+    square overflows float32, for values beyond `largest`, and for a zero vector under cosine.
     """
-    try:
-        given = np.asarray(vectors)
-    except ValueError as ragged:
-        raise ShapeError(f"{name}: not a rectangular array ({ragged})") from None
+    given = _core.as_array(name, vectors)
     if given.ndim == 1:
         given = given[np.newaxis] if given.size else np.empty((0, dim), dtype=np.float32)
     if given.dtype.kind not in "fiub":

@@ -27,8 +27,12 @@ MOST_PARTS = 10_000
 
 
 def draw_seed(seed: int | None) -> int:
-    """`seed`, or the next one of the sequence."""
-    return _core.next_seed() if seed is None else seed
+    """`seed`, or the next one of the sequence; raises `ConfigError` for what is no number of 64 bits."""
+    if seed is None:
+        return _core.next_seed()
+    if not 0 <= seed <= _MASK:
+        raise ConfigError(f"seed must be from 0 to {_MASK}, got {seed}")
+    return seed
 
 
 def require_positive(**dims: int) -> None:
