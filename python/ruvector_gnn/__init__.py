@@ -29,6 +29,7 @@ from ruvector_gnn._core import (
     stack,
     where,
 )
+from ruvector_gnn._relevance import Triples
 from ruvector_gnn.autograd import no_grad, tensor
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
 from ruvector_gnn.hits import Hits, RangeHits
@@ -55,6 +56,7 @@ __all__ = [
     "SearchResult",
     "ShapeError",
     "Tensor",
+    "Triples",
     "VectorDB",
     "__version__",
     "aggregate",

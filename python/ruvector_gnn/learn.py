@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,14 +11,15 @@ import numpy.typing as npt
 
 from ruvector_gnn import _core
 from ruvector_gnn._progress import watch
-from ruvector_gnn.errors import ConfigError, ShapeError
+from ruvector_gnn._relevance import Relevant, as_triples
+from ruvector_gnn.errors import ConfigError
 
 if TYPE_CHECKING:
     from ruvector_gnn._core import HNSWIndex
 
 __all__ = ["Ranking", "SearchLearner"]
 
-_Triples = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
+_Clicks = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
 class Ranking(NamedTuple):
@@ -69,8 +70,6 @@ class SearchLearner:
         """An untrained learner; see the class."""
         if encoder != "clicks":
             raise ConfigError(f"encoder must be 'clicks', got {encoder!r}")
-        if seed < 0:
-            raise ConfigError(f"seed must be at least 0, got {seed}")
         self._index = index
         self._core = _core.Learner(index, seed)
 
@@ -82,31 +81,48 @@ class SearchLearner:
     def fit(
         self,
         queries: npt.ArrayLike,
-        relevant: Any,
+        relevant: Relevant,
         progress: bool = False,
         callback: Callable[..., object] | None = None,
         judges: npt.ArrayLike | None = None,
     ) -> SearchLearner:
         """Learn from past queries, from nothing; the model before is kept for `rollback`.
 
-        Args:
-            queries: `(n, dim)`.
-            relevant: a sequence of `n` row arrays (empty ones are allowed), or `(query, row, grade)` triples:
-                an array of shape `(r, 3)` or a list of tuples. Grades are above 0. Rows that were removed are
-                left out.
-            progress: show a progress bar.
-            callback: called as ``callback(step, metrics)``, with a last step of 1,000; what it raises stops
-                the work, and nothing changes.
-            judges: marks `(n,)` of the queries whose clicks are fair, for instance because their answers were
-                shown in random order. All queries teach, but only these decide when training stops and what
-                is promoted. None lets all judge.
+        Parameters
+        ----------
+        queries : array_like of float, shape (n, dim)
+            Past queries.
+        relevant : sequence, mapping, sparse matrix or Triples
+            What each query was clicked for: a list of `n` row arrays, of which some may be empty; a mapping
+            from query number to rows, or to a mapping from row to grade; a SciPy sparse matrix, queries by
+            rows, whose values are grades; or `rg.Triples(query, row, grade)`. Grades are from 0 up, and 0
+            means not relevant. Rows that were removed are left out.
+        progress : bool
+            Show a progress bar.
+        callback : callable, optional
+            Called as ``callback(step, metrics)``, with a last step of 1,000; what it raises stops the work,
+            and nothing changes.
+        judges : array_like of bool, shape (n,), optional
+            The queries whose clicks are fair, for instance because their answers were shown in random
+            order. All queries teach, but only these decide when training stops and what is promoted.
 
-        Returns:
+        Returns
+        -------
+        SearchLearner
             The learner itself. `report` tells what was promoted, and why.
+
+        Raises
+        ------
+        ShapeError
+            For queries of another dimension, not finite, or zero under cosine; for `relevant` of another
+            form, or with a grade that is negative or not finite.
+        RowError
+            For the number of a query or a row that there never was.
+        ConfigError
+            If no query has a row that the index holds.
         """
-        queries = np.asarray(queries)
-        triples = _triples(relevant, len(queries) if queries.ndim == 2 else 1)
-        self._core.fit(queries, triples, watch(progress, callback, "fit"), judges)
+        queries, clicks = _judged(queries, relevant)
+        self._core.fit(queries, clicks, watch(progress, callback, "fit"), judges)
         return self
 
     def search(
@@ -125,14 +141,30 @@ class SearchLearner:
         """
         return Ranking(*self._core.search(queries, k, filter, learned))
 
-    def evaluate(self, queries: npt.ArrayLike, relevant: Any, learned: bool = True) -> dict[str, float]:
-        """Mean nDCG@10, reciprocal rank@10 and recall@10 and @100 over queries with something relevant.
+    def evaluate(
+        self, queries: npt.ArrayLike, relevant: Relevant, learned: bool = True
+    ) -> dict[str, float]:
+        """Judge the ranking on queries that were not learned from.
 
-        Arguments as in `fit`; judge on queries that were not learned from.
+        Parameters
+        ----------
+        queries, relevant
+            As in `fit`, but all rows must be in the index.
+        learned : bool
+            False judges the plain order.
+
+        Returns
+        -------
+        dict
+            Means of "ndcg@10", "mrr@10" (reciprocal rank), "recall@10" and "recall@100" over the queries with
+            something relevant, and their number, "queries".
+
+        Raises
+        ------
+        RowError
+            For a row that the index does not hold, naming it and its query; otherwise as `fit`.
         """
-        queries = np.asarray(queries)
-        triples = _triples(relevant, len(queries) if queries.ndim == 2 else 1)
-        return self._core.evaluate(queries, triples, learned)
+        return self._core.evaluate(*_judged(queries, relevant), learned)
 
     def report(self) -> dict[str, Any] | None:
         """What held-back queries said of the last fit; None before it.
@@ -212,26 +244,8 @@ def _restore(data: bytes, index: HNSWIndex) -> SearchLearner:
     return SearchLearner._of(_core.Learner.from_bytes(data, index), index)
 
 
-def _triples(relevant: Any, queries: int) -> _Triples:
-    """Both forms of `relevant` as three arrays."""
-    as_array = isinstance(relevant, np.ndarray) and relevant.ndim == 2 and relevant.shape[1] == 3
-    as_list = isinstance(relevant, Sequence) and len(relevant) > 0 and all(
-        isinstance(item, tuple) and len(item) == 3 for item in relevant
-    )
-    if as_array or as_list:
-        table = np.asarray(relevant, dtype=np.float64)
-        numbers = table[:, :2]
-        if not np.isfinite(table).all() or (numbers != np.floor(numbers)).any():
-            raise ShapeError("relevant: triples must be (query, row, grade) with whole queries and rows")
-        return numbers[:, 0].astype(np.int64), numbers[:, 1].astype(np.int64), table[:, 2].astype(np.float32)
-    if len(relevant) != queries:
-        given = len(relevant)
-        raise ShapeError(f"relevant must have one row array for each of {queries} queries, got {given}")
-    parts = [np.atleast_1d(np.asarray(rows)) for rows in relevant]
-    for number, part in enumerate(parts):
-        if part.ndim != 1 or (part.size and part.dtype.kind not in "iu"):
-            kind = f"{part.dtype} {part.shape}"
-            raise ShapeError(f"relevant: query {number} needs a list of row numbers, got {kind}")
-    rows = np.concatenate([part.astype(np.int64) for part in parts]) if parts else np.empty(0, np.int64)
-    counts = np.fromiter((part.size for part in parts), np.int64, len(parts))
-    return np.repeat(np.arange(len(parts)), counts), rows, np.ones(len(rows), np.float32)
+def _judged(queries: npt.ArrayLike, relevant: Relevant) -> tuple[npt.NDArray[Any], _Clicks]:
+    """Queries as an array, and what is relevant to them, as the core takes both."""
+    asked = _core.as_array("queries", queries)
+    found = as_triples(relevant, len(asked) if asked.ndim == 2 else 1)
+    return asked, (found.query, found.row, found.grade)

@@ -1,45 +1,27 @@
 """How well rankings agree with relevance judgements.
 
 `ranked` holds a row per query, best result first; -1 marks missing results. `relevant` is a list of row
-arrays; or of mappings from row to grade; or an array of (query, row, grade) triples. Queries without
-relevant rows are left out.
+arrays or of mappings from row to grade; a mapping from query number to either; a SciPy sparse matrix of
+grades, queries by rows; or `rg.Triples(query, row, grade)`. Queries without relevant rows are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ruvector_gnn import _core
-from ruvector_gnn.errors import RowError
+from ruvector_gnn._relevance import Relevant, as_triples
 
 __all__ = ["mrr", "ndcg", "recall_at_k"]
 
-Relevant = Sequence[ArrayLike] | Sequence[Mapping[int, float]] | NDArray[np.generic]
-
-
-def _grades(relevant: Relevant, queries: int) -> list[list[tuple[int, float]]]:
-    if isinstance(relevant, np.ndarray) and relevant.ndim == 2 and relevant.shape[1] == 3:
-        grades: list[list[tuple[int, float]]] = [[] for _ in range(queries)]
-        for query, row, grade in relevant.tolist():
-            if not 0 <= query < queries:
-                raise RowError(f"relevant: query {query} of {queries}")
-            grades[int(query)].append((int(row), float(grade)))
-        return grades
-    pairs = []
-    for rows in relevant:
-        if isinstance(rows, Mapping):
-            pairs.append([(int(row), float(grade)) for row, grade in rows.items()])
-        else:
-            pairs.append([(int(row), 1.0) for row in np.asarray(rows, dtype=np.int64).ravel()])
-    return pairs
-
-
 def _mean(name: str, ranked: ArrayLike, relevant: Relevant, k: int) -> float:
-    rows = np.atleast_2d(np.asarray(ranked))
-    values = _core.ranking_metric(name, rows, _grades(relevant, len(rows)), k)
+    rows = np.atleast_2d(_core.as_array("ranked", ranked))
+    grades: list[list[tuple[int, float]]] = [[] for _ in rows]
+    found = as_triples(relevant, len(rows))
+    for query, *judged in zip(found.query.tolist(), found.row.tolist(), found.grade.tolist(), strict=True):
+        grades[query].append((judged[0], judged[1]))
+    values = _core.ranking_metric(name, rows, grades, k)
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else float("nan")
 

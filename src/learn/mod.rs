@@ -153,6 +153,9 @@ impl SearchLearner {
                     "relevant: grades must be finite and above 0, got {grade}"
                 )));
             }
+            if !index.contains(row) {
+                return Err(Error::Row(format!("relevant: row {row} of query {query} is not in the index")));
+            }
             place.push((row, f64::from(grade)));
         }
         let found = self.search(index, queries, 100, None, order)?;

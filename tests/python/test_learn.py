@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import learning
 import numpy as np
 import pytest
 import ruvector_gnn as rg
+import scipy.sparse
 
 DIM = 16
 
@@ -79,14 +81,95 @@ def test_shuffled_clicks_change_nothing() -> None:
     )
 
 
-def test_both_forms_of_relevant_learn_the_same() -> None:
+def forms_of(relevant: list[np.ndarray], rows: int) -> dict[str, Any]:
+    """The same judgements, with grade 1, in every form."""
+    count, wanted = len(relevant), np.concatenate(relevant)
+    ones = np.ones(count)
+    return {
+        "rows": relevant,
+        "table": wanted.reshape(-1, 1),
+        "grades": [{int(row): 1.0} for row in wanted],
+        "dict": dict(enumerate(relevant)),
+        "qrels": {query: {int(row): 1, 0 if row else 1: 0} for query, row in enumerate(wanted)},
+        "sparse": scipy.sparse.csr_matrix((ones, (range(count), wanted)), shape=(count, rows)),
+        "sparse array": scipy.sparse.coo_array((ones, (range(count), wanted)), shape=(count, rows)),
+        "triples": rg.Triples(range(count), wanted, ones),
+    }
+
+
+def test_all_forms_of_relevant_say_the_same() -> None:
     docs, queries, relevant = world(100, 6)
+    learner = rg.SearchLearner(build(docs))
+    expected = learner.evaluate(queries, relevant)
+    assert 0 < expected["ndcg@10"] < 1 and expected["queries"] == 100
+    order = learner.search(queries, k=100).rows
+    for form, given in forms_of(relevant, len(docs)).items():
+        assert learner.evaluate(queries, given) == expected, form
+        assert rg.metrics.recall_at_k(order, given, k=100) == pytest.approx(expected["recall@100"]), form
+
+
+@pytest.mark.parametrize("form", ["dict", "triples"])
+def test_other_forms_of_relevant_learn_the_same(form: str) -> None:
+    docs, queries, relevant = world(60, 6)
     index = build(docs)
-    triples = [(query, int(rows[0]), 1.0) for query, rows in enumerate(relevant)]
-    learners = [rg.SearchLearner(index).fit(queries, form) for form in (relevant, triples, np.array(triples))]
-    found = [learner.search(queries) for learner in learners]
-    for other in found[1:]:
-        np.testing.assert_array_equal(other.scores, found[0].scores)
+    found = [
+        rg.SearchLearner(index).fit(queries, given).search(queries)
+        for given in (relevant, forms_of(relevant, len(docs))[form])
+    ]
+    np.testing.assert_array_equal(found[0].scores, found[1].scores)
+
+
+def test_three_rows_a_query_are_not_triples() -> None:
+    docs, _, _ = world(1, 6)
+    learner = rg.SearchLearner(build(docs))
+    table = np.array([[0, 5, 7], [1, 6, 8], [2, 9, 3]])
+    by_row = learner.evaluate(docs[:3], table)
+    assert by_row == learner.evaluate(docs[:3], [tuple(rows) for rows in table.tolist()])
+    assert by_row == learner.evaluate(docs[:3], [[0, 5, 7], [1, 6, 8], [2, 9, 3]])
+    assert by_row["mrr@10"] == 1 and by_row != learner.evaluate(docs[:3], rg.Triples(*table.T))
+
+
+@pytest.mark.parametrize(
+    ("relevant", "error", "words"),
+    [
+        ({"q1": [0]}, rg.ShapeError, "keyed by query number, got the key 'q1'"),
+        ({True: [0]}, rg.ShapeError, "got the key True"),
+        ({2: [0]}, rg.RowError, "got query 2, expected 0 to 1"),
+        ({-1: [0]}, rg.RowError, "got query -1"),
+        ({0: {0: -1.0}}, rg.ShapeError, "row 0 of query 0 must have a finite grade from 0 up, got -1"),
+        ({0: {0: float("nan")}}, rg.ShapeError, "got nan"),
+        ({0: {0.5: 1.0}}, rg.ShapeError, r"relevant\[0\] must be an array of integers"),
+        ({1: [[0]]}, rg.ShapeError, r"relevant\[1\] must have one dimension"),
+        ([[0], [200]], rg.RowError, "row 200 of query 1 is not in the index"),
+        ([[0], [-1]], rg.RowError, "row -1 of query 1 is not in the index"),
+        ([[0], [3]], rg.RowError, "row 3 of query 1 is not in the index"),
+        ([[0], ["a"]], rg.ShapeError, r"relevant\[1\] must be an array of integers"),
+        ([(0, 1, 1.0)], rg.ShapeError, r"rg\.Triples\(query, row, grade\)"),
+        ([(0, 1, 1.0)] * 2, rg.ShapeError, "integers"),
+        (np.eye(2, 200, dtype=int), rg.ShapeError, "dense matrix"),
+        (scipy.sparse.eye(3, 200), rg.ShapeError, "2 rows, one per query"),
+        ("ab", rg.ShapeError, "got str"),
+        (5, rg.ShapeError, "got int"),
+        (iter([[0], [1]]), rg.ShapeError, "got list_iterator"),
+        (rg.Triples([2], [0], [1]), rg.RowError, "got query 2"),
+        (rg.Triples([0], [0], [0]), rg.ConfigError, "no query has a relevant row"),
+    ],
+)
+def test_what_relevant_can_not_mean_is_refused(relevant: object, error: type[Exception], words: str) -> None:
+    index = build(world(1, 1)[0])
+    index.remove([3])
+    with pytest.raises(error, match=words):
+        rg.SearchLearner(index).evaluate(np.ones((2, DIM)), relevant)
+
+
+def test_triples_are_three_arrays_of_one_length() -> None:
+    triples = rg.Triples([0, 1], np.array([4, 5], dtype=np.int32), [2, 0.5])
+    assert len(triples) == 2 and triples.grade.dtype == np.float32 and triples.row.dtype == np.int64
+    copy = pickle.loads(pickle.dumps(triples))
+    np.testing.assert_array_equal(copy.row, triples.row)
+    for wrong in (([0], [1, 2], [1]), ([[0]], [[1]], [[1]]), ([0.0], [1], [1]), ([0], [1], ["a"]), (0, 1, 1)):
+        with pytest.raises(rg.ShapeError):
+            rg.Triples(*wrong)
 
 
 def test_never_clicked_and_added_rows_are_served(trained: rg.SearchLearner) -> None:
@@ -186,8 +269,8 @@ def test_callback_stops_and_nothing_changes() -> None:
         (np.ones((2, DIM)), [[0], [0.5]], rg.ShapeError),
         (np.ones((2, DIM)), [[0], [200]], rg.RowError),
         (np.ones((2, DIM)), [[0], [-1]], rg.RowError),
-        (np.ones((2, DIM)), [(0, 0, 0.0)], rg.ShapeError),
-        (np.ones((2, DIM)), [(2, 0, 1.0)], rg.RowError),
+        (np.ones((2, DIM)), rg.Triples([0], [0], [-1.0]), rg.ShapeError),
+        (np.ones((2, DIM)), rg.Triples([2], [0], [1.0]), rg.RowError),
         (np.ones((2, DIM)), [[], []], rg.ConfigError),
     ],
 )

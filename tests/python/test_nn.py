@@ -286,7 +286,7 @@ def test_settings_are_checked() -> None:
 
 def test_metrics_by_hand() -> None:
     ranked = [[9, 8, 7, 1], [1, 2, -1, -1]]
-    triples = np.array([[0, 7, 3], [0, 8, 1], [1, 5, 1]])
+    triples = rg.Triples([0, 0, 1], [7, 8, 5], [3, 1, 1])
     dicts = [{7: 3.0, 8: 1.0}, {5: 1.0}]
     gain = (1 / np.log2(3) + 3 / 2) / (3 + 1 / np.log2(3))
     for relevant in (triples, dicts):
