@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 import zlib
+from enum import Enum, IntEnum
 
 import numpy as np
 import pytest
-from ruvector_gnn import ConfigError, FormatError, NotFoundError, ShapeError
-from ruvector_gnn.db import VectorDB
+from ruvector_gnn import ConfigError, FormatError, NotFoundError, ShapeError, nn
+from ruvector_gnn.db import VectorDB, log
+from ruvector_gnn.search import GNNEmbedder
 
 DIM = 8
 
@@ -146,6 +148,102 @@ def test_search_with_an_encoder_of_ones_own(filled):
     for wrong in (lambda x, graph: x[:-1], lambda x, graph: x * np.nan):
         with pytest.raises(ShapeError, match="gnn"):
             filled.search_with_gnn(query, wrong)
+    for no_encoder in (None, "gnn", np.ones(3)):
+        with pytest.raises(ConfigError, match="GNNEmbedder"):
+            filled.search_with_gnn(query, no_encoder)
+
+
+def test_search_with_a_module_and_with_an_embedder(filled):
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.dropout = nn.SAGELayer(DIM, DIM, seed=0), nn.Dropout(0.5)
+
+        def forward(self, x, graph):
+            return self.dropout(self.layer(x, graph))
+
+    query, gnn = vectors(1, seed=8)[0], Dropping()
+    expected = filled.search_with_gnn(query, lambda x, graph: gnn.layer(x, graph), k=5)
+    for encoder in (gnn, GNNEmbedder(gnn)):  # both in evaluation, whatever the mode
+        found = filled.search_with_gnn(query, encoder, k=5)
+        assert found.ids == expected.ids and gnn.training
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+
+
+class Kind(str, Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Number(IntEnum):
+    SEVEN = 7
+
+
+class Plain(Enum):
+    RED = "red"
+
+
+def test_ids_of_other_types_are_the_strings_and_integers_that_they_are(db):
+    db.add([Kind.RED, np.str_("green"), Number.SEVEN, np.int64(9)], vectors(4))
+    assert db.ids() == ["red", "green", 7, 9]
+    assert {type(identity) for identity in db.ids()} == {str, int}
+    for identity in ("red", Kind.RED, np.str_("red"), "green", 7, Number.SEVEN, np.int8(7), 9):
+        assert identity in db and db.get(identity).id == identity
+    with pytest.raises(ConfigError, match="exists"):
+        db.add("red", vectors(1))
+    with pytest.raises(ConfigError, match="twice"):
+        db.upsert([Kind.BLUE, "blue"], vectors(2))
+    db.upsert(Kind.RED, vectors(1, seed=4))
+    db.record(vectors(1)[0], Kind.RED, shown=[Number.SEVEN, Kind.RED])
+    (impression,) = log.read(db._store.catalog)
+    assert impression.clicked == ["red"] and impression.shown == [7, "red"]
+    db.delete([Kind.RED, Number.SEVEN])
+    assert db.ids() == ["green", 9]
+    for wrong in (True, np.True_, Plain.RED, 7.0, b"red", None):
+        with pytest.raises(ConfigError, match="id"):
+            db.add([wrong], vectors(1))
+    db.verify()
+
+
+def test_metadata_and_filters_take_strings_of_enumerations(db):
+    db.add(["a", "b"], vectors(2), [{"kind": Kind.RED, "n": Number.SEVEN}, {Kind.BLUE: [Kind.BLUE]}])
+    assert [record.metadata for record in db.get(["a", "b"])] == [{"kind": "red", "n": 7}, {"blue": ["blue"]}]
+    for where, found in (
+        ({"kind": Kind.RED}, ["a"]),
+        ({"kind": {"$in": [Kind.RED, np.str_("x")]}}, ["a"]),
+        ({"n": Number.SEVEN}, ["a"]),
+        ({Kind.BLUE: {"$contains": Kind.BLUE}}, ["b"]),
+    ):
+        assert db.search([1] * DIM, where=where).ids == found
+    with pytest.raises(ConfigError, match="JSON"):
+        db.add("c", vectors(1), {"kind": Plain.RED})
+
+
+def test_a_click_keeps_the_time_that_is_given(filled):
+    begin = time.time()
+    filled.record([1] * DIM, 1, at=1_700_000_000.5)
+    filled.record_all([([1] * DIM, 2, None, None, 5), ([1] * DIM, 3)])
+    times = [at for (at,) in filled._store.catalog.execute("SELECT at FROM impressions ORDER BY number")]
+    assert times[:2] == [1_700_000_000.5, 5.0] and begin <= times[2] <= time.time()
+    filled.verify()
+    for wrong in ("2024-01-01", float("nan"), float("inf"), True, 1_700_000_000_000_000):
+        with pytest.raises(ConfigError, match="at: got"):
+            filled.record([1] * DIM, 1, at=wrong)
+    assert filled.stats()["impressions"] == 3
+
+
+def test_options_given_on_opening_must_agree_with_what_is_there(path):
+    VectorDB.open(path, dim=DIM, metric="l2", index_options={"m": 8}).close()
+    for options in ({"dim": DIM}, {"metric": "l2"}, {"index_options": {"m": 8, "storage": "f32", "seed": 0}}):
+        VectorDB.open(path, **options).close()
+    for options, words in (
+        ({"dim": DIM + 1}, "dim: got 9, but .* was created with 8"),
+        ({"metric": "cosine"}, "metric: got 'cosine', but .* was created with 'l2'"),
+        ({"index_options": {"m": 16}}, "m: got 16, but .* was created with 8"),
+        ({"index_options": {"storage": "i8"}}, "storage: got 'i8', but .* was created with 'f32'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            VectorDB.open(path, **options)
 
 
 # --- refusals: each is typed, and changes nothing
@@ -455,8 +553,9 @@ def test_readers_follow_the_writer(filled, path):
         assert reader.search(extra, k=1).ids != ["late"]
         filled.checkpoint()
         filled.record(extra, [1])
-        filled.learn()
-        assert reader.learned
+        report = filled.learn()
+        assert reader.learned is report["promoted"] is False  # one click teaches nothing
+        assert reader.stats()["model"] == filled.stats()["model"] is not None
         assert reader.search(extra, k=3).ids == filled.search(extra, k=3).ids
     copy = pickle.loads(pickle.dumps(filled))
     assert copy.search(extra, k=3).ids == filled.search(extra, k=3).ids

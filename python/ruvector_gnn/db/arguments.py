@@ -22,7 +22,7 @@ def one_id(value: object) -> Id:
             value.encode()
         except UnicodeEncodeError:
             raise ConfigError(f"id {value!r}: not a valid Unicode string") from None
-        return str(value)
+        return str.__str__(value)  # of an enumeration the value, not the name
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         number = int(value)
         if -(2**63) <= number < 2**63:
@@ -113,6 +113,27 @@ def positive(value: object, name: str) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{name}: got {value!r}, expected an integer of at least 1")
     return int(value)
+
+
+def seed(value: object) -> int:
+    """Return a seed, an integer from 0 up within 64 bits, or raise `ConfigError`."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 0 <= value < 2**64:
+        raise ConfigError(f"seed: got {value!r}, expected an integer from 0 to {2**64 - 1}")
+    return int(value)
+
+
+def choice(value: object, name: str, known: tuple[str, ...]) -> str:
+    """Return the one of some strings that equals `value`, or raise `ConfigError`."""
+    if not isinstance(value, str) or value not in known:
+        raise ConfigError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, known))}")
+    return known[known.index(value)]
+
+
+def timestamp(value: object, name: str) -> float:
+    """Return seconds since the epoch, finite, or raise `ConfigError`."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not abs(value) < 1e12:
+        raise ConfigError(f"{name}: got {value!r}, expected seconds since 1970, as time.time() gives them")
+    return float(value)
 
 
 def share(value: object, name: str) -> float:

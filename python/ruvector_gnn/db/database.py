@@ -16,7 +16,7 @@ from ruvector_gnn._core import Graph
 from ruvector_gnn.db import arguments, fork, log, verify
 from ruvector_gnn.db.arguments import Ids
 from ruvector_gnn.db.catalog import Id, document_crc
-from ruvector_gnn.db.encoder import Encoder, rank_encoded
+from ruvector_gnn.db.encoder import Encoder, encoder_of, rank_encoded
 from ruvector_gnn.db.exploration import Exploration
 from ruvector_gnn.db.learning import train
 from ruvector_gnn.db.live import Live
@@ -106,10 +106,11 @@ class VectorDB:
 
     @property
     def learned(self) -> bool:
-        """Whether `learn` has left a model that `search` uses."""
+        """Whether the last `learn` promoted a model, so that `search` does not rank as the index does."""
         self._check_open()
         self._live.refresh()
-        return self._live.learner is not None
+        learner = self._live.learner
+        return learner is not None and bool((learner.report() or {})["promoted"])
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -282,16 +283,30 @@ class VectorDB:
         return found
 
     def search_with_gnn(self, query: npt.ArrayLike, gnn: Encoder, k: int = 10) -> SearchResult:
-        """The k best documents by an encoder of your own: `gnn(x, graph)` gives one row of codes per node.
+        """Return the k best documents by an encoder of your own.
 
         The index finds candidates; they and the query, which listens to its nearest documents, are encoded on
-        their part of the graph and ranked by the cosine of their codes. Raises `ShapeError` if the codes
-        don't have a finite row for each node.
+        their part of the graph and ranked by the cosine of their codes.
+
+        Parameters
+        ----------
+        query : array_like of float, shape (dim,)
+            What is asked.
+        gnn : GNNEmbedder, Module or callable
+            `gnn(x, graph)` gives one row of codes per node. A module runs in evaluation, without a tape.
+        k : int
+            How many documents, at most.
+
+        Raises
+        ------
+        ShapeError
+            If the codes don't have a finite row for each node.
         """
         asked, count = checked_query(query, self.dimensions, self.metric), arguments.positive(k, "k")
+        encode = encoder_of(gnn)
         self._check_open()
         self._live.refresh()
-        ranking = rank_encoded(self._live, asked, gnn, count)
+        ranking = rank_encoded(self._live, asked, encode, count)
         return self._result(ranking.rows, ranking.scores)
 
     # --- learning
@@ -301,20 +316,38 @@ class VectorDB:
         clicked_ids: Ids,
         shown: SearchResult | Ids | None = None,
         explored: bool | None = None,
+        *,
+        at: float | None = None,
     ) -> None:
         """Log what a query's user clicked, and what was shown, in order; durable when it returns.
 
-        `shown` is best given as the `SearchResult` itself. With a list of ids, `explored` says whether their
-        order had been shuffled; left out, it is known for the last 1,024 shuffled answers of this process.
-        Raises `NotFoundError` for a clicked id that is unknown; a shown document may have been deleted
-        meanwhile.
+        Parameters
+        ----------
+        query : array_like of float, shape (dim,)
+            What was asked.
+        clicked_ids : id or iterable of ids
+            What was clicked.
+        shown : SearchResult or iterable of ids, optional
+            What was shown, in order; best given as the `SearchResult` itself.
+        explored : bool, optional
+            Whether a list of ids had been shuffled. Left out, it is known for the last 1,024 shuffled answers
+            of this process.
+        at : float, optional
+            When, in seconds since the epoch; by default now.
+
+        Raises
+        ------
+        NotFoundError
+            For a clicked id that is unknown; a shown document may have been deleted meanwhile.
         """
-        self.record_all([(query, clicked_ids, shown, explored)])
+        self.record_all([(query, clicked_ids, shown, explored, at)])
 
     def record_all(self, impressions: Sequence[tuple[Any, ...]]) -> None:
         """Log many impressions, each the arguments of one `record`, in one transaction: all or none."""
         prepared = [
-            self._exploration.impression(checked_query(query, self.dimensions, self.metric), *rest)
+            self._exploration.recalled(
+                log.impression(checked_query(query, self.dimensions, self.metric), *rest)
+            )
             for query, *rest in impressions
         ]
         with self._writing:

@@ -5,16 +5,15 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from numpy.random import default_rng
 
 from ruvector_gnn.db import arguments
-from ruvector_gnn.db.arguments import Ids
 from ruvector_gnn.db.catalog import Id
 from ruvector_gnn.db.log import Impression
 from ruvector_gnn.db.results import SearchResult
 from ruvector_gnn.db.vectors import Vectors
-from ruvector_gnn.errors import ConfigError
 
 REMEMBERED = 1024
 
@@ -24,7 +23,7 @@ class Exploration:
 
     def __init__(self, seed: int) -> None:
         """Draws depend on `seed`, on the length of the log and on how many answers were drawn for before."""
-        self._seed = [seed]
+        self._seed = [arguments.seed(seed)]
         self._draws = itertools.count()
         self._shuffled: OrderedDict[int, None] = OrderedDict()
 
@@ -45,23 +44,13 @@ class Exploration:
             self._shuffled.popitem(last=False)
         return SearchResult(ids, result.scores[order], [result.metadata[place] for place in order], True)
 
-    def impression(
-        self,
-        query: Vectors,
-        clicked_ids: Ids,
-        shown: SearchResult | Ids | None = None,
-        explored: bool | None = None,
-    ) -> Impression:
-        """What `VectorDB.record` was given, checked; if `explored` is None it is looked up."""
-        clicked = list(dict.fromkeys(arguments.id_list(clicked_ids)))
-        listed = shown.ids if isinstance(shown, SearchResult) else shown
-        order = None if listed is None else arguments.distinct(listed, "shown")
-        if not clicked and not order:
-            raise ConfigError("record: neither a clicked nor a shown document")
-        if explored is None:
-            known = order is not None and _key(query, order) in self._shuffled
-            explored = shown.explored if isinstance(shown, SearchResult) else known
-        return Impression(query, clicked, order, bool(explored))
+    def recalled(self, impression: Impression) -> Impression:
+        """The same, looked up whether its order had been shuffled if that isn't known."""
+        if impression.explored is not None:
+            return impression
+        order = impression.shown
+        known = order is not None and _key(impression.query, order) in self._shuffled
+        return replace(impression, explored=known)
 
 
 def _key(query: Vectors, ids: Sequence[Id]) -> int:

@@ -8,19 +8,44 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ruvector_gnn.db import arguments
+from ruvector_gnn.db.arguments import Ids
 from ruvector_gnn.db.catalog import Catalog, Id, checksum
+from ruvector_gnn.db.results import SearchResult
 from ruvector_gnn.db.vectors import Vectors
-from ruvector_gnn.errors import FormatError
+from ruvector_gnn.errors import ConfigError, FormatError
 
 
 @dataclass(frozen=True)
 class Impression:
-    """One answered query; `explored` says that the shown order had been shuffled."""
+    """One answered query; `explored` says that the shown order had been shuffled, None that it isn't known.
+
+    `at` is its time in seconds since the epoch, or None for the time when it is written.
+    """
 
     query: Vectors
     clicked: list[Id]
     shown: list[Id] | None = None
-    explored: bool = False
+    explored: bool | None = False
+    at: float | None = None
+
+
+def impression(
+    query: Vectors,
+    clicked_ids: Ids,
+    shown: SearchResult | Ids | None = None,
+    explored: bool | None = None,
+    at: float | None = None,
+) -> Impression:
+    """Return what `VectorDB.record` was given, checked; `query` has been."""
+    clicked = list(dict.fromkeys(arguments.id_list(clicked_ids)))
+    listed = shown.ids if isinstance(shown, SearchResult) else shown
+    order = None if listed is None else arguments.distinct(listed, "shown")
+    if not clicked and not order:
+        raise ConfigError("record: neither a clicked nor a shown document")
+    if explored is None and isinstance(shown, SearchResult):
+        explored = shown.explored
+    return Impression(query, clicked, order, explored, None if at is None else arguments.timestamp(at, "at"))
 
 
 def append(catalog: Catalog, impressions: Iterable[Impression]) -> None:
@@ -33,11 +58,12 @@ def append(catalog: Catalog, impressions: Iterable[Impression]) -> None:
 
 
 def _encoded(impression: Impression, now: float) -> tuple[float, bytes, str, str | None, int, int]:
+    at = now if impression.at is None else impression.at
     query = impression.query.tobytes()
     clicked = json.dumps(impression.clicked)
     shown = None if impression.shown is None else json.dumps(impression.shown)
-    explored = int(impression.explored)
-    return now, query, clicked, shown, explored, _crc(now, query, clicked, shown, explored)
+    explored = int(bool(impression.explored))
+    return at, query, clicked, shown, explored, _crc(at, query, clicked, shown, explored)
 
 
 _TYPES = (float, bytes, str, str | None, int)
@@ -105,5 +131,5 @@ def training_pairs(
         if rows:
             queries.append(impression.query)
             relevant.append(rows)
-            explored.append(impression.explored)
+            explored.append(bool(impression.explored))
     return queries, relevant, explored

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ruvector_gnn._core import HNSWIndex
-from ruvector_gnn.db.arguments import positive
+from ruvector_gnn.db.arguments import choice, positive
 from ruvector_gnn.db.catalog import LARGEST_DIM, Catalog, Id, document_crc
 from ruvector_gnn.db.connection import Changed
 from ruvector_gnn.db.disk import flush_names, make_directory
@@ -236,13 +236,11 @@ def _release(catalog: Catalog, lock: WriterLock | None) -> None:
 
 def open_store(path: Path, wishes: Wishes, mode: str, synchronous: str, *, rebuild: bool = False) -> Store:
     """Open or (as the writer) create the database at `path`; `rebuild` forgets the snapshots."""
-    if mode not in ("rw", "r"):
-        raise ConfigError(f"mode: got {mode!r}, expected 'rw' or 'r'")
-    if synchronous not in ("normal", "full"):
-        raise ConfigError(f"synchronous: got {synchronous!r}, expected 'normal' or 'full'")
+    mode = choice(mode, "mode", ("rw", "r"))
+    synchronous = choice(synchronous, "synchronous", ("normal", "full"))
     if rebuild and mode == "r":
         raise ConfigError("rebuild: needs mode 'rw'")
-    _check_wishes(wishes)
+    wishes = _checked(wishes)
     path = Path(os.path.abspath(path))
     _check_place(path, wishes, mode)
     if mode == "rw":
@@ -264,17 +262,19 @@ def open_store(path: Path, wishes: Wishes, mode: str, synchronous: str, *, rebui
     return store
 
 
-def _check_wishes(wishes: Wishes) -> None:
-    if wishes.dim is not None and positive(wishes.dim, "dim") > LARGEST_DIM:
-        raise ConfigError(f"dim: got {wishes.dim}, expected at most {LARGEST_DIM}")
-    if wishes.metric is not None and wishes.metric not in METRICS:
-        raise ConfigError(f"metric: got {wishes.metric!r}, expected one of {', '.join(METRICS)}")
+def _checked(wishes: Wishes) -> Wishes:
+    """The same in plain types, as they are stored; raises `ConfigError` for what no database can have."""
+    dim = None if wishes.dim is None else positive(wishes.dim, "dim")
+    if dim is not None and dim > LARGEST_DIM:
+        raise ConfigError(f"dim: got {dim}, expected at most {LARGEST_DIM}")
+    metric = None if wishes.metric is None else choice(wishes.metric, "metric", METRICS)
     try:
-        json.dumps(wishes.index_options)
-        metric: Any = wishes.metric or "cosine"
-        HNSWIndex(wishes.dim or 1, metric=metric, **wishes.index_options)
+        options = json.loads(json.dumps(wishes.index_options))
+        index_metric: Any = metric or "cosine"
+        HNSWIndex(dim or 1, metric=index_metric, **options)
     except TypeError as unusable:
         raise ConfigError(f"index_options: {unusable}") from None
+    return Wishes(dim, metric, options)
 
 
 def _check_place(path: Path, wishes: Wishes, mode: str) -> None:
@@ -366,10 +366,10 @@ def _is_torn_header(place: Place, name: str) -> bool:
 
 
 def _check_agreement(path: Path, wishes: Wishes, settings: dict[str, Any]) -> None:
-    asked = {"dim": wishes.dim, "metric": wishes.metric}
-    for name, wish in asked.items():
-        if wish is not None and wish != settings[name]:
-            raise ConfigError(f"{name}: got {wish!r}, but {path} was created with {settings[name]!r}")
+    """Raise `ConfigError` for a wish that contradicts what the database was created with."""
     stored = json.loads(settings["index_options"])
-    if wishes.index_options and wishes.index_options != stored:
-        raise ConfigError(f"index_options: got {wishes.index_options}, but {path} was created with {stored}")
+    held = HNSWIndex(int(settings["dim"]), metric=settings["metric"], **stored)
+    asked = {"dim": wishes.dim, "metric": wishes.metric, **wishes.index_options}
+    for name, wish in asked.items():
+        if wish is not None and wish != getattr(held, name):
+            raise ConfigError(f"{name}: got {wish!r}, but {path} was created with {getattr(held, name)!r}")
