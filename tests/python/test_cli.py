@@ -63,16 +63,17 @@ def test_the_whole_path_from_vectors_to_learned_search(folder, database):
         {"query": vector.tolist(), "clicked": ["doc3"], "shown": [*shown, "doc3"]} for vector in vectors(60)
     ]
     recorded = run("record", database, "-", "--json", stdin="".join(json.dumps(line) + "\n" for line in log))
-    assert (recorded.returncode, json.loads(recorded.stdout)) == (0, {"recorded": 60})
+    assert (recorded.returncode, json.loads(recorded.stdout)) == (0, {"recorded": 60, "skipped": 0})
 
     learned = run("learn", database, "--json")
-    assert learned.returncode == 0 and isinstance(json.loads(learned.stdout), dict)
+    assert learned.returncode == 0
+    promoted = json.loads(learned.stdout)["promoted"]
 
     held_out = [{"query": vector.tolist(), "relevant": ["doc3"]} for vector in vectors(20, seed=8)]
     judged = run("eval", database, write_lines(folder / "held.jsonl", held_out), "--json")
     quality = json.loads(judged.stdout)
     assert set(quality["before"]) == set(quality["after"]) == {"ndcg@10", "mrr@10", "recall@10", "recall@100"}
-    assert quality["queries"] == 20 and quality["learned"] is True
+    assert quality["queries"] == 20 and quality["learned"] is promoted
 
     about = json.loads(run("info", database, "--verify", "--json").stdout)
     assert about["documents"] == 20 and about["impressions"] == 60 and about["verified"]
@@ -134,7 +135,7 @@ BAD = {
     "record creates nothing": ["record", "{folder}/none.rvdb", "{folder}/meta.jsonl"],
     "learn without a log": ["learn", "{db}"],
     "target exists": ["build", "{db}", "{folder}/vectors.npy"],
-    "no vectors file": ["build", "{folder}/new.rvdb", "{folder}/none.npy"],
+    "no vectors file": ["build", "{folder}/new.rvdb", "{folder}/nowhere.npy"],
     "not numpy": ["build", "{folder}/new.rvdb", "{folder}/bad.npy"],
     "truncated numpy": ["build", "{folder}/new.rvdb", "{folder}/cut.npy"],
     "pickled": ["build", "{folder}/new.rvdb", "{folder}/pickled.npy"],
@@ -165,6 +166,23 @@ BAD = {
     "click without query": ["record", "{db}", "{folder}/meta.jsonl"],
     "unknown relevant id": ["eval", "{db}", "{folder}/unknown_relevant.jsonl"],
     "no relevant ids": ["eval", "{db}", "{folder}/unknown.jsonl"],
+    "eval of one array": ["eval", "{db}", "{folder}/vectors.npy"],
+    "eval without qrels": ["eval", "{db}", "{folder}/two.npz"],
+    "one vector": ["build", "{folder}/new.rvdb", "{folder}/flat.npy"],
+    "no vectors": ["build", "{folder}/new.rvdb", "{folder}/none.npy"],
+    "no dimensions": ["build", "{folder}/new.hnsw", "{folder}/thin.npy"],
+    "no queries": ["search", "{db}", "{folder}/none.npy"],
+    "an array called .npz": ["build", "{folder}/new.rvdb", "{folder}/array.npz"],
+    "an archive called .npy": ["build", "{folder}/new.rvdb", "{folder}/archive.npy"],
+    "damaged archive": ["build", "{folder}/new.rvdb", "{folder}/damaged.npz", "--array", "a"],
+    "complex": ["build", "{folder}/new.rvdb", "{folder}/complex.npy"],
+    "a directory": ["build", "{folder}/new.rvdb", "{folder}"],
+    "CSV": ["build", "{folder}/new.rvdb", "{folder}/table.csv"],
+    "seed below 0": ["search", "{db}", "{folder}/vectors.npy", "--seed", "-1"],
+    "another metric": ["build", "{db}", "{folder}/vectors.npy", "--append", "--metric", "l2"],
+    "other dimensions": ["build", "{db}", "{folder}/wide.npy", "--append"],
+    "another m": ["build", "{db}", "{folder}/vectors.npy", "--append", "--m", "5"],
+    "huge m": ["build", "{folder}/new.rvdb", "{folder}/vectors.npy", "--m", str(2**70)],
     "no sources": ["demo", "--source", "{folder}", "--no-plot"],
 }
 
@@ -174,6 +192,17 @@ def bad_folder(folder):
     (folder / "bad.npy").write_text("no numbers")
     (folder / "cut.npy").write_bytes((folder / "vectors.npy").read_bytes()[:200])
     np.save(folder / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(folder / "flat.npy", vectors(1)[0])
+    np.save(folder / "none.npy", vectors(0))
+    np.save(folder / "thin.npy", np.empty((3, 0)))
+    np.save(folder / "complex.npy", vectors(2) * 1j)
+    (folder / "array.npz").write_bytes((folder / "vectors.npy").read_bytes())
+    np.savez(folder / "damaged.npz", a=vectors(300))
+    packed = bytearray((folder / "damaged.npz").read_bytes())
+    (folder / "archive.npy").write_bytes(packed)
+    packed[1000:1100] = bytes(100)
+    (folder / "damaged.npz").write_bytes(packed)
+    (folder / "table.csv").write_text("x,y\n1,2\n")
     (folder / "bad.npz").write_bytes(b"PK\x03\x04 torn")
     np.savez(folder / "two.npz", a=vectors(3), b=vectors(4))
     (folder / "bad.fvecs").write_bytes(b"\x04\0\0\0\0\0")
@@ -210,6 +239,130 @@ def test_bad_input_is_one_line_and_exit_code_2(bad_folder, database, case, capfd
     assert not (bad_folder / "new.rvdb").exists() and not (bad_folder / "new.hnsw").exists()
     with VectorDB.open(database) as db:
         assert len(db) == 20 and db.stats()["impressions"] == 0
+
+
+ONE = [1.0, 0.0, 0.0, 0.0]
+
+BAD_LINES = {
+    "no id": ("record", {"query": ONE, "clicked": [None]}, "id None"),
+    "an object as id": ("record", {"query": ONE, "clicked": [{}]}, "id {}"),
+    "a list as id": ("eval", {"query": ONE, "relevant": [["doc1"]]}, "id ['doc1']"),
+    "unknown id": ("record", {"query": ONE, "clicked": ["gone"]}, "no document 'gone'; --on-unknown skip"),
+    "unknown relevant id": ("eval", {"query": ONE, "relevant": ["gone"]}, "no document 'gone'"),
+    "nothing shown or clicked": ("record", {"query": ONE, "clicked": []}, "neither"),
+    "shown twice": ("record", {"query": ONE, "clicked": [], "shown": ["doc1", "doc1"]}, "twice"),
+    "clicked is a string": ("record", {"query": ONE, "clicked": "doc1"}, "clicked is not a list"),
+    "explored is a number": ("record", {"query": ONE, "clicked": ["doc1"], "explored": 1}, "explored"),
+    "a field of another name": ("record", {"query": ONE, "clicked": ["doc1"], "ts": 5}, "unknown field 'ts'"),
+    "at is a date": ("record", {"query": ONE, "clicked": ["doc1"], "at": "2024-01-01"}, "at: got"),
+    "no query": ("record", {"clicked": ["doc1"]}, "'query'"),
+    "NaN": ("record", {"query": [float("nan"), 0, 0, 0], "clicked": ["doc1"]}, "finite"),
+    "beyond float32": ("search", {"query": [1e39, 0, 0, 0]}, "finite"),
+    "beyond float64": ("search", {"query": [10**400, 0, 0, 0]}, "finite"),
+    "true": ("search", {"query": [True, 0, 0, 0]}, "finite"),
+    "wrong length": ("record", {"query": [1.0], "clicked": ["doc1"]}, "expected"),
+    "zero": ("record", {"query": [0, 0, 0, 0], "clicked": ["doc1"]}, "direction"),
+    "a filter in a query": ("search", {"query": ONE, "where": {}}, "unknown field 'where'"),
+    "a number": ("search", 5, "finite numbers"),
+    "text beside a vector": ("build", {"vector": ONE, "id": "b", "text": "words"}, "unknown field 'text'"),
+    "one without an id": ("build", {"vector": ONE}, "or none has"),
+    "metadata is a list": ("build", {"vector": ONE, "id": "b", "metadata": [1]}, "mapping"),
+    "boolean id": ("build", {"vector": ONE, "id": True}, "bool"),
+}  # fmt: skip
+GOOD = {"record": {"query": ONE, "clicked": ["doc1"]}, "eval": {"query": ONE, "relevant": ["doc1"]},
+        "search": {"query": ONE}, "build": {"vector": ONE, "id": "a"}}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_LINES)
+def test_a_bad_line_is_named_with_its_file(folder, database, case, capfd):
+    command, line, words = BAD_LINES[case]
+    path = folder / "lines.jsonl"
+    path.write_text(f"{json.dumps(GOOD[command])}\n\n{json.dumps(line)}\n")
+    target = folder / "new.rvdb" if command == "build" else database
+    code = main([command, str(target), str(path)])
+    captured = capfd.readouterr()
+    assert code == 2 and captured.out == "" and len(captured.err.splitlines()) == 1
+    assert f"{path}, line 3: " in captured.err and words in captured.err
+    assert not (folder / "new.rvdb").exists()
+    with VectorDB.open(database, mode="r") as db:
+        assert db.stats()["impressions"] == 0
+
+
+@pytest.mark.parametrize("option", ["--ids", "--metadata"])
+def test_a_bad_line_beside_the_vectors_is_named(folder, option, capfd):
+    path = folder / "beside.jsonl"
+    path.write_text('"a"\n[1]\n' if option == "--ids" else "{}\n[1]\n")
+    assert main(["build", str(folder / "new.rvdb"), str(folder / "vectors.npy"), option, str(path)]) == 2
+    assert f"{path}, line 2: " in capfd.readouterr().err
+    path.write_text('"a"\n' if option == "--ids" else "{}\n")
+    assert main(["build", str(folder / "new.rvdb"), str(folder / "vectors.npy"), option, str(path)]) == 2
+    assert f"{path}: 1 {option[2:]} for 20 vectors" in capfd.readouterr().err
+
+
+def test_lines_with_unknown_ids_can_be_skipped_and_fields_ignored(folder, database, capfd):
+    lines = [{"query": ONE, "clicked": [name], "ts": 5, "at": 7.5} for name in ("doc1", "gone", "doc2")]
+    path = write_lines(folder / "log.jsonl", lines)
+    arguments = ["record", str(database), str(path), "--on-unknown", "skip", "--ignore-fields", "ts,session"]
+    capfd.readouterr()
+    assert main(arguments) == main([*arguments, "--json"]) == 0
+    text, figures = capfd.readouterr().out.splitlines()
+    assert text == "recorded 2 queries, skipped 1 with unknown ids"
+    assert json.loads(figures) == {"recorded": 2, "skipped": 1}
+    with VectorDB.open(database, mode="r") as db:
+        (times,) = zip(*db._store.catalog.execute("SELECT at FROM impressions"), strict=True)
+        assert times == (7.5,) * 4
+
+
+def test_the_complaint_says_which_arrays_there_are(folder, capfd):
+    np.savez(folder / "two.npz", docs=vectors(3), queries=vectors(4))
+    assert main(["build", str(folder / "new.rvdb"), str(folder / "two.npz")]) == 2
+    assert "choose an array with --array; it holds docs, queries" in capfd.readouterr().err
+
+
+def test_append_takes_options_that_agree(database, folder):
+    more = str(folder / "more.npy")
+    np.save(more, vectors(3, seed=5))
+    arguments = ["--append", "--metric", "cosine", "--m", "16", "--ef-construction", "200"]
+    assert main(["build", str(database), more, *arguments]) == 0
+
+
+@pytest.mark.parametrize("dtype", ["strings", "floats"])
+def test_eval_takes_qrels_of_strings_and_of_numbers(folder, dtype, capfd):
+    rows = vectors(20)
+    if dtype == "strings":
+        write_lines(folder / "names.jsonl", [f"d{number}" for number in range(20)])
+        names = ["--ids", str(folder / "names.jsonl")]
+        qrels = np.array([[number, f"d{number}", grade] for number in range(5) for grade in (1, 0)])
+    else:
+        names, qrels = [], np.array([[number, number, 0.5] for number in range(5)])
+    assert main(["build", str(folder / "e.rvdb"), str(folder / "vectors.npy"), *names]) == 0
+    np.savez(folder / "judged.npz", queries=rows[:5], qrels=qrels)
+    arguments = ["eval", str(folder / "e.rvdb"), str(folder / "judged.npz"), "--json"]
+    capfd.readouterr()
+    assert main(arguments) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["queries"] == 5 and found["before"]["mrr@10"] == 1 and found["learned"] is False
+    for wrong, words in ((["x", "d1", "1"], "row 0 of qrels: the query"), (["0", "d1", "much"], "the grade"),
+                         (["5", "d1", "1"], "from 0 to 4")):  # fmt: skip
+        np.savez(folder / "judged.npz", queries=rows[:5], qrels=np.array([wrong]))
+        assert main(arguments) == 2
+        complaint = capfd.readouterr().err
+        assert words in complaint and len(complaint.splitlines()) == 1
+
+
+def test_a_fit_that_promoted_nothing_is_not_called_learned(folder, database, capfd):
+    def answer(*arguments):
+        capfd.readouterr()
+        assert main([*map(str, arguments), "--json"]) == 0
+        return json.loads(capfd.readouterr().out)
+
+    rng = np.random.default_rng(0)
+    log = [{"query": row.tolist(), "clicked": [f"doc{rng.integers(20)}"]} for row in vectors(60, seed=3)]
+    assert answer("record", database, write_lines(folder / "log.jsonl", log))["recorded"] == 60
+    assert answer("learn", database)["promoted"] is False
+    held = [{"query": row.tolist(), "relevant": ["doc3"]} for row in vectors(5, seed=8)]
+    judged = answer("eval", database, write_lines(folder / "held.jsonl", held))
+    assert judged["learned"] is False and judged["before"] == judged["after"]
 
 
 def test_a_locked_database_is_named(folder, database):

@@ -12,11 +12,13 @@ from ruvector_gnn._core import HNSWIndex
 from ruvector_gnn.cli import inputs
 from ruvector_gnn.cli.output import emit, lines, shows_progress
 from ruvector_gnn.db import SearchResult, VectorDB
-from ruvector_gnn.db.arguments import positive
+from ruvector_gnn.db.arguments import id_list, positive
+from ruvector_gnn.db.catalog import Id
 from ruvector_gnn.db.live import scores_of
-from ruvector_gnn.db.vectors import checked
+from ruvector_gnn.db.log import Impression, impression
+from ruvector_gnn.db.vectors import Vectors, checked, checked_query
 from ruvector_gnn.demo.measure import DEPTH, METRICS, interval, per_query
-from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError
+from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, ShapeError
 
 INDEX_SUFFIX = ".hnsw"
 
@@ -26,8 +28,8 @@ Options = argparse.Namespace
 def build(options: Options) -> None:
     """Make, or with --append enlarge, what TARGET names."""
     target = Path(options.target)
-    given = inputs.documents(options.vectors, options.array)
-    vectors = np.atleast_2d(given.vectors)
+    given = inputs.documents(options.vectors, options.array, options.ignore_fields)
+    vectors = given.vectors
     settings = {"m": options.m, "ef_construction": options.ef_construction}
     wanted = {name: value for name, value in settings.items() if value is not None}
     if target.exists() and not options.append:
@@ -47,8 +49,10 @@ def build(options: Options) -> None:
 def _build_index(target: Path, vectors: Any, wanted: dict[str, Any], options: Options) -> None:
     if options.ids or options.metadata or options.append:
         raise ConfigError(f"{target}: an index file holds no ids or metadata, and is not appended to")
-    rows = checked(vectors, vectors.shape[1], options.metric)
-    index = HNSWIndex(rows.shape[1], metric=options.metric, **wanted)
+    metric: Any = options.metric or "cosine"
+    with inputs.named(options.vectors):
+        rows = checked(vectors, vectors.shape[1], metric)
+    index = HNSWIndex(rows.shape[1], metric=metric, **wanted)
     index.add(rows, progress=shows_progress(options.json))
     index.save(str(target))
 
@@ -56,18 +60,18 @@ def _build_index(target: Path, vectors: Any, wanted: dict[str, Any], options: Op
 def _build_database(
     target: Path, vectors: Any, given: inputs.Documents, wanted: dict[str, Any], options: Options
 ) -> None:
-    metadata = given.metadata
-    if options.metadata:
-        metadata = [value for _, value in inputs.json_lines(options.metadata)]
+    metadata = inputs.metadata(options.metadata) if options.metadata else given.metadata
+    ids = inputs.ids(options.ids) if options.ids else given.ids
+    for what, path, values in (("ids", options.ids, ids), ("metadata", options.metadata, metadata)):
+        if path and values is not None and len(values) != len(vectors):
+            raise ShapeError(f"{path}: {len(values)} {what} for {len(vectors)} vectors of {options.vectors}")
     fresh = not target.exists()
-    with VectorDB.open(
-        target, dim=vectors.shape[1], metric=None if options.append else options.metric, index_options=wanted
-    ) as db:
-        ids = inputs.ids(options.ids) if options.ids else given.ids
+    with VectorDB.open(target, dim=vectors.shape[1], metric=options.metric, index_options=wanted) as db:
         if ids is None:
             ids = list(range(len(db), len(db) + len(vectors)))
         try:
-            db.add(ids, vectors, metadata, progress=shows_progress(options.json))
+            with inputs.named(options.vectors):
+                db.add(ids, vectors, metadata, progress=shows_progress(options.json))
         except BaseException:
             if fresh:  # a refused build leaves nothing behind
                 shutil.rmtree(target)
@@ -78,12 +82,12 @@ def search(options: Options) -> None:
     """Answer each query."""
     k = positive(options.k, "k")
     where = inputs.where(options.where)
-    queries = inputs.queries(options.queries, options.array)
+    queries = inputs.queries(options.queries, options.array, options.ignore_fields)
     if _is_index(options.target):
         if where or options.explore or options.plain:
             raise ConfigError("--where, --explore and --plain need a database")
         index = HNSWIndex.load(options.target)
-        for number, query in enumerate(checked(queries, index.dim, index.metric, "queries")):
+        for number, query in enumerate(_asked(options.queries, queries, index.dim, index.metric)):
             hits = index.search(query, k=min(k, max(1, index.num_rows)))
             found = hits.rows[0] >= 0
             scores = scores_of(hits.distances[0][found], index.metric)
@@ -91,8 +95,13 @@ def search(options: Options) -> None:
             _answer(number, SearchResult(rows, scores, [{} for _ in rows]), options)
         return
     with VectorDB.open(options.target, mode="r", seed=options.seed) as db:
-        for number, query in enumerate(checked(queries, db.dimensions, db.metric, "queries")):
+        for number, query in enumerate(_asked(options.queries, queries, db.dimensions, db.metric)):
             _answer(number, db.search(query, k, where, options.explore, not options.plain), options)
+
+
+def _asked(path: str, queries: Any, dim: int, metric: str) -> Vectors:
+    with inputs.named(path):
+        return checked(queries, dim, metric, "queries")
 
 
 def _answer(number: int, result: SearchResult, options: Options) -> None:
@@ -116,21 +125,40 @@ def _answer(number: int, result: SearchResult, options: Options) -> None:
 
 def record(options: Options) -> None:
     """Append the lines of LOG to the query log."""
-    impressions = []
-    for place, value in inputs.json_lines(options.log):
-        query = inputs.vector_of(value, "query", place)
-        clicked = inputs.id_list(value, "clicked", place)
-        shown = inputs.id_list(value, "shown", place) if value.get("shown") is not None else None
-        explored = value.get("explored")
-        if not isinstance(explored, bool | None):
-            raise FormatError(f"{place}: explored is not true or false")
-        impressions.append((query, clicked, shown, explored))
+    fields = ("query", "clicked", "shown", "explored", "at")
+    impressions, skipped = [], 0
     with _existing(options.target) as db:
+        known = set(db.ids())
+        for place, value in inputs.entries(options.log, fields, options.ignore_fields):
+            each = _impression(value, place, db)
+            unknown = [name for name in each.clicked if name not in known]
+            if unknown and options.on_unknown == "error":
+                raise NotFoundError(
+                    f"{place}: clicked: there is no document {unknown[0]!r}; --on-unknown skip leaves such"
+                    " lines out"
+                )
+            if unknown:
+                skipped += 1
+            else:
+                impressions.append((each.query, each.clicked, each.shown, each.explored, each.at))
         db.record_all(impressions)
     if options.json:
-        emit({"recorded": len(impressions)})
+        emit({"recorded": len(impressions), "skipped": skipped})
     else:
-        print(f"recorded {len(impressions):,} queries")
+        left_out = f", skipped {skipped:,} with unknown ids" if skipped else ""
+        print(f"recorded {len(impressions):,} queries{left_out}")
+
+
+def _impression(value: dict[str, Any], place: str, db: VectorDB) -> Impression:
+    vector = inputs.vector_of(value, "query", place)
+    clicked = inputs.id_list(value, "clicked", place)
+    shown = inputs.id_list(value, "shown", place) if value.get("shown") is not None else None
+    explored = value.get("explored")
+    if not isinstance(explored, bool | None):
+        raise FormatError(f"{place}: explored is not true or false, got {explored!r}")
+    with inputs.named(place):
+        query = checked_query(vector, db.dimensions, db.metric)
+        return impression(query, clicked, shown, explored, value.get("at"))
 
 
 def learn(options: Options) -> None:
@@ -145,14 +173,14 @@ def learn(options: Options) -> None:
 
 def evaluate(options: Options) -> None:
     """Rank held-out queries plainly and as learned."""
-    queries, relevant = inputs.judged(options.queries)
+    given = inputs.judged(options.queries, options.ignore_fields)
     with VectorDB.open(options.target, mode="r") as db:
-        asked = checked(queries, db.dimensions, db.metric, "queries")
+        asked = _asked(options.queries, given.queries, db.dimensions, db.metric)
         number_of = {identity: number for number, identity in enumerate(db.ids())}
-        judged = [query for query, ids in enumerate(relevant) if ids]
+        judged = [query for query, ids in enumerate(given.relevant) if ids]
         if not judged:
             raise ConfigError(f"{options.queries}: no query has a relevant document")
-        wanted = [_numbers(relevant[query], number_of, query) for query in judged]
+        wanted = [_numbers(given.relevant[query], number_of, given.places[query]) for query in judged]
         quality = {}
         for name, learned in (("before", False), ("after", True)):
             ranking = np.full((len(judged), DEPTH), -1, dtype=np.int64)
@@ -165,7 +193,7 @@ def evaluate(options: Options) -> None:
         means = {when: {key: each.mean() for key, each in table.items()} for when, table in quality.items()}
         emit({**means, "queries": len(judged), "learned": model})
         return
-    print(f"{len(judged):,} queries" + ("" if model else "; nothing was learned yet"))
+    print(f"{len(judged):,} queries" + ("" if model else "; no model serves, so both are the plain order"))
     each = np.arange(len(judged))
     for key in METRICS:
         before, after = quality["before"][key], quality["after"][key]
@@ -173,11 +201,13 @@ def evaluate(options: Options) -> None:
         print(f"  {key:<11}{interval(before, each)!s:>15}{interval(after, each)!s:>17}{change:>17}")
 
 
-def _numbers(ids: list[Any], number_of: dict[Any, int], query: int) -> list[int]:
-    for identity in ids:
-        if identity not in number_of:
-            raise NotFoundError(f"query {query}: there is no document {identity!r}")
-    return sorted({number_of[identity] for identity in ids})
+def _numbers(ids: list[Any], number_of: dict[Id, int], place: str) -> list[int]:
+    with inputs.named(place):
+        names = id_list(ids)
+    for name in names:
+        if name not in number_of:
+            raise NotFoundError(f"{place}: there is no document {name!r}")
+    return sorted({number_of[name] for name in names})
 
 
 def info(options: Options) -> None:

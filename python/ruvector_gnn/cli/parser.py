@@ -61,10 +61,15 @@ def _build(known: "_Commands[_Parser]") -> None:
     command.add_argument("--array", metavar="NAME", help="which array of an .npz file")
     command.add_argument("--ids", metavar="FILE", help=".npy or JSON lines (default: 0, 1, 2, ...)")
     command.add_argument("--metadata", metavar="FILE", help="JSON lines, one object per vector")
-    command.add_argument("--metric", choices=("cosine", "l2", "ip"), default="cosine")
-    command.add_argument("--append", action="store_true", help="add to a database that exists")
+    command.add_argument(
+        "--metric", choices=("cosine", "l2", "ip"), help="of a new one (default: cosine)"
+    )
+    command.add_argument(
+        "--append", action="store_true", help="add to a database that exists; options must agree with it"
+    )
     command.add_argument("--m", type=int, help="links per node of the index")
     command.add_argument("--ef-construction", type=int, help="width of the search while building")
+    _ignore_fields(command)
     _json(command, "one object")
     command.set_defaults(run=commands.build)
 
@@ -84,6 +89,7 @@ def _search(known: "_Commands[_Parser]") -> None:
     command.add_argument("--explore", type=float, default=0.0, metavar="SHARE", help="share to shuffle")
     command.add_argument("--plain", action="store_true", help="the order before learning")
     command.add_argument("--seed", type=int, default=0, help="of the shuffling (default: 0)")
+    _ignore_fields(command)
     _json(command, "one object per query, a line each")
     command.set_defaults(run=commands.search)
 
@@ -92,11 +98,18 @@ def _record(known: "_Commands[_Parser]") -> None:
     command = known.add_parser(
         "record",
         help="append to the query log",
-        description='LOG: JSON lines {"query": [...], "clicked": [ids], "shown": [ids], "explored": bool};'
-        " the last two may be left out. All lines are recorded, or none.",
+        description='LOG: JSON lines {"query": [...], "clicked": [ids], "shown": [ids], "explored": bool,'
+        ' "at": seconds since 1970}; the last three may be left out. All lines are recorded, or none.',
     )
     command.add_argument("target", metavar="DATABASE")
     command.add_argument("log", metavar="LOG", help="a file, or - for standard input")
+    command.add_argument(
+        "--on-unknown",
+        choices=("error", "skip"),
+        default="error",
+        help="refuse the log if a clicked id is unknown, or skip and count such lines (default: error)",
+    )
+    _ignore_fields(command)
     _json(command, "one object")
     command.set_defaults(run=commands.record)
 
@@ -114,10 +127,12 @@ def _eval(known: "_Commands[_Parser]") -> None:
         "eval",
         help="quality before and after learning, on held-out queries",
         description='QUERIES: JSON lines {"query": [...], "relevant": [ids]}, or an .npz file with the arrays'
-        " queries (n, dim) and qrels (query number, id and, if given, a grade; those above 0 are relevant).",
+        " queries (n, dim) and qrels (query number, id and, if given, a grade; those above 0 are relevant;"
+        " of integers or of strings).",
     )
     command.add_argument("target", metavar="DATABASE")
     command.add_argument("queries", metavar="QUERIES")
+    _ignore_fields(command)
     _json(command, "one object")
     command.set_defaults(run=commands.evaluate)
 
@@ -128,6 +143,16 @@ def _info(known: "_Commands[_Parser]") -> None:
     command.add_argument("--verify", action="store_true", help="read everything and compare checksums")
     _json(command, "one object")
     command.set_defaults(run=commands.info)
+
+
+def _ignore_fields(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ignore-fields",
+        type=lambda names: names.split(","),
+        default=[],
+        metavar="NAMES",
+        help="fields of JSON lines to leave out, with commas between; other unknown ones are refused",
+    )
 
 
 def _json(command: argparse.ArgumentParser, what: str) -> None:
