@@ -57,9 +57,13 @@ impl Graph {
         monitor: &mut dyn Monitor,
     ) -> Result<Vec<(Block, Vec<f32>)>> {
         self.require_square("random_walk_subgraphs")?;
-        for (name, value) in [("roots", options.roots), ("num_batches", options.num_batches)] {
-            if value == 0 {
-                return Err(Error::Config(format!("{name} must be at least 1, got 0")));
+        let WalkOptions { roots, walk_length, num_batches, .. } = *options;
+        for (name, value, least) in
+            [("roots", roots, 1), ("walk_length", walk_length, 0), ("num_batches", num_batches, 1)]
+        {
+            if value < least || u32::try_from(value).is_err() {
+                let most = u32::MAX;
+                return Err(Error::Config(format!("{name} must be from {least} to {most}, got {value}")));
             }
         }
         let mut batches = Vec::new();

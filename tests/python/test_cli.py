@@ -1,8 +1,10 @@
 """The command line as a user meets it: files in, text or JSON out, exit code 2 and one line for bad input."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,12 +38,31 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    documents = [
+        {"vector": vector.tolist(), "id": f"doc{number}", "metadata": {"n": number, "even": number % 2 == 0}}
+        for number, vector in enumerate(vectors(20))
+    ]
+    lines = write_lines(folder / "documents.jsonl", documents)
+    assert main(["build", str(folder / "a.rvdb"), str(lines)]) == 0
+    return folder / "a.rvdb"
+
+
 @pytest.fixture
-def database(folder):
-    target = folder / "a.rvdb"
+def database(folder, built):
+    return Path(shutil.copytree(built, folder / "a.rvdb"))
+
+
+def test_build_with_ids_and_metadata_in_files_of_their_own(folder, built):
+    target = folder / "b.rvdb"
     assert main(["build", str(target), str(folder / "vectors.npy"), "--ids", str(folder / "ids.jsonl"),
                  "--metadata", str(folder / "meta.jsonl")]) == 0  # fmt: skip
-    return target
+    with VectorDB.open(target, mode="r") as made, VectorDB.open(built, mode="r") as same:
+        assert made.ids() == same.ids() == [f"doc{number}" for number in range(20)]
+        assert made.get(made.ids()).metadata == same.get(same.ids()).metadata
+        np.testing.assert_array_equal(made.get_all_vectors(), same.get_all_vectors())
 
 
 def test_the_whole_path_from_vectors_to_learned_search(folder, database):
@@ -175,6 +196,7 @@ BAD = {
     "an array called .npz": ["build", "{folder}/new.rvdb", "{folder}/array.npz"],
     "an archive called .npy": ["build", "{folder}/new.rvdb", "{folder}/archive.npy"],
     "damaged archive": ["build", "{folder}/new.rvdb", "{folder}/damaged.npz", "--array", "a"],
+    "damaged header": ["build", "{folder}/new.rvdb", "{folder}/header.npy"],
     "complex": ["build", "{folder}/new.rvdb", "{folder}/complex.npy"],
     "a directory": ["build", "{folder}/new.rvdb", "{folder}"],
     "CSV": ["build", "{folder}/new.rvdb", "{folder}/table.csv"],
@@ -202,6 +224,8 @@ def bad_folder(folder):
     (folder / "archive.npy").write_bytes(packed)
     packed[1000:1100] = bytes(100)
     (folder / "damaged.npz").write_bytes(packed)
+    header = (folder / "vectors.npy").read_bytes().replace(b"}", b" ", 1)
+    (folder / "header.npy").write_bytes(header)
     (folder / "table.csv").write_text("x,y\n1,2\n")
     (folder / "bad.npz").write_bytes(b"PK\x03\x04 torn")
     np.savez(folder / "two.npz", a=vectors(3), b=vectors(4))

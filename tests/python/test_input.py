@@ -200,6 +200,9 @@ def test_counts_beyond_any_machine_are_refused_by_name(value: int, held: rg.HNSW
         "m": lambda: rg.HNSWIndex(DIM, m=value),
         "level": lambda: held.graph(value),
         "k": lambda: held.search(X, k=value),
+        "roots": lambda: RING.random_walk_subgraphs(value, 1, 1),
+        "walk_length": lambda: RING.random_walk_subgraphs(1, value, 1),
+        "num_batches": lambda: RING.random_walk_subgraphs(1, 1, value),
         "nodes": lambda: rg.Graph.from_edge_index([[0], [1]], num_nodes=value),
     }.items():
         with pytest.raises((rg.ConfigError, MemoryError), match=name):

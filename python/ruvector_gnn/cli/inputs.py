@@ -1,10 +1,8 @@
 """Reading vectors, ids, metadata and queries from files; every complaint names the file and the line."""
 
 import json
-import struct
 import sys
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +18,6 @@ from ruvector_gnn.errors import ConfigError, FormatError, RuvectorError, ShapeEr
 Array = npt.NDArray[Any]
 
 LARGEST = float(np.finfo(np.float32).max)
-# What NumPy raises for files that are damaged, cut short or encrypted.
-_UNREADABLE = (ValueError, EOFError, KeyError, RuntimeError, OverflowError, struct.error, zlib.error)
 
 
 @dataclass
@@ -242,9 +238,9 @@ def _table(path: str, array: str | None, *, single: bool = False) -> Array:
 def _array_file(path: str, array: str | None) -> Array:
     if Path(path).suffix == ".fvecs":
         return _fvecs(path)
-    try:
-        # NumPy leaves a file that it opened itself open if it is no archive.
-        with open(path, "rb") as file:
+    # NumPy leaves a file that it opened itself open if it is no archive.
+    with open(path, "rb") as file:
+        try:
             # An array is mapped: it may be larger than what fits.
             if path.endswith(".npy") and file.read(6) == b"\x93NUMPY":
                 return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -254,10 +250,10 @@ def _array_file(path: str, array: str | None) -> Array:
                 with np.load(file, allow_pickle=False) as archive:
                     name = _member(path, list(archive.files), array)
                     return np.asarray(archive[name])
-    except RuvectorError:
-        raise
-    except (*_UNREADABLE, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path}: not a readable NumPy file ({error})") from None
+        except (RuvectorError, MemoryError):
+            raise
+        except Exception as error:  # NumPy, zipfile and zlib raise some ten types for damaged files
+            raise FormatError(f"{path}: not a readable NumPy file ({error})") from None
     raise FormatError(f"{path}: not a {Path(path).suffix} file")
 
 
