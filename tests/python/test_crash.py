@@ -190,7 +190,7 @@ def content(path: Path, mode: str = "r") -> object:
             (impression.query.tobytes(), impression.clicked, impression.shown)
             for impression in log.read(database._store.catalog)
         ]
-        return documents, logged, database.learned
+        return documents, logged, database.stats()["model"] is not None
 
 
 def states(path: Path, some: list[Step], **options: Any) -> list[object]:

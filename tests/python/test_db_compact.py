@@ -36,7 +36,7 @@ def answers(database: VectorDB) -> object:
     return (
         [(record.id, record.vector.tobytes(), record.metadata) for record in records],
         [(hits.ids, hits.scores.tolist()) for hits in (*found, *some)],
-        (len(database), database.learned, database.stats()["impressions"]),
+        (len(database), database.stats()["model"], database.stats()["impressions"]),
         database.get_all_vectors().tobytes(),
         [part.tobytes() for part in (database.get_hnsw_graph().indptr, database.get_hnsw_graph().indices)],
     )
