@@ -55,7 +55,7 @@ def differentiable_search(
         query: `(d,)` or `(B, d)`.
         candidates: `(n, d)`, at least one.
         k: how many to keep; beyond `n` all are kept.
-        temperature: from 1e-30 to 1e30.
+        temperature: from 1e-25 to 1e25.
 
     Returns:
         indices, best first, ties by lower row, and their weights: `(min(k, n),)` or `(B, min(k, n))`.
@@ -92,7 +92,7 @@ def hierarchical_forward(
         level_embeddings: one `(n_l, d_l)` per level; `d_l` is what the layer above gives.
         layers: as many, each called as `layer(x, graph)`.
         k: rows to choose at each level; fewer where a level has fewer.
-        temperature: of the softmax, from 1e-30 to 1e30.
+        temperature: of the softmax, from 1e-25 to 1e25.
 
     Returns the last state, `(out,)` or `(B, out)`. Raises `ConfigError` unless there is one layer per level.
 

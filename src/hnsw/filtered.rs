@@ -102,7 +102,9 @@ impl Core {
         queue.reset(ef);
         frontier.clear();
         batch.slots.clear();
-        batch.slots.extend([self.links.entry(), start].into_iter().filter(|&slot| visited.insert(slot)));
+        let far = self.vectors.far().iter().copied().filter(|&slot| allowed.marks[slot as usize]);
+        let starts = [self.links.entry(), start].into_iter().chain(far);
+        batch.slots.extend(starts.filter(|&slot| visited.insert(slot)));
         let mut left = allowed.slots.len() / 4;
         loop {
             batch.score(|slots, out| probe.score(slots, out));

@@ -111,7 +111,7 @@ impl Core {
             }
             let probes = self.vectors.query(query, &mut room);
             let start = self.links.descend(probes.walk, 0, &mut scratch.batch);
-            self.links.search_level(probes.walk, 0, start, ef, scratch);
+            self.search_bottom(probes.walk, start, ef, scratch);
             let Scratch { queue, finals, .. } = &mut *scratch;
             finals.clear();
             probes.last.candidates(queue.keys().iter().map(|&key| slot_of(key)), finals);

@@ -46,9 +46,9 @@ pub struct Hits {
 }
 
 impl HnswIndex {
-    /// The `k` rows nearest to each query, as far as a walk with `ef` candidates finds them (by default the index's
-    /// `ef_search`, and under the inner product of rows of unequal length at least `1.5 k`; at least `k`). Queries run in parallel; a single one stays on the caller's thread. Few rows that pass a
-    /// filter are scanned; among more, the walk goes from allowed row to allowed row (after ACORN-1, Patel et al. 2024).
+    /// The `k` rows nearest to each query, as far as a walk with `ef` candidates finds them: at least `k`, and
+    /// by default `max(ef_search, k)`, half as many again under the inner product of rows of unequal length. Queries run in
+    /// parallel; a single one stays on the caller's thread. Few rows that pass a filter are scanned; among more, the walk goes from allowed row to allowed row (after ACORN-1, Patel et al. 2024).
     ///
     /// A wrong dimension, values that are not finite and zero queries under cosine are refused with
     /// [`Error::Shape`], `k = 0` and `ef = 0` with [`Error::Config`], damage in a mapped file with [`Error::Format`].
@@ -83,7 +83,7 @@ impl HnswIndex {
         ef: Option<usize>,
         filter: Option<Filter<'_>>,
     ) -> Result<Vec<Candidate>> {
-        let ef = ef.unwrap_or_else(|| self.params.ef_search.max(self.core.vectors.candidates_for(k)));
+        let ef = ef.unwrap_or_else(|| self.core.vectors.candidates(self.params.ef_search.max(k)));
         if ef == 0 {
             return Err(Error::Config("ef must be at least 1, got 0".into()));
         }
@@ -209,7 +209,7 @@ impl Core {
             let start = self.links.descend(probes.walk, 0, &mut scratch.batch);
             match allowed {
                 None => {
-                    self.links.search_level(probes.walk, 0, start, ef, scratch);
+                    self.search_bottom(probes.walk, start, ef, scratch);
                     true
                 }
                 Some(allowed) => self.search_allowed(probes.walk, start, ef, allowed, scratch),

@@ -57,7 +57,14 @@ impl Core {
         let mut room = std::mem::take(&mut scratch.room);
         let probe = self.vectors.probe(slot, &mut room);
         let start = self.links.descend(probe, 0, &mut scratch.batch);
-        self.links.search_until(|visited| visited.contains(slot), probe, 0, start, ef, scratch);
+        self.links.search_until(
+            |visited| visited.contains(slot),
+            probe,
+            0,
+            &[self.links.entry(), start],
+            ef,
+            scratch,
+        );
         scratch.room = room;
         let (end, own) = (scratch.queue.keys(), key(self.vectors.pair(slot, slot), slot));
         let is_near = end.last().is_some_and(|&last| distance_of(own) < distance_of(last));

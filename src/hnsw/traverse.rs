@@ -65,24 +65,24 @@ pub(super) trait Lists: Sync {
     /// from `start`, and from the entry point, from which all rows can be reached.
     #[inline]
     fn search_level(&self, probe: Probe<'_>, level: usize, start: u32, ef: usize, scratch: &mut Scratch) {
-        self.search_until(|_| false, probe, level, start, ef, scratch);
+        self.search_until(|_| false, probe, level, &[self.entry(), start], ef, scratch);
     }
 
-    /// As [`search_level`](Self::search_level), but ends early once `done` with what it has met.
+    /// As [`search_level`](Self::search_level) from all of `starts`, but ends early once `done` with what it has met.
     #[inline]
     fn search_until(
         &self,
         done: impl Fn(&Visited) -> bool,
         probe: Probe<'_>,
         level: usize,
-        start: u32,
+        starts: &[u32],
         ef: usize,
         scratch: &mut Scratch,
     ) {
         let Scratch { visited, queue, batch, .. } = scratch;
         visited.reset(self.slots());
         queue.reset(ef);
-        for slot in [self.entry(), start] {
+        for &slot in starts {
             if visited.insert(slot) {
                 queue.insert(key(probe.distance(slot), slot));
             }
@@ -105,6 +105,16 @@ pub(super) trait Lists: Sync {
 }
 
 impl Core {
+    /// Walks level 0 for a query, from where it came down and from the rows that every search looks at.
+    pub fn search_bottom(&self, probe: Probe<'_>, start: u32, ef: usize, scratch: &mut Scratch) {
+        let far = self.vectors.far().iter().copied().filter(|&slot| !self.rows.is_free(slot));
+        let mut starts = std::mem::take(&mut scratch.bridges);
+        starts.clear();
+        starts.extend([self.links.entry(), start].into_iter().chain(far));
+        self.links.search_until(|_| false, probe, 0, &starts, ef, scratch);
+        scratch.bridges = starts;
+    }
+
     /// The rows of a level that a walk to `slot` with `ef` candidates ends with, itself among them where they lead to it,
     /// as keys, nearest first.
     pub fn nearest(

@@ -308,8 +308,9 @@ impl PyIndex {
 
     /// Return the `k` rows nearest to each query as `Hits(rows, distances)`, both of shape `(queries, k)`.
     ///
-    /// Queries have shape `(n, dim)` or `(dim,)`, which counts as one. `ef` is the number of candidates kept, by default
-    /// `ef_search` and at least `k`. `filter` names the rows that may be returned: a boolean mask of length `num_rows` or
+    /// Queries have shape `(n, dim)` or `(dim,)`, which counts as one. `ef` is the number of candidates kept, at least `k`; by
+    /// default `max(ef_search, k)`, and half as many again under "ip" where vectors differ in length. Hits are in the order
+    /// of float64, rows of equal distance in the order of their places in memory. `filter` names the rows that may be returned: a boolean mask of length `num_rows` or
     /// an array of row numbers; where they are few, they are scanned exactly. Where there are fewer than `k`, missing
     /// places hold row -1 and distance +inf.
     ///
@@ -346,7 +347,7 @@ impl PyIndex {
 
     /// Return what `search` would if it missed nothing, by comparing each query with every row.
     ///
-    /// The distances are those of `search` to the bit. Arguments and errors are the same.
+    /// The order is that of float64, and distances are those of `search` to the bit. Arguments and errors are the same.
     ///
     /// Examples
     /// --------

@@ -47,13 +47,13 @@ fn init_parameter(
     interruptible(py, || init::draw(init, &dims, fans, seed)).map(PyTensor)
 }
 
-/// The number, if a setting of that name may have it: from 1e-30 to 1e30.
+/// The number, if a setting of that name may have it: from 1e-25 to 1e25.
 #[pyfunction]
 fn positive_number(name: &str, value: Number) -> PyResult<f64> {
     Ok(number::positive(name, value.named(name)?).map_err(Raise)?)
 }
 
-/// The number, if a setting of that name may have it: from -1e30 to 1e30.
+/// The number, if a setting of that name may have it: from -1e25 to 1e25.
 #[pyfunction]
 fn finite_number(name: &str, value: Number) -> PyResult<f64> {
     Ok(number::finite(name, value.named(name)?).map_err(Raise)?)

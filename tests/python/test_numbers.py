@@ -46,21 +46,21 @@ FINITE: dict[str, Callable[[float], Any]] = {
 @pytest.mark.parametrize("name", POSITIVE)
 def test_settings_that_must_be_positive(name: str) -> None:
     for value in (0.0, -1.0, 1e-45, 1e-39, 1e-300, 1e39, 1e300, np.inf, np.nan):
-        with pytest.raises(rg.ConfigError, match=f"^{name.split()[0]} must be from 1e-30 to 1e30, got"):
+        with pytest.raises(rg.ConfigError, match=f"^{name.split()[0]} must be from 1e-25 to 1e25, got"):
             POSITIVE[name](value)
-    for value in (1e-30, 1e-6, np.float32(0.5), 2):
+    for value in (1e-25, 1e-6, np.float32(0.5), 2):
         POSITIVE[name](value)
 
 
 @pytest.mark.parametrize("name", FINITE)
 def test_settings_that_must_be_finite(name: str) -> None:
     for value in (1e39, 1e300, np.inf, np.nan):
-        with pytest.raises(rg.ConfigError, match=f"^{name} must be from .* to 1e30, got"):
+        with pytest.raises(rg.ConfigError, match=f"^{name} must be from .* to 1e25, got"):
             FINITE[name](value)
     FINITE[name](1e-300)
 
 
-@pytest.mark.parametrize("temperature", [1e-30, 1e-12, 1e30])
+@pytest.mark.parametrize("temperature", [1e-25, 1e-12, 1e25])
 def test_extreme_temperatures_choose_the_nearest_or_all_alike(temperature: float) -> None:
     query, candidates = rg.tensor(A[:2], requires_grad=True), rg.tensor(B, requires_grad=True)
     rows, weights = rg.search.differentiable_search(query, candidates, 6, temperature=temperature)
@@ -128,7 +128,7 @@ def test_huge_and_tiny_weights_and_points() -> None:
         within(graph.gcn_normalize(False).weights, plain.gcn_normalize(False).weights, 1e-6)
     points = nn.poincare_exp(np.array([[3e38, -3e38], [1e-38, 0.0]]))
     within(points, [[0.996 / 2**0.5, -0.996 / 2**0.5], [0.0, 0.0]], 1e-5)
-    for curvature in (1e-30, 1e30):
+    for curvature in (1e-25, 1e25):
         inside = np.array([[0.3, 0.4]]) / curvature**0.5
         moved = nn.mobius_add(inside, -inside, curvature=curvature)
         within(moved.numpy() * curvature**0.5, [[0.0, 0.0]], 1e-5)

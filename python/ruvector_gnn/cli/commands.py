@@ -14,11 +14,11 @@ from ruvector_gnn.cli.output import emit, lines, shows_progress
 from ruvector_gnn.db import SearchResult, VectorDB
 from ruvector_gnn.db.arguments import id_list, positive
 from ruvector_gnn.db.catalog import Id
-from ruvector_gnn.db.live import scores_of
 from ruvector_gnn.db.log import Impression, impression
 from ruvector_gnn.db.vectors import Vectors, checked, checked_query
 from ruvector_gnn.demo.measure import DEPTH, METRICS, interval, per_query
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, ShapeError
+from ruvector_gnn.learn import SearchLearner
 
 INDEX_SUFFIX = ".hnsw"
 
@@ -87,11 +87,11 @@ def search(options: Options) -> None:
         if where or options.explore or options.plain:
             raise ConfigError("--where, --explore and --plain need a database")
         index = HNSWIndex.load(options.target)
+        plain = SearchLearner(index)
         for number, query in enumerate(_asked(options.queries, queries, index.dim, index.metric)):
-            hits = index.search(query, k=min(k, max(1, index.num_rows)))
+            hits = plain.search(query, k=min(k, max(1, index.num_rows)))
             found = hits.rows[0] >= 0
-            scores = scores_of(hits.distances[0][found], index.metric)
-            rows = hits.rows[0][found].tolist()
+            scores, rows = hits.scores[0][found], hits.rows[0][found].tolist()
             _answer(number, SearchResult(rows, scores, [{} for _ in rows]), options)
         return
     with VectorDB.open(options.target, mode="r", seed=options.seed) as db:

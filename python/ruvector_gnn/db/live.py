@@ -250,13 +250,10 @@ class Live:
         k = min(k, len(self.index))
         if k == 0 or (allowed is not None and not len(allowed)):
             return Ranking(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
-        learner = self.learner
-        if learned and learner is not None:
-            hits = learner.search(query, k=k, filter=allowed)
-            rows, scores = hits.rows[0], hits.scores[0]
-        else:
-            plain = self.index.search(query, k=k, filter=allowed)
-            rows, scores = plain.rows[0], scores_of(plain.distances[0], self.store.metric)
+        # The plain order comes from a learner too: its scores keep digits that distances have lost.
+        learner = self.learner or SearchLearner(self.index)
+        hits = learner.search(query, k=k, filter=allowed, learned=learned)
+        rows, scores = hits.rows[0], hits.scores[0]
         found = rows >= 0
         return Ranking(rows[found], np.asarray(scores[found], dtype=np.float32))
 
@@ -388,8 +385,3 @@ def _runs(rows: Rows) -> Iterator[Rows]:
         cuts = np.flatnonzero(np.diff(rows) != 1) + 1
         for start, stop in pairwise([0, *cuts.tolist(), len(rows)]):
             yield rows[start:stop]
-
-
-def scores_of(distances: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.float32]:
-    """Cosine, inner product, or the negative squared distance: higher is better."""
-    return -distances if metric == "l2" else 1 - distances

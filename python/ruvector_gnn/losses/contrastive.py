@@ -26,7 +26,7 @@ def info_nce(
 
     `-mean_p ln(e^(s_p/t) / (sum_p' e^(s_p'/t) + sum_n e^(s_n/t)))` for `anchors (B, d)`, `positives (B, d)`
     or `(B, P, d)`, `negatives (B, K, d)` or shared `(K, d)`; without negatives the other anchors' positives
-    are taken. `temperature` is from 1e-30 to 1e30 (`ConfigError`).
+    are taken. `temperature` is from 1e-25 to 1e25 (`ConfigError`).
 
     >>> import numpy as np
     >>> round(info_nce(np.eye(2), np.eye(2), temperature=1.0).item(), 4)

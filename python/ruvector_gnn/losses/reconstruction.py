@@ -81,7 +81,7 @@ def adjacency_reconstruction(
     graph : Graph
         A graph of `N` nodes.
     positive_weight : float, default 1.0
-        How often a pair that is an edge counts, from 1e-30 to 1e30. The number of other pairs per edge makes
+        How often a pair that is an edge counts, from 1e-25 to 1e25. The number of other pairs per edge makes
         both sides weigh the same.
     reduction : {"mean", "sum", "none"}, default "mean"
         What becomes of the losses of the pairs.

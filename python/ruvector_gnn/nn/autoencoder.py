@@ -33,7 +33,7 @@ class InnerProductDecoder(Module):
 
     def forward(self, z: Input, edge_index: ArrayLike) -> Tensor:
         """Score the pairs of `edge_index`."""
-        z, edges = as_tensor("z", z), np.asarray(edge_index)
+        z, edges = as_tensor("z", z), _core.int64_array("edge_index", edge_index)
         if edges.ndim != 2 or len(edges) != 2:
             raise ShapeError(f"edge_index must have shape (2, E), got {edges.shape}")
         return (z.index_select(edges[0]) * z.index_select(edges[1])).sum(-1)

@@ -69,7 +69,7 @@ class LayerNorm(Module):
     axis.
 
     As `torch.nn.LayerNorm`. Takes and gives `(.., dim)`; right for rows of any size, as long as they are
-    finite. `eps` is from 1e-30 to 1e30 (`ConfigError`).
+    finite. `eps` is from 1e-25 to 1e25 (`ConfigError`).
 
     >>> LayerNorm(2)([[1.0, 3.0]]).numpy().round(3)
     array([[-1.,  1.]], dtype=float32)

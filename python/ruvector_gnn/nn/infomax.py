@@ -70,7 +70,7 @@ class DeepGraphInfomax(Module):
     def load_state_dict(self, mapping: Mapping[str, ArrayLike], strict: bool = True) -> None:
         """Overwrite parameters, as `Module.load_state_dict`; an unknown width is the state's."""
         if self.weight is None and "weight" in mapping:
-            self._make_weight(len(np.asarray(mapping["weight"])))
+            self._make_weight(len(_core.as_array("weight", mapping["weight"])))
         super().load_state_dict(mapping, strict)
 
     def forward(self, x: Input, graph: Graph, seed: int | None = None) -> tuple[Tensor, Tensor, Tensor]:

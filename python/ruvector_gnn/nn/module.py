@@ -162,7 +162,7 @@ class Module:
         (`ShapeError`).
         """
         own = self._named(mapping, strict)
-        arrays = {name: np.asarray(mapping[name], dtype=np.float32) for name in own}
+        arrays = {name: _values(name, mapping[name]) for name in own}
         for name, array in arrays.items():
             _require_fit(name, own[name], array.shape, bool(np.isfinite(array).all()))
         # All memory is taken before the first parameter changes.
@@ -234,6 +234,12 @@ class Module:
         lines = [f"  ({name}): {module!r}".replace("\n", "\n  ") for name, module in self._modules.items()]
         inside = "\n" + "\n".join(lines) + "\n" if lines else ""
         return f"{type(self).__name__}({self.extra_repr()}{inside})"
+
+
+def _values(name: str, value: ArrayLike | Tensor) -> NDArray[np.float32]:
+    """Return what a state holds under a name: an array, or a tensor, whose gradient is of no interest."""
+    array = value.numpy() if isinstance(value, Tensor) else _core.as_array(name, value)
+    return np.asarray(array, dtype=np.float32)
 
 
 def _require_fit(name: str, parameter: Parameter, shape: tuple[int, ...], finite: bool) -> None:

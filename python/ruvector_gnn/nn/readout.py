@@ -9,7 +9,6 @@ from __future__ import annotations
 import reprlib
 from typing import TYPE_CHECKING
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from ruvector_gnn import _core
@@ -96,7 +95,7 @@ class AttentionPool(Module):
 def _count(batch: ArrayLike, size: int | None) -> int:
     if size is not None:
         return integer("size", size)
-    numbers = np.asarray(batch)
+    numbers = _core.as_array("batch", batch)
     if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
         given = reprlib.repr(batch)
         raise ShapeError(f"batch must hold the number of each row's graph, (N,) integers, got {given}")

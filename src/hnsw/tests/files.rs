@@ -23,8 +23,15 @@ pub(super) const LATEST: u32 = 4;
 
 /// Sections that no version before the third, and the fourth, had.
 const SINCE_THIRD: [&str; 2] = ["terms", "scales"];
-const SINCE_FOURTH: [&str; 6] =
-    ["stretches", "outliers", "adjusted_rows", "adjustment_means", "adjustment_weights", "adjustment_share"];
+const SINCE_FOURTH: [&str; 7] = [
+    "stretches",
+    "outliers",
+    "adjusted_rows",
+    "adjustment_means",
+    "adjustment_weights",
+    "adjustment_limits",
+    "far_slots",
+];
 
 /// A file with some sections changed, and right checksums.
 pub(super) fn rewritten(bytes: &[u8], version: u32, change: impl Fn(&str, &mut Vec<u8>)) -> Vec<u8> {
@@ -211,8 +218,9 @@ fn rows_and_ranges_that_nothing_is_coded_to_are_refused() {
             ("adjustment_means", "adjustment", &|s| word(s, 1, f32::NAN.to_bits())),
             ("adjustment_weights", "adjustment", &|s| word(s, 1, 0)),
             ("adjustment_weights", "adjustment", &|s| s.truncate(8)),
-            ("adjustment_share", "adjustment", &|s| word(s, 0, 1.0f32.to_bits())),
-            ("adjustment_share", "share", &|s| s.clear()),
+            ("adjustment_limits", "adjustment", &|s| word(s, 0, 1.0f32.to_bits())),
+            ("adjustment_limits", "limits", &|s| s.clear()),
+            ("far_slots", "adjustment", &|s| s.extend(99u32.to_le_bytes())),
             ("adjusted_rows", "adjusted rows", &|s| s.clear()),
         ],
     ));

@@ -6,6 +6,7 @@ use super::norm2;
 use crate::hnsw::metric::Metric;
 use crate::hnsw::score::{Candidate, cosine_score, is_near};
 use crate::lines::Lines;
+use crate::memory;
 use crate::simd::{Kernels, kernels};
 
 /// A query to be compared in `f64` with the rows as given or, where these are not kept, with what their codes stand for.
@@ -76,6 +77,8 @@ impl<'a> FinalScorer<'a> {
     /// The rows at these slots with their scores.
     pub fn candidates(&self, slots: impl Iterator<Item = u32>, out: &mut Vec<Candidate>) {
         let mut room = Lines::new();
-        out.extend(slots.map(|slot| Candidate { score: self.score(self.row(slot, &mut room)), slot }));
+        for slot in slots {
+            memory::push(out, Candidate { score: self.score(self.row(slot, &mut room)), slot });
+        }
     }
 }

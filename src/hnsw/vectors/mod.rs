@@ -318,6 +318,7 @@ impl Vectors {
         let mut terms = Lines::zeros(rows);
         terms.iter_mut().zip(blocks.iter().flatten()).for_each(|(to, &term)| *to = term);
         *adjustment.terms_mut() = terms;
+        adjustment.find_far();
     }
 
     /// Measures all rows, where they must be and were not.
@@ -334,9 +335,15 @@ impl Vectors {
         if let Some(mut adjustment) = self.adjustment.take_if(|adjustment| adjustment.is_directed()) {
             adjustment.terms_mut().grow(rows, 0.0);
             let mut row = vec![0.0; self.dim];
+            let mut has_far = false;
             for &slot in slots {
                 self.row_into(slot, &mut row);
-                adjustment.terms_mut()[slot as usize] = adjustment.term(&mut row);
+                let term = adjustment.term(&mut row);
+                has_far |= adjustment.is_far(term) || adjustment.far().contains(&slot);
+                adjustment.terms_mut()[slot as usize] = term;
+            }
+            if has_far {
+                adjustment.find_far();
             }
             self.adjustment = Some(adjustment);
         }
@@ -371,6 +378,18 @@ impl Vectors {
         {
             *norm = 0.0;
         }
+        if let Some(adjustment) = &mut self.adjustment
+            && let Some(term) = adjustment.terms_mut().get_mut(slot as usize)
+            && std::mem::take(term) > 0.0
+            && adjustment.far().contains(&slot)
+        {
+            adjustment.find_far();
+        }
+    }
+
+    /// Slots of rows that every search looks at.
+    pub fn far(&self) -> &[u32] {
+        self.directed().map_or(&[], NormAdjustment::far)
     }
 
     /// Moves the rows, and drops those that are not kept.
@@ -388,6 +407,7 @@ impl Vectors {
         }
         if let Some(adjustment) = self.adjustment.as_mut().filter(|adjustment| adjustment.is_directed()) {
             moves.make(adjustment.terms_mut(), 1);
+            adjustment.find_far();
         }
     }
 
@@ -403,6 +423,7 @@ impl Vectors {
         }
         if let Some(adjustment) = &mut self.adjustment {
             adjustment.terms_mut().truncate(rows);
+            adjustment.find_far();
             if rows == 0 {
                 *adjustment = NormAdjustment::default();
             }
@@ -511,10 +532,10 @@ impl Vectors {
         }
     }
 
-    /// Candidates that a walk for the `k` nearest should keep, where nothing else was said: under the inner product of rows of
-    /// unequal length answers lie apart, and those at the rim of a walk are not all of them.
-    pub fn candidates_for(&self, k: usize) -> usize {
-        if self.is_directed() { k.saturating_add(k / 2) } else { k }
+    /// Candidates that a walk should keep where others need `ef`: half as many again under the inner product of rows of
+    /// unequal length, whose answers lie apart.
+    pub fn candidates(&self, ef: usize) -> usize {
+        if self.is_directed() { ef.saturating_add(ef / 2) } else { ef }
     }
 
     /// Whether a walk compares rows as they were given, and so is off by rounding alone.

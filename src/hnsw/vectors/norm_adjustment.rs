@@ -20,10 +20,13 @@
 //! proximity graph for fast inner product retrieval"). The more lengths differ, the more answers are long rows, and the larger
 //! is the share. Rows of equal length are linked by the inner product itself, which
 //! then orders them as the distance does. [Outliers](super::outliers) count neither for the space nor for the share.
+//!
+//! Rows far longer than these are near nothing, and are the answers of half of all queries: every search looks at them.
 
 use super::norm2;
 use super::outliers::outliers;
 use crate::lines::Lines;
+use crate::memory;
 use crate::simd::kernels;
 use crate::threads;
 
@@ -42,6 +45,12 @@ const EQUAL: f64 = 0.01;
 /// Spreads below this share of the largest count as much.
 const LEAST_SPREAD: f64 = 1e-3;
 
+/// A row is far if its squared length is more than so many times that of the longest row but outliers.
+const FAR: f32 = 2.0;
+
+/// Far rows that a search looks at, at most: the longest.
+const MOST_FAR: usize = 256;
+
 /// Rows that a thread takes at once.
 const BLOCK: usize = 1024;
 
@@ -54,6 +63,8 @@ pub(in crate::hnsw) struct NormAdjustment {
     space: Option<Space>,
     /// `|y|^2 / 2` of each row; empty where they were equally long, and while rows lie in a file.
     terms: Lines<f32>,
+    /// Slots of far rows.
+    far: Vec<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -61,8 +72,8 @@ pub(in crate::hnsw) struct Space {
     pub mean: Vec<f32>,
     /// What a dimension is multiplied by.
     pub weight: Vec<f32>,
-    /// How much of the length of a row speaks for linking to it.
-    pub share: [f32; 1],
+    /// How much of the length of a row speaks for linking to it, and what `|y|^2 / 2` of far rows is above.
+    pub limits: [f32; 2],
 }
 
 impl NormAdjustment {
@@ -81,49 +92,54 @@ impl NormAdjustment {
             (squared / count - (length / count).powi(2)).max(0.0).sqrt()
                 / (length / count).max(f64::MIN_POSITIVE)
         };
-        let sums = sum_blocks(rows, typical, [dim, dim + 2], |place, sums, row| {
+        let blocks = per_block(rows, typical, [dim, dim + 2], |place, sums, row| {
             read(place, row);
             let squared = norm2(row);
             sums[dim] += squared.sqrt();
             sums[dim + 1] += squared;
             sums.iter_mut().zip(&*row).for_each(|(sum, &value)| *sum += f64::from(value));
         });
+        let sums = sum(&blocks, dim + 2);
         let equal = Self { rows: [rows as u64], ..Self::default() };
         if variation([sums[dim], sums[dim + 1]]) <= EQUAL {
             return equal;
         }
         let mean: Vec<f32> = sums[..dim].iter().map(|sum| (sum / count) as f32).collect();
-        let squares = sum_blocks(rows, typical, [dim, dim], |place, sums, row| {
+        let blocks = per_block(rows, typical, [dim, dim], |place, sums, row| {
             read(place, row);
             let pairs = sums.iter_mut().zip(row.iter().zip(&mean));
             pairs.for_each(|(sum, (&value, &mean))| *sum += (f64::from(value) - f64::from(mean)).powi(2));
         });
+        let squares = sum(&blocks, dim);
         let spreads = || squares.iter().map(|square| (square / count).sqrt());
         let largest = spreads().fold(f64::MIN_POSITIVE, f64::max);
         let relative = |spread: f64| (spread / largest).max(LEAST_SPREAD);
         let weight = spreads().map(|spread| relative(spread).powf(-POWER) as f32).collect();
-        let mut adjustment = Self { space: Some(Space { mean, weight, share: [0.0] }), ..equal };
-        let lengths = sum_blocks(rows, typical, [dim, 2], |place, sums, row| {
+        let mut adjustment = Self { space: Some(Space { mean, weight, limits: [0.0; 2] }), ..equal };
+        let blocks = per_block(rows, typical, [dim, 3], |place, sums, row| {
             read(place, row);
             let squared = f64::from(2.0 * adjustment.term(row));
             sums[0] += squared.sqrt();
             sums[1] += squared;
+            sums[2] = sums[2].max(squared);
         });
+        let longest = blocks.iter().map(|block| block[2]).fold(0.0, f64::max);
+        let lengths = sum(&blocks, 2);
         let share = SHARE.0 + SHARE.1 * variation([lengths[0], lengths[1]]);
         if let Some(space) = &mut adjustment.space {
-            space.share = [share.min(LARGEST_SHARE) as f32];
+            space.limits = [share.min(LARGEST_SHARE) as f32, FAR * (0.5 * longest) as f32];
         }
         adjustment
     }
 
     /// What a file holds; without terms.
-    pub fn with(rows: u64, space: Option<Space>) -> Self {
-        Self { rows: [rows], space, terms: Lines::new() }
+    pub fn with(rows: u64, space: Option<Space>, far: Vec<u32>) -> Self {
+        Self { rows: [rows], space, terms: Lines::new(), far }
     }
 
-    /// What a file should hold: the number of rows that it was taken from, and the space.
-    pub fn parts(&self) -> (&[u64], Option<&Space>) {
-        (&self.rows, self.space.as_ref())
+    /// What a file should hold: the number of rows that it was taken from, the space, and the slots of far rows.
+    pub fn parts(&self) -> (&[u64], Option<&Space>, &[u32]) {
+        (&self.rows, self.space.as_ref(), &self.far)
     }
 
     /// Whether scores are others than inner products, and depend on whose side they are seen from.
@@ -140,9 +156,33 @@ impl NormAdjustment {
         &mut self.terms
     }
 
+    /// Slots of rows that every search looks at.
+    pub fn far(&self) -> &[u32] {
+        &self.far
+    }
+
+    /// Finds the far rows among those that were measured.
+    pub fn find_far(&mut self) {
+        let Some(space) = &self.space else { return };
+        let mut far: Vec<u32> = (0..)
+            .zip(&*self.terms)
+            .filter(|(_, term)| **term > space.limits[1])
+            .map(|(slot, _)| slot)
+            .collect();
+        let terms = &self.terms;
+        far.sort_unstable_by(|&a, &b| terms[b as usize].total_cmp(&terms[a as usize]).then(a.cmp(&b)));
+        far.truncate(MOST_FAR);
+        self.far = far;
+    }
+
+    /// Whether a row of this measure is far.
+    pub fn is_far(&self, term: f32) -> bool {
+        self.space.as_ref().is_some_and(|space| term > space.limits[1])
+    }
+
     /// How much of the length of a row speaks for linking to it.
     pub fn share(&self) -> f32 {
-        self.space.as_ref().map_or(1.0, |space| space.share[0])
+        self.space.as_ref().map_or(1.0, |space| space.limits[0])
     }
 
     /// A row, as it is in the space.
@@ -170,21 +210,28 @@ impl NormAdjustment {
     }
 }
 
-/// Sums of `width` terms over those of `rows` rows that count; `add` is given the sums and room for a row of `dim` values.
-fn sum_blocks(
+/// `width` numbers for each block of rows, to which `add` adds those rows that count; it is given room for a row of `dim`
+/// values.
+fn per_block(
     rows: usize,
     counts: impl Fn(usize) -> bool + Sync,
     [dim, width]: [usize; 2],
     add: impl Fn(usize, &mut [f64], &mut [f32]) + Sync,
-) -> Vec<f64> {
-    let blocks = threads::map(rows.div_ceil(BLOCK), |block| {
-        let (mut sums, mut row) = (vec![0.0; width], vec![0.0; dim]);
+) -> Vec<Vec<f64>> {
+    threads::map(rows.div_ceil(BLOCK), |block| {
+        let (mut numbers, mut row) = (memory::vec![0.0; width], memory::vec![0.0; dim]);
         for place in (block * BLOCK..rows.min((block + 1) * BLOCK)).filter(|&place| counts(place)) {
-            add(place, &mut sums, &mut row);
+            add(place, &mut numbers, &mut row);
         }
-        sums
-    });
-    let mut total = vec![0.0; width];
-    blocks.iter().for_each(|sums| total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum));
+        numbers
+    })
+}
+
+/// The sums of the first `width` numbers of all blocks.
+fn sum(blocks: &[Vec<f64>], width: usize) -> Vec<f64> {
+    let mut total = memory::vec![0.0; width];
+    blocks
+        .iter()
+        .for_each(|numbers| total.iter_mut().zip(numbers).for_each(|(total, number)| *total += number));
     total
 }

@@ -3,8 +3,9 @@
 use super::Source;
 use crate::memory;
 
-/// Rows that spreads are taken from, at most.
+/// Rows that spreads are taken from, at most, and values in these.
 const SAMPLE: usize = 1024;
+const SAMPLE_VALUES: usize = 1 << 24;
 
 /// Fewer rows have no outliers.
 const LEAST_ROWS: usize = 8;
@@ -13,11 +14,14 @@ const LEAST_ROWS: usize = 8;
 const TAIL: f64 = 0.05;
 
 /// An outlier reaches more than so many times as far as the median row, and beyond so many spreads.
-const FAR: f32 = 3.0;
+const FAR: f32 = 4.0;
 
-/// A dimension spreads by this share of what the median row reaches, at least: where nearly all values are the same,
-/// another one is no outlier.
-const LEAST_SPREAD: f32 = 1.0 / 8.0;
+/// A dimension spreads by this share of what nine tenths of the rows stay within, at least: where nearly all values are the
+/// same, another one is no outlier.
+const LEAST_SPREAD: f32 = 0.5;
+
+/// More rows than one in so many are no outliers.
+const ROWS_PER_OUTLIER: usize = 10;
 
 /// Marks the rows that reach far outside the rest in some dimension; `None` if there are none.
 ///
@@ -27,8 +31,9 @@ pub(super) fn outliers(rows: usize, dim: usize, source: Source<'_>) -> Option<Ve
     if rows < LEAST_ROWS {
         return None;
     }
-    let mut row = vec![0.0; dim];
-    let sampled = || (0..rows).step_by(rows.div_ceil(SAMPLE));
+    let mut row = memory::vec![0.0; dim];
+    let sample = (SAMPLE_VALUES / dim).clamp(2 * LEAST_ROWS, SAMPLE);
+    let sampled = || (0..rows).step_by(rows.div_ceil(sample));
     let count = sampled().count();
     let mut columns = memory::vec![0.0f32; count * dim];
     for (i, place) in sampled().enumerate() {
@@ -36,7 +41,7 @@ pub(super) fn outliers(rows: usize, dim: usize, source: Source<'_>) -> Option<Ve
         row.iter().enumerate().for_each(|(d, &value)| columns[d * count + i] = value);
     }
     let tail = (TAIL * count as f64).ceil() as usize;
-    let (mut middle, mut spread) = (vec![0.0; dim], vec![0.0; dim]);
+    let (mut middle, mut spread) = (memory::vec![0.0; dim], memory::vec![0.0; dim]);
     for (d, column) in columns.chunks_exact(count).enumerate() {
         let mut sorted = memory::copy_of(column);
         sorted.sort_unstable_by(f32::total_cmp);
@@ -47,28 +52,30 @@ pub(super) fn outliers(rows: usize, dim: usize, source: Source<'_>) -> Option<Ve
         let offsets = row.iter().zip(&middle).zip(spread);
         offsets.map(|((&value, &middle), &spread)| (value - middle).abs() / spread).fold(0.0, f32::max)
     };
-    let median = |spread: &[f32], row: &mut [f32]| {
+    // What all but so many of the sampled rows stay within.
+    let within = |spread: &[f32], beyond: usize, row: &mut [f32]| {
         let mut reaches: Vec<f32> = sampled()
             .map(|place| {
                 source(place, row);
                 reach(row, spread)
             })
             .collect();
-        *reaches.select_nth_unstable_by(count / 2, f32::total_cmp).1
+        *reaches.select_nth_unstable_by(count - 1 - beyond, f32::total_cmp).1
     };
-    let least = LEAST_SPREAD * median(&vec![1.0; dim], &mut row);
+    let least = LEAST_SPREAD * within(&memory::vec![1.0; dim], count.div_ceil(ROWS_PER_OUTLIER), &mut row);
     spread.iter_mut().for_each(|spread| *spread = spread.max(least));
     // Most rows are the same.
     if least == 0.0 {
         return None;
     }
-    let most = FAR * median(&spread, &mut row).max(1.0);
+    let most = FAR * within(&spread, count / 2, &mut row).max(1.0);
     let mut marks = memory::vec![false; rows];
     for (place, mark) in marks.iter_mut().enumerate() {
         source(place, &mut row);
         *mark = reach(&row, &spread) > most;
     }
-    marks.contains(&true).then_some(marks)
+    let found = marks.iter().filter(|&&mark| mark).count();
+    (found > 0 && found * ROWS_PER_OUTLIER <= rows).then_some(marks)
 }
 
 #[cfg(test)]
@@ -99,7 +106,9 @@ mod tests {
         assert_eq!(found(3000, 16, &[], |value, _| value), none);
         assert_eq!(found(3000, 16, &[(5, 1e4), (2999, 20.0)], |value, _| value), [5, 2999]);
         assert_eq!(found(20, 16, &[(5, 1e4)], |value, _| value), [5]);
-        // Too few rows to tell.
+        // A third of the rows are no outliers; too few rows to tell.
+        let third: Vec<(usize, f32)> = (0..1000).map(|row| (3 * row, 1e4)).collect();
+        assert_eq!(found(3000, 16, &third, |value, _| value), none);
         assert_eq!(found(4, 16, &[(1, 1e4)], |value, _| value), none);
         // Dimensions of other spreads, about other values, or of few values that differ.
         assert_eq!(found(3000, 16, &[(7, 1e4)], |value, d| 100.0 + value * 0.1f32.powi(d as i32)), [7]);

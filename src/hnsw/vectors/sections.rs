@@ -32,13 +32,16 @@ impl Vectors {
             Rows::Both(codes, exact) => exact.write(codes.write(writer)),
             Rows::Codes(codes, norms) => codes.write(writer).values("norms", norms),
         };
-        let Some((rows, space)) = self.adjustment.as_ref().map(NormAdjustment::parts) else { return writer };
+        let Some((rows, space, far)) = self.adjustment.as_ref().map(NormAdjustment::parts) else {
+            return writer;
+        };
         let writer = writer.values("adjusted_rows", rows);
         match space {
-            Some(Space { mean, weight, share }) => writer
+            Some(Space { mean, weight, limits }) => writer
                 .values("adjustment_means", mean)
                 .values("adjustment_weights", weight)
-                .values("adjustment_share", share),
+                .values("adjustment_limits", limits)
+                .values("far_slots", far),
             None => writer,
         }
     }
@@ -63,7 +66,7 @@ impl Vectors {
     pub fn read(reading: Reading<'_>) -> Result<Self> {
         let Reading { reader, dim, params, slots, free, verify } = reading;
         let Self { metric, rows, adjustment, .. } = Self::new(dim, params);
-        let adjustment = adjustment.map(|empty| empty.read(reader, dim)).transpose()?;
+        let adjustment = adjustment.map(|empty| empty.read(reader, dim, slots)).transpose()?;
         let rows = match rows {
             Rows::Exact(empty) => Rows::Exact(empty.read(reader, slots, free)?),
             Rows::Both(empty, exact) => {
@@ -109,27 +112,32 @@ impl Vectors {
 
 impl NormAdjustment {
     /// What a file holds; those of before version 4 have none.
-    fn read(self, reader: &Reader, dim: usize) -> Result<Self> {
+    fn read(self, reader: &Reader, dim: usize, slots: usize) -> Result<Self> {
         if !reader.has("adjusted_rows") {
             return Ok(self);
         }
         let rows: Vec<u64> = reader.values("adjusted_rows")?;
         let [rows] = rows[..] else { return Err(reader.damaged("the number of adjusted rows is none")) };
         if !reader.has("adjustment_means") {
-            return Ok(Self::with(rows, None));
+            return Ok(Self::with(rows, None, Vec::new()));
         }
         let (mean, weight): (Vec<f32>, Vec<f32>) =
             (reader.values("adjustment_means")?, reader.values("adjustment_weights")?);
-        let share: Vec<f32> = reader.values("adjustment_share")?;
-        let [share] = share[..] else { return Err(reader.damaged("the share of lengths is none")) };
+        let limits: Vec<f32> = reader.values("adjustment_limits")?;
+        let [share, longest] = limits[..] else {
+            return Err(reader.damaged("the limits of adjusted lengths are none"));
+        };
+        let far: Vec<u32> = reader.values("far_slots")?;
         let is_weight = |&weight: &f32| weight.is_finite() && weight > 0.0;
         let are_sound = mean.iter().all(|mean| mean.is_finite())
             && weight.iter().all(is_weight)
-            && (0.0..1.0).contains(&share);
+            && (0.0..1.0).contains(&share)
+            && longest >= 0.0
+            && far.iter().all(|&slot| (slot as usize) < slots);
         if [mean.len(), weight.len()] != [dim; 2] || !are_sound {
             return Err(reader.damaged("the adjustment of rows is none"));
         }
-        Ok(Self::with(rows, Some(Space { mean, weight, share: [share] })))
+        Ok(Self::with(rows, Some(Space { mean, weight, limits: [share, longest] }), far))
     }
 }
 
