@@ -4,7 +4,7 @@
 //! within the radius. Where that would score as many rows as there are, a scan takes its place, as it does on demand.
 
 use super::HnswIndex;
-use super::queue::slot_of;
+use super::queue::{distance_of, slot_of};
 use super::score::Candidate;
 use super::search::{SHARED, ScanProbe, scan_below};
 use super::traverse::{Core, Lists};
@@ -18,6 +18,9 @@ use ndarray::ArrayView2;
 
 /// Rows that a walk scores for each of its candidates.
 const SCORED_PER_ROW: usize = 20;
+
+/// Candidates beyond those within the radius, and an eighth of these, that are scored again.
+const BEYOND: usize = 4;
 
 /// Rows that are decoded between two looks at whether the call is to stop.
 const ROWS_PER_CHECKPOINT: usize = 256;
@@ -112,13 +115,23 @@ impl Core {
             let probes = self.vectors.query(query, &mut room);
             let start = self.links.descend(probes.walk, 0, &mut scratch.batch);
             self.search_bottom(probes.walk, start, ef, scratch);
-            let Scratch { queue, finals, .. } = &mut *scratch;
-            finals.clear();
-            probes.last.candidates(queue.keys().iter().map(|&key| slot_of(key)), finals);
-            finals.sort_unstable_by(Candidate::order);
-            let inside = finals.partition_point(|hit| self.is_within(hit.score, radius));
-            if inside <= finals.len() / 2 {
-                break memory::collect(finals[..inside].iter().copied());
+            let Scratch { queue, batch, finals, .. } = &mut *scratch;
+            if let Some(again) = probes.again {
+                self.score_rows(again, ef, queue, batch);
+            }
+            let keys = queue.keys();
+            let near = |&key: &u64| self.is_within(f64::from(distance_of(key)), radius);
+            // Codes alone: what they stand for is scored at once.
+            let rough = if self.vectors.keeps_rows() { keys.partition_point(near) } else { keys.len() };
+            let scored = rough.saturating_add(rough / 8).saturating_add(BEYOND).min(keys.len());
+            if rough <= keys.len() / 2 || !self.vectors.keeps_rows() {
+                finals.clear();
+                probes.last.candidates(keys[..scored].iter().map(|&key| slot_of(key)), finals);
+                finals.sort_unstable_by(Candidate::order);
+                let inside = finals.partition_point(|hit| self.is_within(hit.score, radius));
+                if inside <= keys.len() / 2 {
+                    break memory::collect(finals[..inside].iter().copied());
+                }
             }
             ef = ef.saturating_mul(2);
         };

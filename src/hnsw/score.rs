@@ -29,6 +29,16 @@ pub(super) fn cosine_score(distance: f64) -> f64 {
     if distance < NEAR { -NEAR / distance } else { distance - 1.0 }
 }
 
+/// Turns cosine distances into their scores.
+pub(super) fn cosine_scores(distances: &mut [f32]) {
+    let near = NEAR as f32;
+    if distances.iter().fold(false, |has_near, &distance| has_near | (distance < near)) {
+        distances.iter_mut().for_each(|value| *value = cosine_score(f64::from(*value)) as f32);
+    } else {
+        distances.iter_mut().for_each(|value| *value -= 1.0);
+    }
+}
+
 /// The cosine distance of a score.
 #[inline]
 pub(super) fn cosine_distance(score: f64) -> f64 {

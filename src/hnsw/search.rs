@@ -13,7 +13,7 @@ use super::metric::Metric;
 use super::queue::{Queue, distance_of, key, slot_of};
 use super::score::Candidate;
 use super::traverse::{Core, Lists};
-use super::vectors::{ExactProbe, FinalScorer, Room};
+use super::vectors::{ExactProbe, FinalScorer, Probes, Room};
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result, catch};
 use crate::lines::Lines;
@@ -30,8 +30,11 @@ const HITS: usize = 1 << 16;
 /// Queries that share a tile.
 pub(super) const SHARED: usize = 16;
 
-/// Rows beyond the `k` nearest, and a quarter of `k`, that a scan keeps to score again.
-const BEYOND: usize = 16;
+/// Rows beyond the `k` nearest, and an eighth of `k`, that a scan keeps to score again.
+const BEYOND_SCAN: usize = 6;
+
+/// Candidates beyond the `k` nearest that are scored again after a walk, at first.
+const BEYOND_WALK: usize = 4;
 
 /// No hit.
 const MISSING: Candidate = Candidate { score: f64::INFINITY, slot: NONE };
@@ -216,7 +219,7 @@ impl Core {
             }
         };
         let wanted = found.len().min(candidates);
-        if walked && self.score_again(&probes.last, found.len(), wanted, scratch) {
+        if walked && self.score_again(&probes, found.len(), wanted, scratch) {
             found[..wanted].copy_from_slice(&scratch.finals[..wanted]);
         }
         scratch.room = room;
@@ -224,24 +227,32 @@ impl Core {
 
     /// Scores candidates of a walk for the `k` nearest again; `false` if there are fewer than `wanted`.
     ///
-    /// As many are scored as the storage needs. Where the walk compared rows as they were given, they are all those that
-    /// may be among the nearest if no score is farther off than those that were seen.
-    fn score_again(&self, last: &FinalScorer<'_>, k: usize, wanted: usize, scratch: &mut Scratch) -> bool {
-        let Scratch { queue, finals, .. } = scratch;
+    /// Of codes as many are scored as the storage needs. Of rows as they were given, in `f64`, all those that may be among the
+    /// nearest if no score is farther off than those that were seen.
+    fn score_again(&self, probes: &Probes<'_>, k: usize, wanted: usize, scratch: &mut Scratch) -> bool {
+        let Scratch { queue, batch, finals, .. } = scratch;
+        let depth = self.vectors.depth(k);
+        if let Some(again) = probes.again {
+            self.score_rows(again, depth, queue, batch);
+        }
         let keys = queue.keys();
         finals.clear();
         if keys.len() < wanted {
             return false;
         }
-        let (mut start, mut end, mut off) = (0, self.vectors.depth(k).min(keys.len()), 0.0);
+        let first = if self.vectors.keeps_rows() { wanted + BEYOND_WALK } else { depth };
+        let (mut start, mut end, mut off) = (0, first.min(keys.len()), 0.0);
         loop {
-            last.candidates(keys[start..end].iter().map(|&key| slot_of(key)), finals);
+            probes.last.candidates(keys[start..end].iter().map(|&key| slot_of(key)), finals);
             for (candidate, &key) in finals[start..].iter().zip(&keys[start..end]) {
                 off = f64::max(off, (f64::from(distance_of(key)) - candidate.score).abs());
             }
-            finals.sort_unstable_by(Candidate::order);
+            // The order of `f32` is nearly always that of `f64`.
+            if !finals.is_sorted_by(|a, b| a.order(b).is_lt()) {
+                finals.sort_unstable_by(Candidate::order);
+            }
             let may_be_nearer = |&key: &u64| f64::from(distance_of(key)) - off <= finals[wanted - 1].score;
-            if !self.vectors.walks_on_rows() || !keys.get(end).is_some_and(may_be_nearer) {
+            if !self.vectors.keeps_rows() || !keys.get(end).is_some_and(may_be_nearer) {
                 return true;
             }
             (start, end) = (end, (2 * end).min(keys.len()));
@@ -283,7 +294,7 @@ fn scan_rows(
     k: usize,
 ) -> Vec<Vec<Candidate>> {
     let mut queues: Vec<Queue> = probes.iter().map(|_| Queue::default()).collect();
-    let kept = k.saturating_add(k / 4).saturating_add(BEYOND);
+    let kept = k.saturating_add(k / 8).saturating_add(BEYOND_SCAN);
     queues.iter_mut().for_each(|queue| queue.reset(kept.min(slots.len())));
     let mut batch = Batch::default();
     for tile in slots.chunks(TILE) {
@@ -334,13 +345,15 @@ pub(super) fn scan_below(
             high = middle;
         }
     }
+    let mut near = Vec::with_capacity(TILE);
     for tile in slots.chunks(TILE) {
         threads::checkpoint();
         batch.slots.clear();
         batch.slots.extend_from_slice(tile);
         batch.score(|slots, out| rough.score(slots, out));
-        let near = batch.scored().filter(|&(_, score)| ordered(score) <= low);
-        last.candidates(near.map(|(slot, _)| slot), out);
+        near.clear();
+        near.extend(batch.scored().filter(|&(_, score)| ordered(score) <= low).map(|(slot, _)| slot));
+        last.candidates(near.iter().copied(), out);
     }
 }
 

@@ -6,9 +6,9 @@
 //! before that call, and after it if a nearer one turned up, so that it is on its way when the next step wants it.
 
 use super::links::{Links, NONE};
-use super::queue::{key, slot_of};
+use super::queue::{Queue, key, slot_of};
 use super::rows::Rows;
-use super::vectors::{Probe, Vectors};
+use super::vectors::{ExactProbe, Probe, Vectors};
 use super::visited::{Batch, Scratch, Visited};
 
 /// The rows, their vectors and their links: what a walk reads.
@@ -105,6 +105,16 @@ pub(super) trait Lists: Sync {
 }
 
 impl Core {
+    /// Scores the first `depth` candidates of a walk on codes by the rows as given, and keeps these alone.
+    pub fn score_rows(&self, probe: ExactProbe<'_>, depth: usize, queue: &mut Queue, batch: &mut Batch) {
+        let depth = depth.min(queue.keys().len());
+        batch.slots.clear();
+        batch.slots.extend(queue.keys().iter().take(depth).map(|&key| slot_of(key)));
+        batch.score(|slots, out| probe.score(slots, out));
+        queue.reset(depth);
+        queue.insert_all(batch.keys());
+    }
+
     /// Walks level 0 for a query, from where it came down and from the rows that every search looks at.
     pub fn search_bottom(&self, probe: Probe<'_>, start: u32, ef: usize, scratch: &mut Scratch) {
         let far = self.vectors.far().iter().copied().filter(|&slot| !self.rows.is_free(slot));

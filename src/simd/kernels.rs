@@ -275,6 +275,8 @@ macro_rules! kernel_set {
                 norm2,
                 dot_f64,
                 squared_l2_f64,
+                scaled_squared_l2_f64,
+                prefetch_row,
                 code_dots,
                 code_squared_l2_rows,
                 split_codes,
@@ -318,8 +320,15 @@ macro_rules! kernel_set {
             kernel_set!(@wrap norm2(a: &[f32]) -> f64 => super::super::float64::norm2 $(, $features)?);
             kernel_set!(@wrap dot_f64(a: &[f32], b: &[f32]) -> f64
                 => super::super::float64::dot_f64 $(, $features)?);
-            kernel_set!(@wrap squared_l2_f64(a: &[f32], a_scale: f64, b: &[f32], b_scale: f64) -> f64
+            kernel_set!(@wrap squared_l2_f64(a: &[f32], b: &[f32]) -> f64
                 => super::super::float64::squared_l2_f64 $(, $features)?);
+            kernel_set!(@wrap scaled_squared_l2_f64(a: &[f32], a_scale: f64, b: &[f32], b_scale: f64) -> f64
+                => super::super::float64::scaled_squared_l2_f64 $(, $features)?);
+
+            fn prefetch_row(table: &[f32], row: u32, columns: usize) {
+                super::prefetch_row::<L>(table, row, columns);
+            }
+
             kernel_set!(@wrap split_codes(
                 values: &[f32], centre: &[f32], weights: &[f32], most: f32, high: &mut [i8], low: &mut [i8]
             ) -> Split => super::super::codes::split_codes $(, $features)?);

@@ -169,8 +169,12 @@ pub struct Kernels {
     pub norm2: fn(a: &[f32]) -> f64,
     /// `sum_i a_i b_i` in `f64`, to the same bits in every set.
     pub dot_f64: fn(a: &[f32], b: &[f32]) -> f64,
+    /// `sum_i (a_i - b_i)^2` in `f64`, to the same bits in every set.
+    pub squared_l2_f64: fn(a: &[f32], b: &[f32]) -> f64,
     /// `sum_i (a_scale a_i - b_scale b_i)^2` in `f64`, to the same bits in every set.
-    pub squared_l2_f64: fn(a: &[f32], a_scale: f64, b: &[f32], b_scale: f64) -> f64,
+    pub scaled_squared_l2_f64: fn(a: &[f32], a_scale: f64, b: &[f32], b_scale: f64) -> f64,
+    /// Asks for a row of a table, which will be read in a moment.
+    pub prefetch_row: fn(table: &[f32], row: u32, columns: usize),
     /// `out_j = sum_i query_i table[rows_j]_i` of codes from -127 to 127, exact in 32 bits before it is rounded to `f32`; the
     /// table is row-major with `query.len()` columns.
     pub code_dots: CodesKernel,

@@ -168,8 +168,11 @@ proptest! {
         let want: f64 = both().map(|(a, b)| a * b).sum();
         prop_assert!(dots.iter().all(|&dot| dot == dots[0] && (dot - want).abs() <= 1e-13 * products));
         let squares: Vec<f64> =
-            sets().map(|set| (set.squared_l2_f64)(&a, scales.0, &b, scales.1)).collect();
+            sets().map(|set| (set.scaled_squared_l2_f64)(&a, scales.0, &b, scales.1)).collect();
         let want: f64 = both().map(|(a, b)| (scales.0 * a - scales.1 * b).powi(2)).sum();
+        prop_assert!(squares.iter().all(|&square| square == squares[0] && (square - want).abs() <= 1e-12 * want));
+        let squares: Vec<f64> = sets().map(|set| (set.squared_l2_f64)(&a, &b)).collect();
+        let want: f64 = both().map(|(a, b)| (a - b).powi(2)).sum();
         prop_assert!(squares.iter().all(|&square| square == squares[0] && (square - want).abs() <= 1e-12 * want));
     }
 

@@ -6,7 +6,7 @@
 use super::table::{Moves, Table};
 use super::{check, inverse_norm, norm2, rows_with};
 use crate::hnsw::metric::Metric;
-use crate::hnsw::score::{cosine_distance, cosine_score, is_near};
+use crate::hnsw::score::{NEAR, cosine_distance, cosine_score};
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels};
 use ndarray::ArrayView2;
@@ -14,6 +14,9 @@ use std::sync::OnceLock;
 
 /// Values per cache line.
 const LINE: usize = 16;
+
+/// Scores below this are of directions so near that their product says too little.
+const NEAR_SCORE: f32 = (NEAR - 1.0) as f32;
 
 /// The unit roundoff of `f32`.
 const ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
@@ -233,12 +236,12 @@ impl ExactProbe<'_> {
             }
             Metric::Cosine => {
                 (rows.kernels.dot_rows)(self.values, table, slots, out);
-                let (scale, mut nearest) = (&rows.scale[..], 0.0);
+                let (scale, mut has_near) = (&rows.scale[..], false);
                 for (value, &slot) in out.iter_mut().zip(slots) {
                     *value = -*value * (self.scale * scale[slot as usize]);
-                    nearest = f32::min(nearest, *value);
+                    has_near |= *value < NEAR_SCORE;
                 }
-                if is_near(f64::from(-nearest)) {
+                if has_near {
                     out.iter_mut()
                         .zip(slots)
                         .for_each(|(value, &slot)| *value = self.near_score(*value, slot));
@@ -263,12 +266,13 @@ impl ExactProbe<'_> {
     /// The score of a row under cosine, where the product gives `score`.
     #[inline]
     fn near_score(self, score: f32, slot: u32) -> f32 {
-        if !is_near(f64::from(-score)) {
+        if score >= NEAR_SCORE {
             return score;
         }
         let row = self.rows.probe(slot);
         let (own, scale) = (f64::from(self.scale), f64::from(row.scale));
-        cosine_score(0.5 * (self.rows.kernels.squared_l2_f64)(self.values, own, row.values, scale)) as f32
+        cosine_score(0.5 * (self.rows.kernels.scaled_squared_l2_f64)(self.values, own, row.values, scale))
+            as f32
     }
 
     /// What the [final](super::FinalScorer) score of a row is at least whose score is at least this: rounding takes no

@@ -9,6 +9,9 @@ use crate::lines::Lines;
 use crate::memory;
 use crate::simd::{Kernels, kernels};
 
+/// How many rows ahead are asked for.
+const AHEAD: usize = 3;
+
 /// A query to be compared in `f64` with the rows as given or, where these are not kept, with what their codes stand for.
 #[derive(Clone, Copy)]
 pub(in crate::hnsw) struct FinalScorer<'a> {
@@ -57,16 +60,17 @@ impl<'a> FinalScorer<'a> {
     pub fn score(&self, row: &[f32]) -> f64 {
         let Self { metric, query, inverse, kernels, .. } = *self;
         match metric {
-            Metric::L2 => (kernels.squared_l2_f64)(query, 1.0, row, 1.0),
+            Metric::L2 => (kernels.squared_l2_f64)(query, row),
             Metric::Ip => -(kernels.dot_f64)(query, row),
             Metric::Cosine => {
-                let norm = norm2(row).sqrt();
-                if norm == 0.0 {
+                let norm2 = norm2(row);
+                if norm2 == 0.0 {
                     return 0.0;
                 }
-                let cosine = (kernels.dot_f64)(query, row) * inverse / norm;
+                let scale = 1.0 / norm2.sqrt();
+                let cosine = (kernels.dot_f64)(query, row) * inverse * scale;
                 if is_near(cosine) {
-                    cosine_score(0.5 * (kernels.squared_l2_f64)(query, inverse, row, 1.0 / norm))
+                    cosine_score(0.5 * (kernels.scaled_squared_l2_f64)(query, inverse, row, scale))
                 } else {
                     -cosine
                 }
@@ -75,9 +79,19 @@ impl<'a> FinalScorer<'a> {
     }
 
     /// The rows at these slots with their scores.
-    pub fn candidates(&self, slots: impl Iterator<Item = u32>, out: &mut Vec<Candidate>) {
+    pub fn candidates(&self, slots: impl Iterator<Item = u32> + Clone, out: &mut Vec<Candidate>) {
         let mut room = Lines::new();
+        let prefetch = |slot: u32| {
+            if let FinalRows::Exact(rows) = self.rows {
+                (self.kernels.prefetch_row)(rows.table().values(), slot, rows.table().stride());
+            }
+        };
+        let mut ahead = slots.clone();
+        ahead.by_ref().take(AHEAD).for_each(prefetch);
         for slot in slots {
+            if let Some(slot) = ahead.next() {
+                prefetch(slot);
+            }
             memory::push(out, Candidate { score: self.score(self.row(slot, &mut room)), slot });
         }
     }

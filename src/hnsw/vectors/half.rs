@@ -5,7 +5,7 @@
 use super::table::{Moves, Table};
 use super::{Source, inverse_norm, rows_with};
 use crate::hnsw::metric::Metric;
-use crate::hnsw::score::{cosine_score, is_near};
+use crate::hnsw::score::cosine_scores;
 use crate::lines::Lines;
 use crate::simd::{Kernels, kernels};
 use half::f16;
@@ -190,8 +190,8 @@ impl HalfProbe<'_> {
             return out.iter_mut().for_each(|value| *value = -*value);
         }
         for (value, &slot) in out.iter_mut().zip(slots) {
-            let cosine = f64::from(*value * rows.terms[slot as usize]);
-            *value = if is_near(cosine) { cosine_score((1.0 - cosine).max(0.0)) } else { -cosine } as f32;
+            *value = (1.0 - *value * rows.terms[slot as usize]).max(0.0);
         }
+        cosine_scores(out);
     }
 }

@@ -68,9 +68,6 @@ const ROWS_PER_CHECKPOINT: usize = 1024;
 const NORM2_MAX: f64 = f32::MAX as f64 / 8.0;
 const NORM2_MIN: f64 = 1e-30;
 
-/// Candidates beyond the `k` nearest that are scored again although the walk compared rows as they were given.
-const BEYOND: usize = 8;
-
 /// Writes a row, by its place or slot, as the metric sees it.
 type Source<'a> = &'a dyn Fn(usize, &mut [f32]);
 
@@ -500,11 +497,14 @@ impl Vectors {
     pub fn query<'a>(&'a self, query: &'a [f32], room: &'a mut Room) -> Probes<'a> {
         let scale = if self.metric == Metric::Cosine { inverse_norm(query) } else { 1.0 };
         let Room { values, code, .. } = room;
-        let walk = match &self.rows {
-            Rows::Exact(exact) => Probe::Exact(exact.query(query, scale, values)),
-            Rows::Both(codes, _) | Rows::Codes(codes, _) => codes.probe(query, scale, code),
+        let (walk, again) = match &self.rows {
+            Rows::Exact(exact) => (Probe::Exact(exact.query(query, scale, values)), None),
+            Rows::Both(codes, exact) => {
+                (codes.probe(query, scale, code), Some(exact.query(query, scale, values)))
+            }
+            Rows::Codes(codes, _) => (codes.probe(query, scale, code), None),
         };
-        Probes { walk, last: self.final_scorer(query) }
+        Probes { walk, again, last: self.final_scorer(query) }
     }
 
     /// A query to be compared with what a search ends with.
@@ -524,10 +524,10 @@ impl Vectors {
         }
     }
 
-    /// How many candidates of a walk, nearest first, are scored again for the `k` nearest.
+    /// How many candidates of a walk on codes, nearest first, are scored again for the `k` nearest.
     pub fn depth(&self, k: usize) -> usize {
         match &self.rows {
-            Rows::Exact(_) => k.saturating_add(BEYOND),
+            Rows::Exact(_) => usize::MAX,
             Rows::Both(codes, _) | Rows::Codes(codes, _) => codes.depth(k),
         }
     }
@@ -538,9 +538,9 @@ impl Vectors {
         if self.is_directed() { ef.saturating_add(ef / 2) } else { ef }
     }
 
-    /// Whether a walk compares rows as they were given, and so is off by rounding alone.
-    pub fn walks_on_rows(&self) -> bool {
-        matches!(self.rows, Rows::Exact(_))
+    /// Whether rows are kept as they were given, so that their scores in `f32` are off by rounding alone.
+    pub fn keeps_rows(&self) -> bool {
+        !matches!(self.rows, Rows::Codes(..))
     }
 }
 

@@ -92,6 +92,8 @@ impl AdjustedProbe<'_> {
 pub(in crate::hnsw) struct Probes<'a> {
     /// Against codes, where there are any.
     pub walk: Probe<'a>,
+    /// Against the rows as given, where they are kept beside the codes.
+    pub again: Option<ExactProbe<'a>>,
     /// Gives the scores that results are ranked by.
     pub last: FinalScorer<'a>,
 }

@@ -25,7 +25,7 @@ use super::table::{Moves, Table};
 use super::{Source, rows_with};
 use crate::elementary::ROUND;
 use crate::hnsw::metric::Metric;
-use crate::hnsw::score::cosine_score;
+use crate::hnsw::score::cosine_scores;
 use crate::lines::Lines;
 use crate::simd::{Kernels, LOW, kernels};
 
@@ -453,9 +453,9 @@ impl ScalarProbe<'_> {
             Metric::Ip => out.iter_mut().for_each(|value| *value = -(base + unit * *value)),
             Metric::Cosine => {
                 for (value, &slot) in out.iter_mut().zip(slots) {
-                    let squared = base + terms[slot as usize] - 2.0 * unit * *value;
-                    *value = cosine_score(f64::from(0.5 * squared.max(0.0))) as f32;
+                    *value = (0.5 * (base + terms[slot as usize]) - unit * *value).max(0.0);
                 }
+                cosine_scores(out);
             }
         }
     }

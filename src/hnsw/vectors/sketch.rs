@@ -18,7 +18,7 @@ use super::table::Table;
 use super::{Rows, Vectors, given_into};
 use crate::elementary::ROUND;
 use crate::hnsw::metric::Metric;
-use crate::hnsw::score::{cosine_distance, cosine_score};
+use crate::hnsw::score::{cosine_distance, cosine_scores};
 use crate::lines::Lines;
 use crate::memory;
 use crate::simd::{Kernels, kernels};
@@ -169,7 +169,8 @@ impl SketchProbe<'_> {
         match rows.metric {
             Metric::L2 => out.iter_mut().for_each(|value| *value *= unit),
             Metric::Cosine => {
-                out.iter_mut().for_each(|value| *value = cosine_score(f64::from(0.5 * unit * *value)) as f32);
+                out.iter_mut().for_each(|value| *value *= 0.5 * unit);
+                cosine_scores(out);
             }
             Metric::Ip => {
                 for (value, &slot) in out.iter_mut().zip(slots) {
@@ -273,6 +274,7 @@ fn widen([least, greatest]: &mut [Vec<f32>; 2], [low, high]: [&[f32]; 2]) {
 mod tests {
     use super::*;
     use crate::hnsw::params::{Params, Storage};
+    use crate::hnsw::score::cosine_score;
     use crate::rng::stream;
     use ndarray::{Array2, Axis};
 
