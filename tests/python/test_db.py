@@ -260,7 +260,7 @@ NAN = [float("nan")] * DIM
         (lambda db: db.add(["x"], [[1e19] * DIM]), ShapeError, "too long"),
         (lambda db: db.add(["x"], [[1e-30] * DIM]), ShapeError, "too short"),
         (lambda db: db.add(["x"], [[1] * (DIM + 1)]), ShapeError, "expected"),
-        (lambda db: db.add(["x"], [["a"] * DIM]), ShapeError, "expected numbers"),
+        (lambda db: db.add(["x"], [["a"] * DIM]), ShapeError, "must hold numbers"),
         (lambda db: db.add(["x"], [[1], [1, 2]]), ShapeError, "vectors"),
         (lambda db: db.add(["x", "y"], vectors(1)), ConfigError, "2 ids for 1 vectors"),
         (lambda db: db.add(["x", "x"], vectors(2)), ConfigError, "twice"),

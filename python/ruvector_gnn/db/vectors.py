@@ -31,7 +31,8 @@ def checked(
     if given.ndim == 1:
         given = given[np.newaxis] if given.size else np.empty((0, dim), dtype=np.float32)
     if given.dtype.kind not in "fiub":
-        raise ShapeError(f"{name}: got type {given.dtype}, expected numbers")
+        what = type(vectors).__name__ if given.dtype.kind == "O" else f"dtype {given.dtype}"
+        raise ShapeError(f"{name} must hold numbers, shape (n, {dim}), got {what}")
     if given.ndim != 2 or given.shape[1] != dim:
         raise ShapeError(f"{name}: got shape {given.shape}, expected (n, {dim})")
     with np.errstate(over="ignore"):
