@@ -53,7 +53,6 @@ pub(super) use exact::ExactProbe;
 pub(super) use final_scores::FinalScorer;
 use ndarray::ArrayView2;
 pub(super) use norm_adjustment::NormAdjustment;
-use probe::{AdjustedProbe, Products};
 pub(super) use probe::{Probe, Probes, Room};
 pub(super) use sections::Reading;
 pub(super) use sketch::Sketch;
@@ -268,84 +267,6 @@ impl Vectors {
         Stored { rows, before }
     }
 
-    /// The adjustment by which rows are linked, where it depends on the side that a pair is seen from.
-    fn directed(&self) -> Option<&NormAdjustment> {
-        self.adjustment.as_ref().filter(|adjustment| adjustment.is_directed())
-    }
-
-    /// The adjustment for the rows held at these slots and `new` ones that join them, if it should be taken anew.
-    pub fn adjustment_for(&self, held: &[u32], new: ArrayView2<'_, f32>) -> Option<NormAdjustment> {
-        let rows = held.len() + new.nrows();
-        self.adjustment.as_ref().filter(|adjustment| adjustment.is_due(rows) && new.nrows() > 0)?;
-        let read = |place: usize, row: &mut [f32]| match held.get(place) {
-            Some(&slot) => self.row_into(slot, row),
-            None => given_into(new, place - held.len(), false, row),
-        };
-        let mut adjustment = NormAdjustment::of(self.dim, rows, read);
-        self.terms_into(&mut adjustment);
-        Some(adjustment)
-    }
-
-    /// Links rows by another adjustment from now on, and returns the one before.
-    pub fn adjust(&mut self, adjustment: NormAdjustment) -> Option<NormAdjustment> {
-        self.adjustment.replace(adjustment)
-    }
-
-    /// The row that walks compare: as it was given, or what its codes stand for.
-    fn row_into(&self, slot: u32, row: &mut [f32]) {
-        match &self.rows {
-            Rows::Exact(exact) | Rows::Both(_, exact) => row.copy_from_slice(exact.row(slot)),
-            Rows::Codes(codes, _) => codes.decode_into(slot, row),
-        }
-    }
-
-    /// Measures all rows for an adjustment.
-    fn terms_into(&self, adjustment: &mut NormAdjustment) {
-        let rows = if adjustment.is_directed() { self.len() } else { 0 };
-        let measured = &*adjustment;
-        let blocks = threads::map(rows.div_ceil(ROWS_PER_CHECKPOINT), |block| {
-            let mut row = vec![0.0; self.dim];
-            let slots = block * ROWS_PER_CHECKPOINT..rows.min((block + 1) * ROWS_PER_CHECKPOINT);
-            let terms = slots.map(|slot| {
-                self.row_into(slot as u32, &mut row);
-                measured.term(&mut row)
-            });
-            terms.collect::<Vec<f32>>()
-        });
-        let mut terms = Lines::zeros(rows);
-        terms.iter_mut().zip(blocks.iter().flatten()).for_each(|(to, &term)| *to = term);
-        *adjustment.terms_mut() = terms;
-        adjustment.find_far();
-    }
-
-    /// Measures all rows, where they must be and were not.
-    fn fill_terms(&mut self) {
-        if let Some(mut adjustment) = self.adjustment.take_if(|adjustment| adjustment.is_directed()) {
-            self.terms_into(&mut adjustment);
-            self.adjustment = Some(adjustment);
-        }
-    }
-
-    /// Measures rows that were stored.
-    fn add_terms(&mut self, slots: &[u32]) {
-        let rows = self.len();
-        if let Some(mut adjustment) = self.adjustment.take_if(|adjustment| adjustment.is_directed()) {
-            adjustment.terms_mut().grow(rows, 0.0);
-            let mut row = vec![0.0; self.dim];
-            let mut has_far = false;
-            for &slot in slots {
-                self.row_into(slot, &mut row);
-                let term = adjustment.term(&mut row);
-                has_far |= adjustment.is_far(term) || adjustment.far().contains(&slot);
-                adjustment.terms_mut()[slot as usize] = term;
-            }
-            if has_far {
-                adjustment.find_far();
-            }
-            self.adjustment = Some(adjustment);
-        }
-    }
-
     /// Makes room for `rows` rows in all, and no more.
     pub fn reserve(&mut self, rows: usize) {
         if let Rows::Exact(exact) | Rows::Both(_, exact) = &mut self.rows {
@@ -382,11 +303,6 @@ impl Vectors {
         {
             adjustment.find_far();
         }
-    }
-
-    /// Slots of rows that every search looks at.
-    pub fn far(&self) -> &[u32] {
-        self.directed().map_or(&[], NormAdjustment::far)
     }
 
     /// Moves the rows, and drops those that are not kept.
@@ -441,18 +357,6 @@ impl Vectors {
         self.probe(a, &mut Room::default()).distance(b)
     }
 
-    /// Whether the score of a pair depends on the side that it is seen from by more than rounding.
-    pub fn is_directed(&self) -> bool {
-        self.directed().is_some()
-    }
-
-    /// The score of row `from` as seen from row `to`, where it is `score` the other way round.
-    pub fn turned(&self, score: f32, from: u32, to: u32) -> f32 {
-        let Some(adjustment) = self.directed() else { return score };
-        let term = |slot: u32| adjustment.terms()[slot as usize];
-        score + adjustment.share() * (term(to) - term(from))
-    }
-
     /// A stored row as the probe that the graph is built by: the row as it was given, if that is kept.
     #[inline]
     pub fn probe<'a>(&'a self, slot: u32, room: &'a mut Room) -> Probe<'a> {
@@ -468,29 +372,6 @@ impl Vectors {
                 codes.probe(&values[..self.dim], 1.0, code)
             }
         }
-    }
-
-    fn adjusted_probe<'a>(
-        &'a self,
-        adjustment: &'a NormAdjustment,
-        slot: u32,
-        room: &'a mut Room,
-    ) -> Probe<'a> {
-        let Room { values, code, turned } = room;
-        turned.grow(self.dim, 0.0);
-        let turned = &mut turned[..self.dim];
-        self.row_into(slot, turned);
-        let own = adjustment.turn(turned);
-        let products = match &self.rows {
-            Rows::Exact(exact) | Rows::Both(_, exact) => Products::Exact(exact.query(turned, 1.0, values)),
-            Rows::Codes(codes, _) => match codes.probe(turned, 1.0, code) {
-                Probe::Half(probe) => Products::Half(probe),
-                Probe::Scalar(probe) => Products::Scalar(probe),
-                other => return other,
-            },
-        };
-        let rest = 1.0 - adjustment.share();
-        Probe::Adjusted(AdjustedProbe { products, own, terms: adjustment.terms(), rest })
     }
 
     /// A query as probes; `room` holds its copies.
@@ -530,12 +411,6 @@ impl Vectors {
             Rows::Exact(_) => usize::MAX,
             Rows::Both(codes, _) | Rows::Codes(codes, _) => codes.depth(k),
         }
-    }
-
-    /// Candidates that a walk should keep where others need `ef`: half as many again under the inner product of rows of
-    /// unequal length, whose answers lie apart.
-    pub fn candidates(&self, ef: usize) -> usize {
-        if self.is_directed() { ef.saturating_add(ef / 2) } else { ef }
     }
 
     /// Whether rows are kept as they were given, so that their scores in `f32` are off by rounding alone.

@@ -23,12 +23,14 @@
 //!
 //! Rows far longer than these are near nothing, and are the answers of half of all queries: every search looks at them.
 
-use super::norm2;
 use super::outliers::outliers;
+use super::probe::{AdjustedProbe, Probe, Products, Room};
+use super::{ROWS_PER_CHECKPOINT, Rows, Vectors, given_into, norm2};
 use crate::lines::Lines;
 use crate::memory;
 use crate::simd::kernels;
 use crate::threads;
+use ndarray::ArrayView2;
 
 /// How much of the spread of a dimension is taken out.
 const POWER: f64 = 0.7;
@@ -234,4 +236,130 @@ fn sum(blocks: &[Vec<f64>], width: usize) -> Vec<f64> {
         .iter()
         .for_each(|numbers| total.iter_mut().zip(numbers).for_each(|(total, number)| *total += number));
     total
+}
+
+impl Vectors {
+    /// The adjustment by which rows are linked, where it depends on the side that a pair is seen from.
+    pub(super) fn directed(&self) -> Option<&NormAdjustment> {
+        self.adjustment.as_ref().filter(|adjustment| adjustment.is_directed())
+    }
+
+    /// The adjustment for the rows held at these slots and `new` ones that join them, if it should be taken anew.
+    pub fn adjustment_for(&self, held: &[u32], new: ArrayView2<'_, f32>) -> Option<NormAdjustment> {
+        let rows = held.len() + new.nrows();
+        self.adjustment.as_ref().filter(|adjustment| adjustment.is_due(rows) && new.nrows() > 0)?;
+        let read = |place: usize, row: &mut [f32]| match held.get(place) {
+            Some(&slot) => self.row_into(slot, row),
+            None => given_into(new, place - held.len(), false, row),
+        };
+        let mut adjustment = NormAdjustment::of(self.dim, rows, read);
+        self.terms_into(&mut adjustment);
+        Some(adjustment)
+    }
+
+    /// Links rows by another adjustment from now on, and returns the one before.
+    pub fn adjust(&mut self, adjustment: NormAdjustment) -> Option<NormAdjustment> {
+        self.adjustment.replace(adjustment)
+    }
+
+    /// The row that walks compare: as it was given, or what its codes stand for.
+    fn row_into(&self, slot: u32, row: &mut [f32]) {
+        match &self.rows {
+            Rows::Exact(exact) | Rows::Both(_, exact) => row.copy_from_slice(exact.row(slot)),
+            Rows::Codes(codes, _) => codes.decode_into(slot, row),
+        }
+    }
+
+    /// Measures all rows for an adjustment.
+    fn terms_into(&self, adjustment: &mut NormAdjustment) {
+        let rows = if adjustment.is_directed() { self.len() } else { 0 };
+        let measured = &*adjustment;
+        let blocks = threads::map(rows.div_ceil(ROWS_PER_CHECKPOINT), |block| {
+            let mut row = vec![0.0; self.dim];
+            let slots = block * ROWS_PER_CHECKPOINT..rows.min((block + 1) * ROWS_PER_CHECKPOINT);
+            let terms = slots.map(|slot| {
+                self.row_into(slot as u32, &mut row);
+                measured.term(&mut row)
+            });
+            terms.collect::<Vec<f32>>()
+        });
+        let mut terms = Lines::zeros(rows);
+        terms.iter_mut().zip(blocks.iter().flatten()).for_each(|(to, &term)| *to = term);
+        *adjustment.terms_mut() = terms;
+        adjustment.find_far();
+    }
+
+    /// Measures all rows, where they must be and were not.
+    pub(super) fn fill_terms(&mut self) {
+        if let Some(mut adjustment) = self.adjustment.take_if(|adjustment| adjustment.is_directed()) {
+            self.terms_into(&mut adjustment);
+            self.adjustment = Some(adjustment);
+        }
+    }
+
+    /// Measures rows that were stored.
+    pub(super) fn add_terms(&mut self, slots: &[u32]) {
+        let rows = self.len();
+        if let Some(mut adjustment) = self.adjustment.take_if(|adjustment| adjustment.is_directed()) {
+            adjustment.terms_mut().grow(rows, 0.0);
+            let mut row = vec![0.0; self.dim];
+            let mut has_far = false;
+            for &slot in slots {
+                self.row_into(slot, &mut row);
+                let term = adjustment.term(&mut row);
+                has_far |= adjustment.is_far(term) || adjustment.far().contains(&slot);
+                adjustment.terms_mut()[slot as usize] = term;
+            }
+            if has_far {
+                adjustment.find_far();
+            }
+            self.adjustment = Some(adjustment);
+        }
+    }
+
+    /// Slots of rows that every search looks at.
+    pub fn far(&self) -> &[u32] {
+        self.directed().map_or(&[], NormAdjustment::far)
+    }
+
+    /// Whether the score of a pair depends on the side that it is seen from by more than rounding.
+    pub fn is_directed(&self) -> bool {
+        self.directed().is_some()
+    }
+
+    /// The score of row `from` as seen from row `to`, where it is `score` the other way round.
+    pub fn turned(&self, score: f32, from: u32, to: u32) -> f32 {
+        let Some(adjustment) = self.directed() else { return score };
+        let term = |slot: u32| adjustment.terms()[slot as usize];
+        score + adjustment.share() * (term(to) - term(from))
+    }
+
+    pub(super) fn adjusted_probe<'a>(
+        &'a self,
+        adjustment: &'a NormAdjustment,
+        slot: u32,
+        room: &'a mut Room,
+    ) -> Probe<'a> {
+        let Room { values, code, turned } = room;
+        turned.grow(self.dim, 0.0);
+        let turned = &mut turned[..self.dim];
+        self.row_into(slot, turned);
+        let own = adjustment.turn(turned);
+        let products = match &self.rows {
+            Rows::Exact(exact) | Rows::Both(_, exact) => Products::Exact(exact.query(turned, 1.0, values)),
+            Rows::Codes(codes, _) => match codes.probe(turned, 1.0, code) {
+                Probe::Half(probe) => Products::Half(probe),
+                Probe::Scalar(probe) => Products::Scalar(probe),
+                other => return other,
+            },
+        };
+        let rest = 1.0 - adjustment.share();
+        Probe::Adjusted(AdjustedProbe { products, own, terms: adjustment.terms(), rest })
+    }
+
+    /// Candidates that a walk should keep where others need `ef`: half as many again under the inner product of rows of
+    /// unequal length, whose answers lie apart.
+    pub fn candidates(&self, ef: usize) -> usize {
+        if self.is_directed() { ef.saturating_add(ef / 2) } else { ef }
+    }
 }
