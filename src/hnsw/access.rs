@@ -46,8 +46,9 @@ pub(super) trait Access {
     /// Takes what rows are linked by under the inner product anew, if many join. Returns what it was before.
     fn adjust(&mut self, new: ArrayView2<'_, f32>) -> Option<NormAdjustment> {
         let adjustment = self.plan(|index| {
-            let held = memory::collect(index.core.rows.by_slot());
-            index.core.vectors.adjustment_for(&held, new)
+            let Core { rows, vectors, .. } = &index.core;
+            let is_needed = new.nrows() > 0 && vectors.needs_adjustment(rows.len() + new.nrows());
+            is_needed.then(|| vectors.adjustment_for(&memory::collect(rows.by_slot()), new))
         })?;
         self.commit(|index| index.core.vectors.adjust(adjustment))
     }

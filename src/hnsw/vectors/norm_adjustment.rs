@@ -244,17 +244,21 @@ impl Vectors {
         self.adjustment.as_ref().filter(|adjustment| adjustment.is_directed())
     }
 
-    /// The adjustment for the rows held at these slots and `new` ones that join them, if it should be taken anew.
-    pub fn adjustment_for(&self, held: &[u32], new: ArrayView2<'_, f32>) -> Option<NormAdjustment> {
+    /// Whether the adjustment should be taken from all rows when there are `rows` of them.
+    pub fn needs_adjustment(&self, rows: usize) -> bool {
+        self.adjustment.as_ref().is_some_and(|adjustment| adjustment.is_due(rows))
+    }
+
+    /// The adjustment for the rows held at these slots and `new` ones that join them.
+    pub fn adjustment_for(&self, held: &[u32], new: ArrayView2<'_, f32>) -> NormAdjustment {
         let rows = held.len() + new.nrows();
-        self.adjustment.as_ref().filter(|adjustment| adjustment.is_due(rows) && new.nrows() > 0)?;
         let read = |place: usize, row: &mut [f32]| match held.get(place) {
             Some(&slot) => self.row_into(slot, row),
             None => given_into(new, place - held.len(), false, row),
         };
         let mut adjustment = NormAdjustment::of(self.dim, rows, read);
         self.terms_into(&mut adjustment);
-        Some(adjustment)
+        adjustment
     }
 
     /// Links rows by another adjustment from now on, and returns the one before.
