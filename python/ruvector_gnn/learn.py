@@ -137,8 +137,8 @@ class SearchLearner:
             learned: False gives the plain order.
 
         Returns:
-            `Ranking(rows, scores)`. Scores of the plain order are the cosine, the inner product or, under `l2`,
-            the negative distance.
+            `Ranking(rows, scores)`. Scores of the plain order are the cosine, the inner product or, under
+            `l2`, the negative distance.
         """
         return Ranking(*self._core.search(queries, k, filter, learned))
 
