@@ -6,9 +6,9 @@
 use super::HnswIndex;
 use super::queue::{distance_of, slot_of};
 use super::score::Candidate;
-use super::search::{SHARED, ScanProbe, scan_below};
+use super::search::{SHARED, scan_below};
 use super::traverse::{Core, Lists};
-use super::vectors::Room;
+use super::vectors::{Room, ScanProbe};
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result, catch};
 use crate::lines::Lines;
@@ -65,8 +65,10 @@ impl HnswIndex {
                 let groups = threads::map(queries.nrows().div_ceil(SHARED), |group| {
                     let mine = group * SHARED..queries.nrows().min((group + 1) * SHARED);
                     let mut rooms: Vec<_> = mine.clone().map(|_| Room::default()).collect();
-                    let probes: Vec<ScanProbe<'_>> =
-                        mine.zip(&mut rooms).map(|(i, room)| self.core.scan_probe(query(i), room)).collect();
+                    let probes: Vec<ScanProbe<'_>> = mine
+                        .zip(&mut rooms)
+                        .map(|(i, room)| self.core.vectors.scan_probe(query(i), room))
+                        .collect();
                     self.core.scan_range(&probes, radius)
                 });
                 memory::collect(groups.into_iter().flatten())
@@ -108,7 +110,7 @@ impl Core {
         let found = loop {
             if ef.saturating_mul(SCORED_PER_ROW) >= rows {
                 break self
-                    .scan_range(&[self.scan_probe(query, &mut room)], radius)
+                    .scan_range(&[self.vectors.scan_probe(query, &mut room)], radius)
                     .pop()
                     .expect("one probe");
             }
@@ -126,7 +128,9 @@ impl Core {
             let scored = rough.saturating_add(rough / 8).saturating_add(BEYOND).min(keys.len());
             if rough <= keys.len() / 2 || !self.vectors.keeps_rows() {
                 finals.clear();
-                probes.last.candidates(keys[..scored].iter().map(|&key| slot_of(key)), finals);
+                batch.slots.clear();
+                batch.slots.extend(keys[..scored].iter().map(|&key| slot_of(key)));
+                probes.last.candidates(&batch.slots, finals);
                 finals.sort_unstable_by(Candidate::order);
                 let inside = finals.partition_point(|hit| self.is_within(hit.score, radius));
                 if inside <= keys.len() / 2 {

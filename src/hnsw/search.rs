@@ -13,7 +13,7 @@ use super::metric::Metric;
 use super::queue::{Queue, distance_of, key, slot_of};
 use super::score::Candidate;
 use super::traverse::{Core, Lists};
-use super::vectors::{ExactProbe, FinalScorer, Probes, Room};
+use super::vectors::{ExactProbe, FinalScorer, Probes, Room, ScanProbe};
 use super::visited::{Batch, Scratch};
 use crate::error::{Error, Result, catch};
 use crate::lines::Lines;
@@ -34,7 +34,7 @@ pub(super) const SHARED: usize = 16;
 const BEYOND_SCAN: usize = 6;
 
 /// Candidates beyond the `k` nearest that are scored again after a walk, at first.
-const BEYOND_WALK: usize = 4;
+const BEYOND_WALK: usize = 1;
 
 /// No hit.
 const MISSING: Candidate = Candidate { score: f64::INFINITY, slot: NONE };
@@ -150,7 +150,7 @@ impl HnswIndex {
             let probes: Vec<ScanProbe<'_>> = (rooms.iter_mut().enumerate())
                 .map(|(i, room)| {
                     let query = queries.row(task * SHARED + i);
-                    self.core.scan_probe(query.to_slice().expect("standard layout"), room)
+                    self.core.vectors.scan_probe(query.to_slice().expect("standard layout"), room)
                 })
                 .collect();
             self.core.scan(&probes, slots, k, found);
@@ -181,12 +181,6 @@ impl HnswIndex {
             distances: Array2::from_shape_vec(shape, values).expect("k hits a query"),
         })
     }
-}
-
-/// A query that is compared with all rows: in `f32` first, where these are kept as they were given.
-pub(super) struct ScanProbe<'a> {
-    pub rough: Option<ExactProbe<'a>>,
-    pub last: FinalScorer<'a>,
 }
 
 impl Core {
@@ -225,25 +219,31 @@ impl Core {
         scratch.room = room;
     }
 
-    /// Scores candidates of a walk for the `k` nearest again; `false` if there are fewer than `wanted`.
+    /// Scores candidates of a walk for the `k` nearest again, in `f64`; `false` if there are fewer than `wanted`.
     ///
-    /// Of codes as many are scored as the storage needs. Of rows as they were given, in `f64`, all those that may be among the
-    /// nearest if no score is farther off than those that were seen.
+    /// Of codes as many are scored as the storage needs; where that is all of them, by the rows in `f32` first. Where
+    /// the order is that of `f32`, as many are scored as may be among the nearest if none is farther off than those seen.
     fn score_again(&self, probes: &Probes<'_>, k: usize, wanted: usize, scratch: &mut Scratch) -> bool {
         let Scratch { queue, batch, finals, .. } = scratch;
         let depth = self.vectors.depth(k);
-        if let Some(again) = probes.again {
-            self.score_rows(again, depth, queue, batch);
-        }
+        let by_rows = match probes.again {
+            Some(again) if depth == usize::MAX => {
+                self.score_rows(again, depth, queue, batch);
+                true
+            }
+            again => again.is_none() && self.vectors.keeps_rows(),
+        };
         let keys = queue.keys();
         finals.clear();
         if keys.len() < wanted {
             return false;
         }
-        let first = if self.vectors.keeps_rows() { wanted + BEYOND_WALK } else { depth };
+        let first = if by_rows { wanted + BEYOND_WALK } else { depth };
         let (mut start, mut end, mut off) = (0, first.min(keys.len()), 0.0);
         loop {
-            probes.last.candidates(keys[start..end].iter().map(|&key| slot_of(key)), finals);
+            batch.slots.clear();
+            batch.slots.extend(keys[start..end].iter().map(|&key| slot_of(key)));
+            probes.last.candidates(&batch.slots, finals);
             for (candidate, &key) in finals[start..].iter().zip(&keys[start..end]) {
                 off = f64::max(off, (f64::from(distance_of(key)) - candidate.score).abs());
             }
@@ -252,16 +252,11 @@ impl Core {
                 finals.sort_unstable_by(Candidate::order);
             }
             let may_be_nearer = |&key: &u64| f64::from(distance_of(key)) - off <= finals[wanted - 1].score;
-            if !self.vectors.keeps_rows() || !keys.get(end).is_some_and(may_be_nearer) {
+            if !by_rows || !keys.get(end).is_some_and(may_be_nearer) {
                 return true;
             }
             (start, end) = (end, (2 * end).min(keys.len()));
         }
-    }
-
-    /// A query for a scan; `room` holds its copy.
-    pub fn scan_probe<'a>(&'a self, query: &'a [f32], room: &'a mut Room) -> ScanProbe<'a> {
-        ScanProbe { rough: self.vectors.scan_probe(query, room), last: self.vectors.final_scorer(query) }
     }
 
     /// The `k` nearest of `slots` for each probe, into `found`.
@@ -309,7 +304,9 @@ fn scan_rows(
     let nearest = rough.iter().zip(probes).zip(&queues).map(|((rough, probe), queue)| {
         let keys = queue.keys();
         let mut candidates = memory::with_capacity(keys.len());
-        probe.last.candidates(keys.iter().map(|&key| slot_of(key)), &mut candidates);
+        batch.slots.clear();
+        batch.slots.extend(keys.iter().map(|&key| slot_of(key)));
+        probe.last.candidates(&batch.slots, &mut candidates);
         keep_nearest(&mut candidates, k);
         let (Some(&end), Some(&last)) = (keys.last(), candidates.last()) else { return candidates };
         if keys.len() < slots.len() && rough.least(distance_of(end)) <= last.score {
@@ -353,7 +350,7 @@ pub(super) fn scan_below(
         batch.score(|slots, out| rough.score(slots, out));
         near.clear();
         near.extend(batch.scored().filter(|&(_, score)| ordered(score) <= low).map(|(slot, _)| slot));
-        last.candidates(near.iter().copied(), out);
+        last.candidates(&near, out);
     }
 }
 

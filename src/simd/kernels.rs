@@ -247,10 +247,10 @@ unsafe fn gather_tile<L: Lanes, const WIDTH: usize>(
 /// Compiles every body for one instruction set: an inner function that has the target features, and a safe
 /// outer one, which only [`super::kernels_for`] hands out, after it has seen that the processor has them.
 macro_rules! kernel_set {
-    ($name:ident, $isa:expr, $lanes:ty, $sums:ty $(, $features:literal)?) => {
+    ($name:ident, $isa:expr, $lanes:ty, $sums:ty, $doubles:ty $(, $features:literal)?) => {
         pub(super) mod $name {
             use super::super::{Factors, HeadPlan, Isa, Kernels, Rows, SecondSums, Split};
-            use super::super::{lanes, sums};
+            use super::super::{doubles, lanes, sums};
             use half::f16;
 
             type L = $lanes;
@@ -275,6 +275,9 @@ macro_rules! kernel_set {
                 norm2,
                 dot_f64,
                 squared_l2_f64,
+                four_dots_f64,
+                four_squared_l2_f64,
+                four_dots_and_norms_f64,
                 scaled_squared_l2_f64,
                 prefetch_row,
                 code_dots,
@@ -317,13 +320,19 @@ macro_rules! kernel_set {
                 => super::super::codes::code_rows::<$sums, false> $(, $features)?);
             kernel_set!(@wrap code_squared_l2_rows(query: &[i8], table: &[i8], rows: &[u32], out: &mut [f32])
                 => super::super::codes::code_rows::<$sums, true> $(, $features)?);
-            kernel_set!(@wrap norm2(a: &[f32]) -> f64 => super::super::float64::norm2 $(, $features)?);
+            kernel_set!(@wrap norm2(a: &[f32]) -> f64 => super::super::float64::norm2::<$doubles> $(, $features)?);
             kernel_set!(@wrap dot_f64(a: &[f32], b: &[f32]) -> f64
-                => super::super::float64::dot_f64 $(, $features)?);
+                => super::super::float64::dot::<$doubles> $(, $features)?);
+            kernel_set!(@wrap four_dots_f64(a: &[f32], b: [&[f32]; 4]) -> [f64; 4]
+                => super::super::float64::dots::<$doubles, 4> $(, $features)?);
             kernel_set!(@wrap squared_l2_f64(a: &[f32], b: &[f32]) -> f64
-                => super::super::float64::squared_l2_f64 $(, $features)?);
+                => super::super::float64::squared_l2::<$doubles> $(, $features)?);
+            kernel_set!(@wrap four_squared_l2_f64(a: &[f32], b: [&[f32]; 4]) -> [f64; 4]
+                => super::super::float64::squares::<$doubles, 4> $(, $features)?);
+            kernel_set!(@wrap four_dots_and_norms_f64(a: &[f32], b: [&[f32]; 4]) -> ([f64; 4], [f64; 4])
+                => super::super::float64::dots_and_norms::<$doubles, 4> $(, $features)?);
             kernel_set!(@wrap scaled_squared_l2_f64(a: &[f32], a_scale: f64, b: &[f32], b_scale: f64) -> f64
-                => super::super::float64::scaled_squared_l2_f64 $(, $features)?);
+                => super::super::float64::scaled_squared_l2::<$doubles> $(, $features)?);
 
             fn prefetch_row(table: &[f32], row: u32, columns: usize) {
                 super::prefetch_row::<L>(table, row, columns);
@@ -394,19 +403,20 @@ macro_rules! kernel_set {
     };
 }
 
-kernel_set!(scalar, Isa::Scalar, lanes::Scalar, sums::Scalar);
+kernel_set!(scalar, Isa::Scalar, lanes::Scalar, sums::Scalar, doubles::Scalar);
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
-kernel_set!(avx2, Isa::Avx2, lanes::x86::Avx2, sums::x86::Avx2, "avx2,fma,f16c,popcnt");
+kernel_set!(avx2, Isa::Avx2, lanes::x86::Avx2, sums::x86::Avx2, doubles::x86::Avx2, "avx2,fma,f16c,popcnt");
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
 kernel_set!(
     avx512,
     Isa::Avx512,
     lanes::x86::Avx512,
     sums::x86::Avx512,
+    doubles::x86::Avx512,
     "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl"
 );
 #[cfg(all(feature = "simd", target_arch = "aarch64"))]
-kernel_set!(neon, Isa::Neon, lanes::arm::Neon, sums::arm::Neon, "neon");
+kernel_set!(neon, Isa::Neon, lanes::arm::Neon, sums::arm::Neon, doubles::arm::Neon, "neon");
 
 /// AVX-512 with what its later extensions do faster, to the same bits.
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]

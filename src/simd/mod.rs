@@ -6,6 +6,7 @@
 //! order per set, so results are the same on any number of threads, and differ between sets only by rounding.
 
 mod codes;
+mod doubles;
 mod extremes;
 mod factored;
 mod float64;
@@ -171,6 +172,12 @@ pub struct Kernels {
     pub dot_f64: fn(a: &[f32], b: &[f32]) -> f64,
     /// `sum_i (a_i - b_i)^2` in `f64`, to the same bits in every set.
     pub squared_l2_f64: fn(a: &[f32], b: &[f32]) -> f64,
+    /// [`dot_f64`](Self::dot_f64) with each of four, to the bit.
+    pub four_dots_f64: fn(a: &[f32], b: [&[f32]; 4]) -> [f64; 4],
+    /// [`squared_l2_f64`](Self::squared_l2_f64) with each of four, to the bit.
+    pub four_squared_l2_f64: fn(a: &[f32], b: [&[f32]; 4]) -> [f64; 4],
+    /// [`dot_f64`](Self::dot_f64) with each of four and [`norm2`](Self::norm2) of each, to the bit.
+    pub four_dots_and_norms_f64: fn(a: &[f32], b: [&[f32]; 4]) -> ([f64; 4], [f64; 4]),
     /// `sum_i (a_scale a_i - b_scale b_i)^2` in `f64`, to the same bits in every set.
     pub scaled_squared_l2_f64: fn(a: &[f32], a_scale: f64, b: &[f32], b_scale: f64) -> f64,
     /// Asks for a row of a table, which will be read in a moment.

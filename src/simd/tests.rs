@@ -174,6 +174,14 @@ proptest! {
         let squares: Vec<f64> = sets().map(|set| (set.squared_l2_f64)(&a, &b)).collect();
         let want: f64 = both().map(|(a, b)| (a - b).powi(2)).sum();
         prop_assert!(squares.iter().all(|&square| square == squares[0] && (square - want).abs() <= 1e-12 * want));
+        let b = [0, 1, 2, 3].map(|turn| b.iter().cycle().skip(turn).take(b.len()).copied().collect::<Vec<f32>>());
+        let fours: [&[f32]; 4] = std::array::from_fn(|i| &b[i][..]);
+        for set in sets() {
+            prop_assert_eq!((set.four_dots_f64)(&a, fours), fours.map(|b| (set.dot_f64)(&a, b)));
+            prop_assert_eq!((set.four_squared_l2_f64)(&a, fours), fours.map(|b| (set.squared_l2_f64)(&a, b)));
+            let both = (fours.map(|b| (set.dot_f64)(&a, b)), fours.map(set.norm2));
+            prop_assert_eq!((set.four_dots_and_norms_f64)(&a, fours), both);
+        }
     }
 
     #[test]

@@ -89,7 +89,9 @@ impl Exact {
         &self.padded(slot)[..self.dim]
     }
 
-    fn padded(&self, slot: u32) -> &[f32] {
+    /// A row with zeros behind it.
+    #[inline]
+    pub fn padded(&self, slot: u32) -> &[f32] {
         self.table.row(slot, &|slot, row| self.check(slot, row))
     }
 
@@ -218,8 +220,8 @@ fn scale_of(row: &[f32]) -> f32 {
 /// A padded vector and, under cosine, its inverse norm.
 #[derive(Clone, Copy)]
 pub(in crate::hnsw) struct ExactProbe<'a> {
-    rows: &'a Exact,
-    values: &'a [f32],
+    pub(super) rows: &'a Exact,
+    pub(super) values: &'a [f32],
     scale: f32,
 }
 
@@ -242,12 +244,16 @@ impl ExactProbe<'_> {
                     has_near |= *value < NEAR_SCORE;
                 }
                 if has_near {
-                    out.iter_mut()
-                        .zip(slots)
-                        .for_each(|(value, &slot)| *value = self.near_score(*value, slot));
+                    self.near_scores(slots, out);
                 }
             }
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn near_scores(self, slots: &[u32], out: &mut [f32]) {
+        out.iter_mut().zip(slots).for_each(|(value, &slot)| *value = self.near_score(*value, slot));
     }
 
     /// As [`score`](Self::score), to the bit; between stored rows it is symmetric.

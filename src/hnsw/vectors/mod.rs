@@ -53,7 +53,7 @@ pub(super) use exact::ExactProbe;
 pub(super) use final_scores::FinalScorer;
 use ndarray::ArrayView2;
 pub(super) use norm_adjustment::NormAdjustment;
-pub(super) use probe::{Probe, Probes, Room};
+pub(super) use probe::{Probe, Probes, Room, ScanProbe};
 pub(super) use sections::Reading;
 pub(super) use sketch::Sketch;
 use std::borrow::Cow;
@@ -374,34 +374,45 @@ impl Vectors {
         }
     }
 
-    /// A query as probes; `room` holds its copies.
-    pub fn query<'a>(&'a self, query: &'a [f32], room: &'a mut Room) -> Probes<'a> {
-        let scale = if self.metric == Metric::Cosine { inverse_norm(query) } else { 1.0 };
-        let Room { values, code, .. } = room;
-        let (walk, again) = match &self.rows {
-            Rows::Exact(exact) => (Probe::Exact(exact.query(query, scale, values)), None),
-            Rows::Both(codes, exact) => {
-                (codes.probe(query, scale, code), Some(exact.query(query, scale, values)))
-            }
-            Rows::Codes(codes, _) => (codes.probe(query, scale, code), None),
-        };
-        Probes { walk, again, last: self.final_scorer(query) }
+    /// The inverse norm of a query under cosine, else 1.
+    fn inverse_norm(&self, query: &[f32]) -> f64 {
+        if self.metric == Metric::Cosine { 1.0 / norm2(query).sqrt() } else { 1.0 }
     }
 
-    /// A query to be compared with what a search ends with.
-    pub fn final_scorer<'a>(&'a self, query: &'a [f32]) -> FinalScorer<'a> {
+    /// A query as probes; `room` holds its copies.
+    pub fn query<'a>(&'a self, query: &'a [f32], room: &'a mut Room) -> Probes<'a> {
+        let inverse = self.inverse_norm(query);
+        let scale = inverse as f32;
+        let Room { values, code, .. } = room;
         match &self.rows {
-            Rows::Exact(exact) | Rows::Both(_, exact) => FinalScorer::exact(self.metric, exact, query),
-            Rows::Codes(codes, _) => FinalScorer::decoded(self.metric, codes, query),
+            Rows::Exact(exact) => {
+                let probe = exact.query(query, scale, values);
+                let last = FinalScorer::exact(self.metric, probe, inverse);
+                Probes { walk: Probe::Exact(probe), again: None, last }
+            }
+            Rows::Both(codes, exact) => {
+                let probe = exact.query(query, scale, values);
+                let last = FinalScorer::exact(self.metric, probe, inverse);
+                Probes { walk: codes.probe(query, scale, code), again: Some(probe), last }
+            }
+            Rows::Codes(codes, _) => {
+                let last = FinalScorer::decoded(self.metric, codes, query, inverse);
+                Probes { walk: codes.probe(query, scale, code), again: None, last }
+            }
         }
     }
 
-    /// A query to be compared with all rows in `f32`, where these are kept; `room` holds its copy.
-    pub fn scan_probe<'a>(&'a self, query: &[f32], room: &'a mut Room) -> Option<ExactProbe<'a>> {
-        let scale = if self.metric == Metric::Cosine { inverse_norm(query) } else { 1.0 };
+    /// A query to be compared with all rows: in `f32` first, where these are kept as they were given; `room` holds its copy.
+    pub fn scan_probe<'a>(&'a self, query: &'a [f32], room: &'a mut Room) -> ScanProbe<'a> {
+        let inverse = self.inverse_norm(query);
         match &self.rows {
-            Rows::Exact(exact) | Rows::Both(_, exact) => Some(exact.query(query, scale, &mut room.values)),
-            Rows::Codes(..) => None,
+            Rows::Exact(exact) | Rows::Both(_, exact) => {
+                let rough = exact.query(query, inverse as f32, &mut room.values);
+                ScanProbe { rough: Some(rough), last: FinalScorer::exact(self.metric, rough, inverse) }
+            }
+            Rows::Codes(codes, _) => {
+                ScanProbe { rough: None, last: FinalScorer::decoded(self.metric, codes, query, inverse) }
+            }
         }
     }
 

@@ -98,6 +98,12 @@ pub(in crate::hnsw) struct Probes<'a> {
     pub last: FinalScorer<'a>,
 }
 
+/// A query that is compared with all rows: in `f32` first, where these are kept as they were given.
+pub(in crate::hnsw) struct ScanProbe<'a> {
+    pub rough: Option<ExactProbe<'a>>,
+    pub last: FinalScorer<'a>,
+}
+
 /// Where a probe's copy of its vector lies.
 #[derive(Debug, Default)]
 pub(in crate::hnsw) struct Room {

@@ -89,7 +89,7 @@ impl<T: Pod> Table<T> {
     }
 
     /// All values, of which the rows at `slots` are verified.
-    #[inline]
+    #[inline(always)]
     pub fn at(&self, slots: &[u32], check: Check<'_, T>) -> &[T] {
         match &self.place {
             Place::Memory(lines) => lines,

@@ -87,7 +87,7 @@ proptest! {
             let slots: Vec<u32> = (0..36).collect();
             let (mut walk, mut last) = (vec![0.0; 36], Vec::new());
             probes.walk.score(&slots, &mut walk);
-            probes.last.candidates(slots.iter().copied(), &mut last);
+            probes.last.candidates(&slots, &mut last);
             for (&slot, (score, last)) in slots.iter().zip(walk.into_iter().zip(last)) {
                 let (walk, last) = (metric.distance(f64::from(score)), metric.distance(last.score));
                 let row = vectors.row(slot);
