@@ -395,11 +395,12 @@ def graph_transformer(
 ) -> Tensor: ...
 def sparse_attention(
     x: _Array,
-    graph: Graph,
+    graph: Graph | None,
     tokens: Tensor,
     attentions: Sequence[tuple[Sequence[Tensor], int]],
     rest: tuple[Sequence[Tensor], str, tuple[float, float]],
     batch: ArrayLike | None,
+    token_states: _Array | None,
     dropout: tuple[float, int] | None,
 ) -> Tensor: ...
 def poincare_map(kind: str, x: _Array, curvature: float) -> Tensor: ...

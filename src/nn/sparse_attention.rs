@@ -9,13 +9,14 @@
 
 use super::init::{self, Init};
 use super::membership::Membership;
-use super::transformer::require_rows;
-use super::{FeedForward, Module, MultiheadAttention, visit_inside};
+use super::{FeedForward, Module, MultiheadAttention, target_rows, visit_inside};
 use crate::autograd::Tensor;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::memory;
 use crate::real::Real;
+
+const LAYER: &str = "SparseAttentionLayer";
 
 /// Attention over neighbours and global tokens.
 #[derive(Clone, Debug)]
@@ -44,32 +45,71 @@ impl<T: Real> SparseAttentionLayer<T> {
         })
     }
 
-    /// `x (N, dim) -> (N, dim)`; `batch` holds the number of each node's graph; `dropout` is a rate and a seed.
+    /// `x (num_sources, dim) -> (N, dim)`; `batch` holds the number of each source's graph; `dropout` is a rate and a seed.
+    ///
+    /// `states (graphs, tokens, dim)`, as [`token_states`](Self::token_states) gives them, are looked at in the place of what
+    /// the tokens see here, which over a block are its sources alone.
     pub fn forward(
         &self,
         x: &Tensor<T>,
         graph: &Graph,
         batch: Option<&[u32]>,
+        states: Option<&Tensor<T>>,
         dropout: Option<(f64, u64)>,
     ) -> Result<Tensor<T>> {
-        const LAYER: &str = "SparseAttentionLayer";
-        if graph.num_nodes() != graph.num_sources() {
-            let (rows, sources) = (graph.num_nodes(), graph.num_sources());
-            let block = format!("a block of {rows} nodes and {sources} sources");
-            let hint = "Graph.subgraph(nodes) is a graph of its own";
-            return Err(Error::Shape(format!(
-                "{LAYER}: graph must hold all nodes, since the tokens look at them all, got {block}; {hint}"
+        let targets = target_rows(LAYER, x, graph)?;
+        let nodes = Membership::new(LAYER, batch, graph.num_sources())?;
+        let (states, numbers) = match states {
+            None => (self.look(x, &nodes)?, nodes.numbers()),
+            Some(states) => {
+                let numbers = batch.map_or_else(|| memory::vec![0; graph.num_sources()], memory::copy_of);
+                (self.require_states(states, numbers.iter().copied().max())?, numbers)
+            }
+        };
+        let sources = Tensor::concat(&[x.clone(), states], 0)?;
+        let seen = with_tokens(graph, &numbers, self.tokens.dims()[0], sources.dims()[0])?;
+        let attended = self.self_attn.forward_between(&targets, &sources, &seen)?;
+        self.feed_forward.forward(&targets, &attended, dropout)
+    }
+
+    /// What the tokens of each graph are once they have seen all of its nodes, `t'`: `x (N, dim) -> (graphs, tokens, dim)`.
+    /// `batch` holds the number of each node's graph, and every graph has nodes.
+    pub fn token_states(&self, x: &Tensor<T>, batch: Option<&[u32]>) -> Result<Tensor<T>> {
+        let nodes = Membership::new(LAYER, batch, x.dims().first().copied().unwrap_or(0))?;
+        let last = batch.and_then(|batch| batch.iter().max()).map_or(0, |&last| last as usize);
+        if last + 1 != nodes.graphs() {
+            let graphs = nodes.graphs();
+            return Err(Error::Config(format!(
+                "{LAYER}: batch must number the graphs from 0 without gaps, got {graphs} graphs, the last of them {last}"
             )));
         }
-        require_rows(LAYER, x, graph)?;
-        let nodes = Membership::new(LAYER, batch, graph.num_nodes())?;
+        let [tokens, dim] = [self.tokens.dims()[0], self.tokens.dims()[1]];
+        self.look(x, &nodes)?.reshape(&[nodes.graphs(), tokens, dim])
+    }
+
+    /// `(graphs tokens, dim)`.
+    fn look(&self, x: &Tensor<T>, nodes: &Membership) -> Result<Tensor<T>> {
         let count = self.tokens.dims()[0];
         let each: Vec<u32> = memory::collect((0..nodes.graphs()).flat_map(|_| 0..count as u32));
         let tokens = self.tokens.index_select(&each)?;
         let seen = self.gather.forward_within(&tokens, &nodes.arrange(x)?, &nodes.gathering(count)?)?;
-        let sources = Tensor::concat(&[x.clone(), tokens.add(&seen)?], 0)?;
-        let attended = self.self_attn.forward_between(x, &sources, &with_tokens(graph, &nodes, count)?)?;
-        self.feed_forward.forward(x, &attended, dropout)
+        tokens.add(&seen)
+    }
+
+    /// States as rows, which must be there for every graph up to the last.
+    fn require_states(&self, states: &Tensor<T>, last: Option<u32>) -> Result<Tensor<T>> {
+        let (tokens, graphs) = (self.tokens.dims(), last.map_or(0, |last| last as usize + 1));
+        match *states.dims() {
+            [given, count, dim] if [count, dim] == *tokens && given >= graphs => {
+                states.reshape(&[given * count, dim])
+            }
+            _ => Err(Error::Shape(format!(
+                "{LAYER}: token_states must be ({graphs} or more graphs, {}, {}), got {}",
+                tokens[0],
+                tokens[1],
+                states.shape()
+            ))),
+        }
     }
 }
 
@@ -82,15 +122,15 @@ impl<T: Real> Module<T> for SparseAttentionLayer<T> {
     }
 }
 
-/// Each node's neighbours, itself once, and the tokens of its graph, which follow the nodes as sources.
-fn with_tokens(graph: &Graph, members: &Membership, tokens: usize) -> Result<Graph> {
-    let (looped, numbers, nodes) = (graph.replace_self_loops()?, members.numbers(), graph.num_nodes());
-    let sources = members.graphs().saturating_mul(tokens).saturating_add(nodes);
+/// Each node's neighbours, itself once, and the tokens of its graph, which follow the graph's sources and make `sources` in
+/// all; `numbers` holds the number of each source's graph.
+fn with_tokens(graph: &Graph, numbers: &[u32], tokens: usize, sources: usize) -> Result<Graph> {
+    let (looped, nodes, given) = (graph.replace_self_loops()?, graph.num_nodes(), graph.num_sources());
     let mut indices = memory::with_capacity(looped.num_edges().saturating_add(nodes.saturating_mul(tokens)));
     let mut indptr = memory::with_capacity(nodes + 1);
     indptr.push(0);
-    for (node, &number) in numbers.iter().enumerate() {
-        let first = (nodes + number as usize * tokens) as u32;
+    for (node, &number) in numbers[..nodes].iter().enumerate() {
+        let first = (given + number as usize * tokens) as u32;
         indices.extend_from_slice(looped.neighbors(node));
         indices.extend(first..first + tokens as u32);
         indptr.push(indices.len());
@@ -113,14 +153,14 @@ mod tests {
         let mut inputs = vec![random(&[5, 4], 0)];
         inputs.extend(layer.parameters());
         let batch = [1, 0, 1, 0, 1];
-        gradcheck(&inputs, |x| layer.forward(&x[0], &graph(), Some(&batch), Some((0.2, 3)))).unwrap();
+        gradcheck(&inputs, |x| layer.forward(&x[0], &graph(), Some(&batch), None, Some((0.2, 3)))).unwrap();
     }
 
     #[test]
     fn far_nodes_are_seen_through_the_tokens_of_the_same_graph_only() {
         let layer = SparseAttentionLayer::<f64>::new(4, 2, 2, 6, 1).unwrap();
         let (x, batch) = (random(&[5, 4], 0), [1, 0, 1, 0, 1]);
-        let run = |x: &Tensor<f64>| layer.forward(x, &graph(), Some(&batch), None).unwrap().to_vec();
+        let run = |x: &Tensor<f64>| layer.forward(x, &graph(), Some(&batch), None, None).unwrap().to_vec();
         let before = run(&x);
         // Node 4 is nobody's neighbour.
         x.update(|values| values[16] += 1.0).unwrap();
@@ -128,5 +168,17 @@ mod tests {
         let moved = |node: usize| before[node * 4..][..4] != after[node * 4..][..4];
         assert_eq!([0, 1, 2, 3, 4].map(moved), [true, false, true, false, true]);
         assert!(SparseAttentionLayer::<f64>::new(4, 2, 0, 6, 1).is_err());
+    }
+
+    #[test]
+    fn gradients_over_a_block_with_and_without_states() {
+        let layer = SparseAttentionLayer::<f64>::new(4, 2, 2, 6, 1).unwrap();
+        let block = Graph::from_edges(&[0, 3, 4, 2], &[1, 0, 1, 0], 2, 5, None).unwrap();
+        let (x, states, batch) = (random(&[5, 4], 0), random(&[3, 2, 4], 1), [2, 0, 2, 0, 1]);
+        let inputs: Vec<Tensor<f64>> = std::iter::once(x.clone()).chain(layer.parameters()).collect();
+        gradcheck(&inputs, |x| layer.forward(&x[0], &block, Some(&batch), None, None)).unwrap();
+        gradcheck(&[x.clone(), states], |x| layer.forward(&x[0], &block, Some(&batch), Some(&x[1]), None))
+            .unwrap();
+        gradcheck(&[x], |x| layer.token_states(&x[0], Some(&batch))).unwrap();
     }
 }

@@ -65,25 +65,33 @@ fn graph_transformer<'py>(
     interruptible(py, || layer.forward(&x, &graph.0, batch.as_deref(), pe.as_ref(), dropout)).map(PyTensor)
 }
 
+/// What the layer gives or, without a graph, what its tokens are once they have seen all nodes.
 #[pyfunction]
-#[pyo3(signature = (x, graph, tokens, attentions, rest, batch, dropout))]
+#[pyo3(signature = (x, graph, tokens, attentions, rest, batch, token_states, dropout))]
 fn sparse_attention<'py>(
     x: &Bound<'py, PyAny>,
-    graph: GraphArgument,
+    graph: Option<GraphArgument>,
     tokens: &PyTensor,
     attentions: [Attention<'py>; 2],
     rest: Rest<'py>,
     batch: Option<&Bound<'py, PyAny>>,
+    token_states: Option<&Bound<'py, PyAny>>,
     dropout: Option<(f64, u64)>,
 ) -> PyResult<PyTensor> {
     let (py, x, batch) = (x.py(), input_of("x", x)?, numbers(batch)?);
+    let states = token_states.map(|states| input_of("token_states", states)).transpose()?;
     let layer = SparseAttentionLayer {
         tokens: tokens.0.clone(),
         gather: attention(&attentions[0])?,
         self_attn: attention(&attentions[1])?,
         feed_forward: feed_forward(&rest)?,
     };
-    interruptible(py, || layer.forward(&x, &graph.0, batch.as_deref(), dropout)).map(PyTensor)
+    let batch = batch.as_deref();
+    interruptible(py, || match &graph {
+        Some(graph) => layer.forward(&x, &graph.0, batch, states.as_ref(), dropout),
+        None => layer.token_states(&x, batch),
+    })
+    .map(PyTensor)
 }
 
 /// One of the maps of the Poincaré ball: exp, log or project.

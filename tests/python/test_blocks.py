@@ -171,12 +171,39 @@ def test_a_block_keeps_its_degrees_in_a_pickle() -> None:
     within(part.gcn_normalize().weights, graph.subgraph([5, 9, 17]).gcn_normalize().weights, 0)
 
 
+def test_tokens_of_a_block_see_its_nodes_or_come_from_all() -> None:
+    graph, x, _ = _graph(weighted=False)
+    layer = nn.SparseAttentionLayer(5, 1, 3, seed=1)
+    numbers = np.arange(len(x)) % 3
+    for batch in (None, numbers):
+        whole = layer(x, graph, batch).numpy()
+        states = layer.token_states(x, batch)
+        assert states.shape == (1 if batch is None else 3, 3, 5)
+        within(layer(x, graph, batch, states), whole, 1e-6)
+        for targets in (TARGETS, [6, 9]):
+            (block,) = graph.sample(targets, [-1], seed=0)
+            rows = x[block.source_nodes]
+            own = None if batch is None else batch[block.source_nodes]
+            within(layer(rows, block, own, token_states=states), whole[targets], 1e-5)
+            # By themselves the tokens see a graph without edges of the same nodes: the block's.
+            seen = layer.token_states(rows) if own is None else None
+            if seen is not None:
+                within(layer(rows, block), layer(rows, block, token_states=seen), 1e-6)
+                assert np.abs(layer(rows, block).numpy() - whole[targets]).max() > 1e-3
+    (block,) = graph.sample([5], [-1], seed=0)
+    rows = x[block.source_nodes]
+    for states, own in ((np.ones((1, 2, 5), "f4"), None), (np.ones((1, 3, 5), "f4"), np.ones(len(rows), int))):
+        with pytest.raises(rg.ShapeError, match=r"token_states must be \([12] or more graphs, 3, 5\)"):
+            layer(rows, block, own, token_states=states)
+    with pytest.raises(rg.ConfigError, match="from 0 without gaps, got 2 graphs, the last of them 2"):
+        layer.token_states(x[:2], [0, 2])
+
+
 def test_layers_that_need_all_nodes_say_so() -> None:
     graph, x, _ = _graph(weighted=False)
     (block,) = graph.sample([5, 9], [-1], seed=0)
     rows = x[block.source_nodes]
     for layer, match in (
-        (nn.SparseAttentionLayer(5, 1, 2), "the tokens look at them all.*Graph.subgraph"),
         (nn.GraphTransformerLayer(5, 1, pe_dim=0), "GraphTransformerLayer: .*2 nodes and"),
         (nn.NeuralODELayer(5), "NeuralODELayer: graph must have as many sources as nodes"),
     ):

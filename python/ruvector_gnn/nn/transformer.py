@@ -162,7 +162,10 @@ class SparseAttentionLayer(_TransformerLayer):
     `t' = t + gather(t, x, x)`; then every node attends over its neighbours, itself and `t'` in one softmax,
     `a = attention(x, [x; t'])`; and `u = norm1(x + dropout(a))`,
     `out = norm2(u + dropout(W_2 dropout(act(W_1 u))))`. Takes and gives `(N, dim)`. Edge weights are not
-    looked at. The tokens need all nodes, so a sampled block is refused (`ShapeError`).
+    looked at.
+
+    Over a sampled block, `(num_sources, dim)` to `(N, dim)`, the tokens see the nodes of the block, a sample of all.
+    With `token_states`, from all nodes, a block with all neighbours gives what the whole graph gives.
 
     Keys: `tokens`, `gather.*` and `self_attn.*` as `MultiheadAttention`, `linear1.*`, `linear2.*`, `norm1.*`,
     `norm2.*`, and with `head_gates=True` `self_attn.head_gates`; see `prune_heads`.
@@ -203,15 +206,60 @@ class SparseAttentionLayer(_TransformerLayer):
         self.gather = MultiheadAttention(dim, num_heads, seed=seed + 6)
         self.tokens = drawn("glorot_normal", (num_global, dim), num_global, dim, seed + 8)
 
-    def forward(self, x: Input, graph: Graph, batch: ArrayLike | None = None) -> Tensor:
-        """Attend over neighbours and tokens; `batch` holds the number of each node's graph, by default one.
+    def forward(
+        self,
+        x: Input,
+        graph: Graph,
+        batch: ArrayLike | None = None,
+        token_states: Input | None = None,
+    ) -> Tensor:
+        """Attend over neighbours and tokens.
+
+        Args:
+            x: `(N, dim)`; `(num_sources, dim)` over a block.
+            graph: the edges.
+            batch: the number of the graph of each row of `x`, by default 0.
+            token_states: `t'` of each graph, from `token_states(..)`; by default the tokens see the rows of `x`.
 
         Raises:
             ShapeError: if shapes do not fit.
         """
+        return self._run(x, graph, batch, token_states, self._drop())
+
+    def token_states(self, x: Input, batch: ArrayLike | None = None) -> Tensor:
+        """Return what the tokens are once they have seen all nodes, `t' (graphs, num_global, dim)`: for blocks.
+
+        Args:
+            x: `(N, dim)`, all nodes.
+            batch: the number of each node's graph, from 0 and without gaps; by default one graph.
+
+        Raises:
+            ShapeError: if shapes do not fit.
+            ConfigError: if graphs are not numbered from 0 without gaps.
+
+        >>> import ruvector_gnn as rg
+        >>> graph = rg.Graph.from_adjacency([[1], [0, 2], [1, 3], [2]])
+        >>> layer, x = SparseAttentionLayer(8, seed=0), rg.Tensor([[0.0] * 8, [1.0] * 8, [2.0] * 8, [3.0] * 8])
+        >>> (block,) = graph.sample([2], fanouts=[-1])
+        >>> states = layer.token_states(x)
+        >>> part = layer(x[block.source_nodes], block, token_states=states)
+        >>> bool(abs(part.numpy() - layer(x, graph).numpy()[[2]]).max() < 1e-6)
+        True
+        """
+        return self._run(x, None, batch, None, None)
+
+    def _run(
+        self,
+        x: Input,
+        graph: Graph | None,
+        batch: ArrayLike | None,
+        token_states: Input | None,
+        drop: tuple[float, int] | None,
+    ) -> Tensor:
         attentions = [self.gather._for_core(), self.self_attn._for_core()]
-        drop = self._drop()
-        return _core.sparse_attention(x, graph, self.tokens, attentions, self._rest(), batch, drop)
+        return _core.sparse_attention(
+            x, graph, self.tokens, attentions, self._rest(), batch, token_states, drop
+        )
 
     def extra_repr(self) -> str:
         """Describe the settings."""
