@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn gradients_over_a_block_with_and_without_states() {
         let layer = SparseAttentionLayer::<f64>::new(4, 2, 2, 6, 1).unwrap();
-        let block = Graph::from_edges(&[0, 3, 4, 2], &[1, 0, 1, 0], 2, 5, None).unwrap();
+        let block = Graph::from_edges(&[1, 0, 1, 0], &[0, 3, 4, 2], 2, 5, None).unwrap();
         let (x, states, batch) = (random(&[5, 4], 0), random(&[3, 2, 4], 1), [2, 0, 2, 0, 1]);
         let inputs: Vec<Tensor<f64>> = std::iter::once(x.clone()).chain(layer.parameters()).collect();
         gradcheck(&inputs, |x| layer.forward(&x[0], &block, Some(&batch), None, None)).unwrap();

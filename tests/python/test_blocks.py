@@ -192,7 +192,8 @@ def test_tokens_of_a_block_see_its_nodes_or_come_from_all() -> None:
                 assert np.abs(layer(rows, block).numpy() - whole[targets]).max() > 1e-3
     (block,) = graph.sample([5], [-1], seed=0)
     rows = x[block.source_nodes]
-    for states, own in ((np.ones((1, 2, 5), "f4"), None), (np.ones((1, 3, 5), "f4"), np.ones(len(rows), int))):
+    second = np.ones(len(rows), int)
+    for states, own in ((np.ones((1, 2, 5)), None), (np.ones((1, 3, 5)), second)):
         with pytest.raises(rg.ShapeError, match=r"token_states must be \([12] or more graphs, 3, 5\)"):
             layer(rows, block, own, token_states=states)
     with pytest.raises(rg.ConfigError, match="from 0 without gaps, got 2 graphs, the last of them 2"):

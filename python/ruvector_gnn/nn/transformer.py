@@ -164,8 +164,8 @@ class SparseAttentionLayer(_TransformerLayer):
     `out = norm2(u + dropout(W_2 dropout(act(W_1 u))))`. Takes and gives `(N, dim)`. Edge weights are not
     looked at.
 
-    Over a sampled block, `(num_sources, dim)` to `(N, dim)`, the tokens see the nodes of the block, a sample of all.
-    With `token_states`, from all nodes, a block with all neighbours gives what the whole graph gives.
+    Over a sampled block, `(num_sources, dim)` to `(N, dim)`, the tokens see the nodes of the block, a sample
+    of all. With `token_states`, from all nodes, a block with all neighbours gives what the whole graph gives.
 
     Keys: `tokens`, `gather.*` and `self_attn.*` as `MultiheadAttention`, `linear1.*`, `linear2.*`, `norm1.*`,
     `norm2.*`, and with `head_gates=True` `self_attn.head_gates`; see `prune_heads`.
@@ -219,7 +219,7 @@ class SparseAttentionLayer(_TransformerLayer):
             x: `(N, dim)`; `(num_sources, dim)` over a block.
             graph: the edges.
             batch: the number of the graph of each row of `x`, by default 0.
-            token_states: `t'` of each graph, from `token_states(..)`; by default the tokens see the rows of `x`.
+            token_states: `t'` of each graph, from `token_states(..)`; by default the tokens see `x`.
 
         Raises:
             ShapeError: if shapes do not fit.
@@ -227,7 +227,7 @@ class SparseAttentionLayer(_TransformerLayer):
         return self._run(x, graph, batch, token_states, self._drop())
 
     def token_states(self, x: Input, batch: ArrayLike | None = None) -> Tensor:
-        """Return what the tokens are once they have seen all nodes, `t' (graphs, num_global, dim)`: for blocks.
+        """Return what the tokens are once they saw all nodes, `t' (graphs, num_global, dim)`: for blocks.
 
         Args:
             x: `(N, dim)`, all nodes.
@@ -239,7 +239,8 @@ class SparseAttentionLayer(_TransformerLayer):
 
         >>> import ruvector_gnn as rg
         >>> graph = rg.Graph.from_adjacency([[1], [0, 2], [1, 3], [2]])
-        >>> layer, x = SparseAttentionLayer(8, seed=0), rg.Tensor([[0.0] * 8, [1.0] * 8, [2.0] * 8, [3.0] * 8])
+        >>> x = rg.Tensor([[0.0] * 8, [1.0] * 8, [2.0] * 8, [3.0] * 8])
+        >>> layer = SparseAttentionLayer(8, seed=0)
         >>> (block,) = graph.sample([2], fanouts=[-1])
         >>> states = layer.token_states(x)
         >>> part = layer(x[block.source_nodes], block, token_states=states)
