@@ -122,7 +122,11 @@ class SearchLearner:
             If no query has a row that the index holds.
         """
         queries, clicks = _judged(queries, relevant)
-        self._core.fit(queries, clicks, watch(progress, callback, "fit"), judges)
+        judged = None
+        if judges is not None:
+            fair = np.asarray(judges, dtype=bool)[clicks[0]]
+            judged = (clicks[0][fair], clicks[1][fair], clicks[2][fair])
+        self._core.fit(queries, clicks, watch(progress, callback, "fit"), judged)
         return self
 
     def search(

@@ -14,9 +14,6 @@ use std::collections::HashMap;
 /// Below this a document counts as never clicked: what is left when all its clicks are taken out again.
 const NONE: f32 = 1e-4;
 
-/// The gate of untrained click edges.
-const PULL: f32 = 0.75;
-
 /// Sums and counts of the clicked documents, in ascending order of document.
 #[derive(Debug, Default, PartialEq)]
 pub struct Clicks {
@@ -87,21 +84,22 @@ impl Clicks {
         self.place.get(&doc).map(|&at| at as usize)
     }
 
-    /// How far untrained click edges draw the document at `place`: the factor of `S` in `x + S / (n + 1) * PULL`, with
-    /// which a document moves towards the queries that it was clicked for (Rocchio 1971).
-    pub fn pull(&self, place: usize) -> f32 {
-        PULL / (self.counts[place] + 1.0)
+    /// How far untrained click edges of a gate draw the document at `place`: the factor of `S` in `x + S / (n + 1) * gate`,
+    /// with which a document moves towards the queries that it was clicked for (Rocchio 1971).
+    pub fn pull(&self, place: usize, gate: f32) -> f32 {
+        gate / (self.counts[place] + 1.0)
     }
 
-    /// The table of documents `settle(x + pull S)`: the click edges without training.
-    pub fn pulled(&self, space: &Space, docs: &[f32]) -> Vec<f32> {
-        let mut table = memory::copy_of(docs);
+    /// The clicked documents `settle(x + pull S)`, in order: the click edges without training. `docs` is the whole table.
+    pub fn pulled(&self, space: &Space, docs: &[f32], gate: f32) -> Vec<f32> {
+        let mut rows = memory::with_capacity(self.sums.len());
         for (place, &doc) in self.docs.iter().enumerate() {
-            let row = &mut table[doc as usize * self.dim..][..self.dim];
-            add(row, &self.sums[place * self.dim..][..self.dim], self.pull(place));
-            space.settle(row);
+            rows.extend_from_slice(&docs[doc as usize * self.dim..][..self.dim]);
+            let row = &mut rows[place * self.dim..];
+            add(row, &self.sums[place * self.dim..][..self.dim], self.pull(place, gate));
         }
-        table
+        space.settle(&mut rows);
+        rows
     }
 
     /// Takes the clicks of some queries of `log` out of `sums` and `counts`, and returns the places that they

@@ -7,7 +7,7 @@ use super::clicks::Clicks;
 use super::fit::{Models, Report};
 use super::guard::{Candidate, Estimate};
 use super::log::Log;
-use super::memory::Memory;
+use super::memory::{MOST, Memory, Voters};
 use super::model::{Edges, Model};
 use super::space::{Geometry, Space};
 use super::state::{Neighbors, Origin, State, Table};
@@ -19,9 +19,11 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 const KIND: &str = "learner";
-const VERSION: u32 = 2;
+/// Files before version 3 have one setting of the memory and of the untrained click edges, and fewer figures.
+const VERSION: u32 = 3;
 /// Numbers of a report before those of its families.
-const FIGURES: usize = 6;
+const FIGURES: usize = 9;
+const FIGURES_BEFORE_3: usize = 6;
 
 impl SearchLearner {
     /// Writes the learner in the place of `path`, atomically, with a digest of each row that it knows, as `index` holds
@@ -120,10 +122,11 @@ impl State {
     /// The report's numbers, [`FIGURES`] and three for each family, as they are: text would round them.
     fn figures(&self) -> Vec<f64> {
         let report = &self.report;
-        let Estimate { mean, error } = report.gain;
+        let (Estimate { mean, error }, familiar) = (report.gain, report.familiar.0);
         let head = [report.plain, report.learned, mean, error, report.plain_cold, report.learned_cold];
+        let head = head.into_iter().chain([familiar.mean, familiar.error, report.agreement]);
         let families = report.families.iter().flat_map(|(_, mean, gain)| [*mean, gain.mean, gain.error]);
-        head.into_iter().chain(families).collect()
+        head.chain(families).collect()
     }
 
     fn config(&self, seed: u64) -> Value {
@@ -138,11 +141,13 @@ impl State {
         json!({
             "seed": seed, "trained": true, "geometry": geometry, "scale": self.space.scale,
             "edge": self.candidate.edge, "memory": self.candidate.memory, "cold": self.candidate.cold,
-            "centroid": self.candidate.centroid, "smooth": self.candidate.smooth,
+            "centroid": self.candidate.centroid, "smooth": self.candidate.smooth, "pull": self.candidate.pull,
+            "neighbors": self.candidate.voters.neighbors, "width": self.candidate.voters.width,
             "gate": edges.map(|edges| edges.gate), "shrink": edges.map(|edges| edges.shrink),
             "report": {
                 "queries": report.queries, "held_back": report.held_back, "steps": report.steps,
                 "chosen": report.chosen, "promoted": report.promoted, "families": families,
+                "tried": report.tried, "familiar": report.familiar.1, "refused": report.refused,
             },
         })
     }
@@ -226,8 +231,17 @@ impl Saved<'_> {
     fn candidate(&self) -> Result<Candidate> {
         let edge =
             if self.config["edge"].is_null() { None } else { Some(self.number(self.config, "edge")? as f32) };
+        let before = self.reader.version() < 3;
+        let number = |name, earlier: f32| {
+            if before { Ok(earlier) } else { self.number(self.config, name).map(|value| value as f32) }
+        };
+        let Candidate { voters, pull, .. } = Candidate::PLAIN;
+        let width = number("width", voters.width)?;
+        let neighbors = number("neighbors", voters.neighbors as f32)? as usize;
         let candidate = Candidate {
             edge,
+            pull: number("pull", pull)?,
+            voters: Voters { neighbors, width },
             memory: self.number(self.config, "memory")? as f32,
             cold: self.number(self.config, "cold")? as f32,
             centroid: self.number(self.config, "centroid")? as f32,
@@ -235,6 +249,7 @@ impl Saved<'_> {
         };
         let share = |share: f32| (0.0..=1.0).contains(&share);
         let shares = edge.is_none_or(share) && share(candidate.centroid) && candidate.memory >= 0.0;
+        let shares = shares && (1..=MOST).contains(&neighbors) && width > 0.0 && candidate.pull.is_finite();
         if shares && [candidate.memory, candidate.cold, candidate.smooth].iter().all(|v| v.is_finite()) {
             return Ok(candidate);
         }
@@ -299,10 +314,12 @@ impl Saved<'_> {
         let figures: Vec<f64> = self.reader.values("report")?;
         let names: Vec<&str> =
             report["families"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        if figures.len() != FIGURES + 3 * names.len() {
+        let before = self.reader.version() < 3;
+        let head = if before { FIGURES_BEFORE_3 } else { FIGURES };
+        if figures.len() != head + 3 * names.len() {
             return Err(self.reader.damaged(format!("section \"report\": {} figures", figures.len())));
         }
-        let rows = names.iter().zip(figures[FIGURES..].chunks_exact(3));
+        let rows = names.iter().zip(figures[head..].chunks_exact(3));
         let families =
             rows.map(|(name, row)| (name.to_string(), row[0], Estimate { mean: row[1], error: row[2] }));
         Ok(Report {
@@ -314,6 +331,13 @@ impl Saved<'_> {
             gain: Estimate { mean: figures[2], error: figures[3] },
             plain_cold: figures[4],
             learned_cold: figures[5],
+            tried: if before { 0 } else { number("tried")? as usize },
+            familiar: match before {
+                true => (Estimate::default(), 0),
+                false => (Estimate { mean: figures[6], error: figures[7] }, number("familiar")? as usize),
+            },
+            agreement: if before { f64::NAN } else { figures[8] },
+            refused: report["refused"].as_str().unwrap_or_default().to_owned(),
             chosen: report["chosen"].as_str().unwrap_or_default().to_owned(),
             promoted: report["promoted"].as_bool().unwrap_or(false),
             families: families.collect(),

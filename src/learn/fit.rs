@@ -7,26 +7,39 @@
 #![forbid(unsafe_code)]
 
 use super::clicks::Clicks;
-use super::guard::{self, Candidate, DEPTH, Estimate, Gain, OTHERS, Shortlist, Trace, Trial, ndcg};
+use super::groups::Groups;
+use super::guard::{
+    self, Candidate, DEPTH, Estimate, Graded, Judged, PULLS, Part, Rule, Shortlist, Trace, Trial, VOTERS,
+    Verdict, ndcg,
+};
 use super::log::Log;
 use super::memory::{Memory, best, require_margin};
 use super::model::Model;
-use super::space::Space;
+use super::space::{Geometry, Space};
 use super::stage::{Stage, WHOLE};
 use super::train::{Lesson, Training, batch_size};
 use crate::error::Result;
+use crate::linalg::{MatRef, matmul_into};
 use crate::memory;
 use crate::monitor::Monitor;
 use crate::rng::stream;
+use crate::simd;
 use crate::threads;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// Fewer past queries train no model; the memory alone is judged.
+/// Fewer past queries that judge train no model; what needs no training is judged.
 const FEWEST: usize = 40;
 /// Judging stops at this many held-back queries.
 const HELD_BACK: usize = 800;
-/// Queries that leave-one-out judges the memory on.
-const LEFT_OUT: usize = 3000;
+/// Folds, of a log that is no longer than so many queries; a longer one is cut into folds of so many, of which two judge.
+const FOLDS: usize = 8;
+const SHORT_LOG: usize = 1600;
+const FOLD: usize = 400;
+/// Groups that a fold needs, or permuted clicks say nothing.
+const GROUPS: usize = 4;
+/// Standard errors that the gain on queries which did not choose must exceed.
+const UNSELECTED: f64 = 0.5;
 /// Steps between two looks at the held-back queries, in whole epochs where they are short.
 const LOOK: usize = 12;
 const LONGEST_LOOK: usize = 50;
@@ -55,24 +68,33 @@ pub struct Models {
 /// What was judged, and how it came out: all figures are nDCG@10 of held-back queries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Past queries in the log.
+    /// Distinct past queries in the log.
     pub queries: usize,
-    /// Queries that candidates were judged on.
+    /// Groups of like queries that candidates were judged on.
     pub held_back: usize,
     /// Steps that the promoted models were trained for.
     pub steps: usize,
+    /// Candidates that were judged.
+    pub tried: usize,
     /// The plain ranking.
     pub plain: f64,
-    /// The chosen ranking; the plain one if none was promoted.
+    /// The chosen ranking, `plain + gain`.
     pub learned: f64,
-    /// The mean paired difference of the chosen ranking and its standard error.
+    /// The mean paired difference to the plain ranking and its standard error, of candidates chosen on other queries; 0 if none
+    /// was promoted.
     pub gain: Estimate,
     /// The plain ranking on clicks that lead to documents never clicked otherwise (NaN if there are none).
     pub plain_cold: f64,
     /// The chosen ranking on those.
     pub learned_cold: f64,
+    /// The gain on past queries that have others like them, which the memory keeps, and their number.
+    pub familiar: (Estimate, usize),
+    /// By how many deviations the plain ranking agrees better with the clicks than with permuted ones.
+    pub agreement: f64,
     /// The chosen ranking in words.
     pub chosen: String,
+    /// Why nothing was promoted, in words; empty otherwise.
+    pub refused: String,
     /// Whether the chosen ranking is not the plain one.
     pub promoted: bool,
     /// The best of each family: name, mean, gain.
@@ -101,27 +123,47 @@ pub struct Task<'a> {
     pub neighbors: &'a [f32],
     /// The past queries, whose clicks are positions in `docs`.
     pub log: &'a Log,
-    /// Which past queries may judge, because their clicks do not follow the order that was shown; `None` for all.
-    pub judges: Option<&'a [bool]>,
+    /// What each past query is judged by, because these clicks do not follow the order that was shown; nothing for those that
+    /// do not judge. `None`: by the clicks of the log.
+    pub judged: Option<&'a [Vec<Graded>]>,
     /// What every random choice comes from.
     pub seed: u64,
 }
 
 impl Task<'_> {
-    fn may_judge(&self, query: usize) -> bool {
-        self.judges.is_none_or(|judges| judges[query])
+    /// What a past query is judged by.
+    fn judged(&self, query: usize) -> Vec<Graded> {
+        self.judged
+            .map_or_else(|| memory::collect(self.log.clicks(query)), |judged| memory::copy_of(&judged[query]))
+    }
+
+    fn columns(&self) -> usize {
+        self.docs.len() / self.space.dim()
     }
 }
 
+/// The queries of one fold, before any ranking.
+struct Cut {
+    /// Those that judge, group by group.
+    held: Vec<usize>,
+    /// The number of each one's group in the fold.
+    groups: Vec<u32>,
+    /// All others that are not in any of these groups.
+    train: Vec<usize>,
+}
+
 /// The queries of one fold: trained without, judged on.
-struct Fold {
+struct Fold<'a> {
+    cut: &'a Cut,
     train: Log,
     clicks: Clicks,
     held: Log,
+    judged: Vec<Judged>,
     plain: Vec<f32>,
-    centroid: Vec<f32>,
+    pulled: Pulled,
     neighbors: Vec<f32>,
-    votes: Vec<BTreeMap<u32, f32>>,
+    nearest: Vec<Vec<(f32, u32)>>,
+    memory: Memory,
 }
 
 /// Scores of a fold's held-back queries.
@@ -132,110 +174,226 @@ struct Scored {
 
 /// Chooses and trains a ranking.
 pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
-    let count = task.log.len();
-    let mut order: Vec<usize> = memory::collect((0..count).filter(|&query| task.may_judge(query)));
-    if order.len() < 2 {
-        let report = Report { queries: count, chosen: Candidate::PLAIN.describe(), ..Report::default() };
-        return Ok(Fitted { candidate: Candidate::PLAIN, models: None, report });
-    }
+    let judges = |&query: &usize| task.judged.is_none_or(|judged| !judged[query].is_empty());
+    let mut order: Vec<usize> = memory::collect((0..task.log.len()).filter(judges));
     stream(task.seed, "folds", 0).shuffle(&mut order);
-    let alone = Candidate::alone();
-    let left_out = guard::trace(&leave_one_out(&task, &order), &alone);
-    if order.len() < FEWEST {
-        let gains: Vec<Gain> = memory::collect(left_out.iter().map(|trace| Gain::over(&left_out[0], trace)));
-        let sure: Vec<bool> = memory::collect(gains.iter().map(Gain::is_sure));
-        let chosen = guard::choose(&gains, &sure);
-        let report = report(count, 0, &alone, &left_out, &gains, chosen);
-        return Ok(Fitted { candidate: alone[chosen], models: None, report });
+    let mut rule = Rule::USUAL;
+    let mut cuts = cut(&task, &order, rule);
+    let plain = plain_trace(&task, &cuts, rule);
+    if cuts.is_empty() {
+        return Ok(nothing(&task, "too few different past queries to judge by"));
     }
-    let folds = folds(&task, &order);
-    let mut stage = Stage { monitor, start: 0, end: JUDGED };
-    let (steps, trials) = judge(&task, &folds, &mut stage)?;
-    let mut candidates = Candidate::all();
-    let mut traces = guard::trace(&trials, &candidates);
-    let mut gains: Vec<Gain> = memory::collect(traces.iter().map(|trace| Gain::over(&traces[0], trace)));
-    let mut sure: Vec<bool> = memory::collect(gains.iter().map(Gain::is_sure));
-    // The memory is not trained: leave-one-out judges it on far more queries than the folds hold back.
-    for (at, trace) in left_out.iter().enumerate() {
-        sure[at] = Gain::over(&left_out[0], trace).is_sure();
+    if !plain.agrees() {
+        rule = Rule::STRICT;
+        cuts = cut(&task, &order, rule);
+        if cuts.is_empty() {
+            return Ok(nothing(
+                &task,
+                "the plain ranking agrees with the clicks no better than chance, and too few past queries are different",
+            ));
+        }
     }
-    let mut chosen = guard::choose(&gains, &sure);
-    if let Some((candidate, trace)) = smoothed(&trials, candidates[chosen], &traces[chosen]) {
-        gains.push(Gain::over(&traces[0], &trace));
+    let folds: Vec<Fold<'_>> = memory::collect(cuts.iter().map(|cut| Fold::new(&task, cut)));
+    let (steps, scored, mut candidates) = if order.len() < FEWEST {
+        (0, Vec::new(), Candidate::untrained())
+    } else {
+        let mut stage = Stage { monitor: &mut *monitor, start: 0, end: JUDGED };
+        let (steps, scored) = judge(&task, &folds, &mut stage)?;
+        (steps, scored, Candidate::all())
+    };
+    let scored_of = |number: usize| scored.get(number);
+    let parts: Vec<Part> = memory::collect(folds.iter().enumerate().map(|(number, fold)| {
+        let trials = fold.trials(scored_of(number), &fold.nearest, &fold.memory);
+        Part::new(trials, fold.judged.clone(), rule.permutations, task.seed, number as u64)
+    }));
+    let mut traces = guard::trace(&parts, &candidates);
+    let verdict = Verdict::new(&traces[0], &traces, rule);
+    let mut gains = verdict.gains.clone();
+    let sizes: Vec<usize> = memory::collect(parts.iter().map(Part::len));
+    let unselected = Verdict::unselected(&traces[0], &traces, &sizes);
+    let mut chosen =
+        verdict.choose(&candidates, &traces).filter(|_| unselected.exceeds(UNSELECTED)).unwrap_or(0);
+    if let Some((candidate, trace)) = smoothed(&parts, candidates[chosen], &traces[chosen], rule) {
+        gains.push(Estimate::of_pairs(&traces[0].own, &trace.own));
         candidates.push(candidate);
         traces.push(trace);
         chosen = traces.len() - 1;
     }
-    let report = report(count, steps, &candidates, &traces, &gains, chosen);
+    let mut report = report(&candidates, &traces, &gains, chosen);
+    report.queries = task.log.len();
+    report.steps = steps;
+    report.agreement = plain.agreement();
+    if chosen == 0 {
+        report.refused = refusal(&verdict, unselected, rule);
+    } else {
+        report.gain = unselected;
+        report.learned = report.plain + unselected.mean;
+        report.familiar = familiar(&task, &folds, &scored, candidates[chosen]);
+    }
     let candidate = candidates[chosen];
     let mut stage = Stage { monitor, start: JUDGED, end: WHOLE };
     let models = if candidate.edge.is_some() { Some(train_all(&task, steps, &mut stage)?) } else { None };
     Ok(Fitted { candidate, models, report })
 }
 
-/// The best weight of the neighbours' mean over the chosen candidate, if any is sure to help it.
-fn smoothed(trials: &[Trial], chosen: Candidate, without: &Trace) -> Option<(Candidate, Trace)> {
-    let candidates = chosen.smoothed();
-    let traces = guard::trace(trials, &candidates);
-    let judged = candidates.into_iter().zip(traces).map(|(candidate, trace)| {
-        let gain = Gain::over(without, &trace);
-        (gain.own.mean, gain.is_sure_of_smooth(), candidate, trace)
-    });
-    let sure = judged.filter(|judged| judged.1);
-    sure.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, _, candidate, trace)| (candidate, trace))
-}
-
-/// The memory's trials: each query against the memory of all others.
-fn leave_one_out(task: &Task<'_>, order: &[usize]) -> Vec<Trial> {
-    let numbers: Vec<usize> = order.iter().copied().take(LEFT_OUT).collect();
-    let held = task.log.subset(&numbers);
-    let memory = Memory::of(task.log.copied());
-    let votes = memory.votes_of(held.queries(), |i| Some(numbers[i] as u32));
-    let columns = task.docs.len() / task.space.dim();
-    let block = (1 << 24) / columns.max(1) + 1;
-    let mut trials = memory::with_capacity(held.len());
-    for start in (0..held.len()).step_by(block) {
-        let end = (start + block).min(held.len());
-        let queries = &held.queries()[start * held.dim()..end * held.dim()];
-        let plain = task.space.scores(queries, task.docs);
-        require_margin();
-        trials.extend(threads::map(end - start, |row| {
-            let plain = &plain[row * columns..][..columns];
-            let list = shortlist(&Scores::of(plain), &votes[start + row], |_| false);
-            trial(&held, start + row, list, |_| false)
-        }));
-    }
-    compare_with_others(&mut trials);
-    trials
-}
-
-fn folds(task: &Task<'_>, order: &[usize]) -> Vec<Fold> {
-    let count = order.len();
-    let parts = if count < 1600 { 8 } else { (count / 1000).max(4) };
-    let used = HELD_BACK.div_ceil(count / parts).min(parts);
-    let fold = |part: usize| {
-        let pick = |held: bool| -> Vec<usize> {
-            let of = |at: &usize| (at % parts == part) == held;
-            memory::collect((0..count).filter(of).map(|at| order[at]))
-        };
-        let mut learned = pick(false);
-        (0..task.log.len())
-            .filter(|&query| !task.may_judge(query))
-            .for_each(|query| memory::push(&mut learned, query));
-        let (train, held) = (task.log.subset(&learned), task.log.subset(&pick(true)));
-        let plain = task.space.scores(held.queries(), task.docs);
-        let votes = Memory::of(train.copied()).votes_of(held.queries(), |_| None);
-        let clicks = Clicks::of(&train);
-        let centroid = task.space.scores(held.queries(), &clicks.pulled(task.space, task.docs));
-        let neighbors = task.space.scores(held.queries(), task.neighbors);
-        Fold { clicks, train, held, plain, centroid, neighbors, votes }
+/// Nothing that could be judged.
+fn nothing(task: &Task<'_>, why: &str) -> Fitted {
+    let report = Report {
+        queries: task.log.len(),
+        chosen: Candidate::PLAIN.describe(),
+        refused: why.to_string(),
+        ..Report::default()
     };
-    (0..used).map(fold).collect()
+    Fitted { candidate: Candidate::PLAIN, models: None, report }
+}
+
+/// Why no candidate was taken, by the one with the greatest gain.
+fn refusal(verdict: &Verdict, unselected: Estimate, rule: Rule) -> String {
+    let most =
+        (0..verdict.gains.len()).max_by(|&a, &b| verdict.gains[a].mean.total_cmp(&verdict.gains[b].mean));
+    let most = most.expect("the plain ranking is a candidate");
+    let Estimate { mean, error } = verdict.gains[most];
+    if mean <= 0.0 {
+        return "no candidate gains anything on held-back queries".to_string();
+    }
+    if !verdict.gains[most].exceeds(2.0) {
+        return format!("the greatest gain, {mean:.4}, is within two standard errors of {error:.4}");
+    }
+    if verdict.is_sure(most) {
+        let Estimate { mean: rest, error } = unselected;
+        return format!(
+            "the greatest gain, {mean:.4}, is {rest:.4} on queries that it was not chosen on, with a standard error of {error:.4}"
+        );
+    }
+    let strict = if rule == Rule::STRICT {
+        ", since the plain ranking agrees with the clicks no better than chance"
+    } else {
+        ""
+    };
+    let (found, bar, count) = (verdict.agreements[most], verdict.bar, verdict.gains.len());
+    format!(
+        "the greatest gain, {mean:.4}, is {found:.1} deviations beyond what permuted clicks give, and the best of {count} candidates reaches {bar:.1} by chance{strict}"
+    )
+}
+
+/// Cuts the queries that judge into folds, so that each group of like queries is in one; only the folds that are judged.
+///
+/// Without folds if there are too few groups.
+fn cut(task: &Task<'_>, order: &[usize], rule: Rule) -> Vec<Cut> {
+    let count = order.len();
+    let parts = if count < SHORT_LOG { FOLDS } else { count / FOLD };
+    let size = count.div_ceil(parts).max(1);
+    let used = HELD_BACK.div_ceil(size).min(parts);
+    let wanted = if used == parts { order } else { &order[..(used * size).min(count)] };
+    let groups = Groups::new(task.log, rule.alike, wanted);
+    let mut members: Vec<Vec<usize>> = memory::collect((0..groups.count).map(|_| Vec::new()));
+    order.iter().for_each(|&query| memory::push(&mut members[groups.of[query] as usize], query));
+    let mut found: Vec<u32> = Vec::new();
+    let mut seen = memory::vec![false; groups.count];
+    for &query in wanted {
+        let group = groups.of[query];
+        if !std::mem::replace(&mut seen[group as usize], true) {
+            memory::push(&mut found, group);
+        }
+    }
+    if found.len() < 2 * GROUPS {
+        return Vec::new();
+    }
+    let used = used.min(found.len() / GROUPS);
+    found.sort_by_key(|group| Reverse(members[*group as usize].len()));
+    let mut folds: Vec<(Vec<usize>, Vec<u32>)> = (0..used).map(|_| Default::default()).collect();
+    let mut fold_of = memory::vec![usize::MAX; groups.count];
+    let mut sizes = vec![0u32; used];
+    for group in found {
+        let fold = (0..used).min_by_key(|&fold| (folds[fold].0.len(), fold)).expect("a fold");
+        for &query in &members[group as usize] {
+            memory::push(&mut folds[fold].0, query);
+            memory::push(&mut folds[fold].1, sizes[fold]);
+        }
+        sizes[fold] += 1;
+        fold_of[group as usize] = fold;
+    }
+    let cuts = folds.into_iter().enumerate().map(|(number, (held, numbers))| {
+        let learns = |&query: &usize| fold_of[groups.of[query] as usize] != number;
+        let train = memory::collect((0..task.log.len()).filter(learns));
+        Cut { held, groups: numbers, train }
+    });
+    memory::collect(cuts.filter(|cut| !cut.train.is_empty()))
+}
+
+/// How well the plain ranking does on the held-back queries, and with permuted clicks.
+fn plain_trace(task: &Task<'_>, cuts: &[Cut], rule: Rule) -> Trace {
+    let parts: Vec<Part> = memory::collect(cuts.iter().enumerate().map(|(number, cut)| {
+        let held = task.log.subset(&cut.held);
+        let plain = task.space.scores(held.queries(), task.docs);
+        let lists = threads::map(held.len(), |row| {
+            let heads = best(&plain[row * task.columns()..][..task.columns()], DEPTH, None);
+            let (plain, docs): (Vec<f32>, Vec<u32>) = heads.into_iter().unzip();
+            Trial { list: Shortlist { docs, plain, ..Shortlist::default() }, group: cut.groups[row] }
+        });
+        let judged = judged(task, cut, |_| false);
+        Part::new(lists, judged, rule.permutations, task.seed, number as u64)
+    }));
+    guard::trace(&parts, &[Candidate::PLAIN]).pop().expect("one candidate")
+}
+
+/// What the groups of a fold were clicked for: the mean grades of their queries.
+fn judged(task: &Task<'_>, cut: &Cut, cold: impl Fn(u32) -> bool) -> Vec<Judged> {
+    let pairs: Vec<(usize, u32)> = cut.held.iter().copied().zip(cut.groups.iter().copied()).collect();
+    let groups = pairs.chunk_by(|a, b| a.1 == b.1).map(|members| {
+        let mut grades: BTreeMap<u32, f32> = BTreeMap::new();
+        for &(query, _) in members {
+            for (doc, grade) in task.judged(query) {
+                *grades.entry(doc).or_insert(0.0) += grade / members.len() as f32;
+            }
+        }
+        let relevant: Vec<Graded> = memory::collect(grades);
+        let cold = relevant.iter().copied().filter(|&(doc, _)| cold(doc)).collect();
+        Judged { relevant, cold }
+    });
+    memory::collect(groups)
+}
+
+/// What the chosen candidate gains on held-back queries that have others like them, if the memory knows those: models are
+/// those of the fold, and the query itself is left out. With the number of such queries.
+fn familiar(
+    task: &Task<'_>,
+    folds: &[Fold<'_>],
+    scored: &[Scored],
+    candidate: Candidate,
+) -> (Estimate, usize) {
+    let memory = Memory::of(task.log.copied());
+    let mut gains = Vec::new();
+    for (number, fold) in folds.iter().enumerate() {
+        let held = &fold.cut.held;
+        let nearest = memory.nearest_of(fold.held.queries(), |row| Some(held[row] as u32));
+        let trials = fold.trials(scored.get(number), &nearest, &memory);
+        for (row, trial) in trials.iter().enumerate() {
+            let (group, groups) = (fold.cut.groups[row], &fold.cut.groups);
+            let alone = (row == 0 || groups[row - 1] != group) && groups.get(row + 1) != Some(&group);
+            if !alone {
+                let relevant = task.judged(held[row]);
+                let of = |candidate| ndcg(&trial.list.ranking(candidate), &relevant);
+                memory::push(&mut gains, of(candidate) - of(Candidate::PLAIN));
+            }
+        }
+    }
+    (Estimate::of(gains.iter().copied()), gains.len())
+}
+
+/// The best weight of the neighbours' mean over the chosen candidate, if any is sure to help it.
+fn smoothed(parts: &[Part], chosen: Candidate, without: &Trace, rule: Rule) -> Option<(Candidate, Trace)> {
+    let candidates = chosen.smoothed();
+    let traces = guard::trace(parts, &candidates);
+    let verdict = Verdict::new(without, &traces, rule);
+    let sure = (0..traces.len()).filter(|&candidate| verdict.is_sure_of_smooth(candidate));
+    let most = sure.max_by(|&a, &b| verdict.gains[a].mean.total_cmp(&verdict.gains[b].mean))?;
+    traces.into_iter().nth(most).map(|trace| (candidates[most], trace))
 }
 
 /// Trains without each fold until the held-back rankings stop improving; the steps for the whole log, and the
-/// trials under the best models.
-fn judge(task: &Task<'_>, folds: &[Fold], monitor: &mut dyn Monitor) -> Result<(usize, Vec<Trial>)> {
+/// scores of the best models.
+fn judge(task: &Task<'_>, folds: &[Fold<'_>], monitor: &mut dyn Monitor) -> Result<(usize, Vec<Scored>)> {
     let length = folds[0].train.len();
     let epoch = length.div_ceil(batch_size(length));
     let look = (((LOOK as f64 / epoch as f64).round() as usize).max(1) * epoch).min(LONGEST_LOOK);
@@ -247,7 +405,9 @@ fn judge(task: &Task<'_>, folds: &[Fold], monitor: &mut dyn Monitor) -> Result<(
         pairs.push((pair(true)?, pair(false)?));
     }
     let total = looks * look * folds.len() * 2;
-    let (mut done, mut top, mut top_look, mut kept) = (0usize, f64::NEG_INFINITY, 0, Vec::new());
+    let (mut done, mut top, mut top_look) = (0usize, f64::NEG_INFINITY, 0);
+    // Each fold keeps the models of the look that is best for the others: its own queries then judge what they did not choose.
+    let mut kept: Vec<(f64, Option<Scored>)> = folds.iter().map(|_| (f64::NEG_INFINITY, None)).collect();
     for number in 1..=looks {
         let mut scored = Vec::new();
         for (pair, fold) in pairs.iter_mut().zip(folds) {
@@ -259,21 +419,29 @@ fn judge(task: &Task<'_>, folds: &[Fold], monitor: &mut dyn Monitor) -> Result<(
             }
             scored.push(fold.score(task, &pair.0.model(), &pair.1.model()));
         }
-        let values: Vec<f64> =
-            memory::collect(folds.iter().zip(&scored).flat_map(|(fold, scored)| fold.quality(scored)));
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let qualities: Vec<Vec<f64>> =
+            memory::collect(folds.iter().zip(&scored).map(|(fold, scored)| fold.quality(task, scored)));
+        let mean_without = |left_out: Option<usize>| {
+            let others = qualities.iter().enumerate().filter(|(fold, _)| Some(*fold) != left_out);
+            Estimate::of(others.flat_map(|(_, values)| values.iter().copied())).mean
+        };
+        for (fold, (kept, scored)) in kept.iter_mut().zip(scored).enumerate() {
+            let others = mean_without((folds.len() > 1).then_some(fold));
+            if others > kept.0 {
+                *kept = (others, Some(scored));
+            }
+        }
+        let mean = mean_without(None);
         monitor.step(done, total, &[("ndcg@10", mean)])?;
         if mean > top {
-            (top, top_look, kept) = (mean, number, scored);
+            (top, top_look) = (mean, number);
         } else if number - top_look >= PATIENCE {
             break;
         }
     }
-    let mut trials: Vec<Trial> =
-        memory::collect(folds.iter().zip(&kept).flat_map(|(fold, scored)| fold.trials(scored)));
-    compare_with_others(&mut trials);
+    let kept = memory::collect(kept.into_iter().map(|(_, scored)| scored.expect("a look at least")));
     let steps = (top_look * look * task.log.len()) as f64 / length as f64;
-    Ok((steps.round() as usize, trials))
+    Ok((steps.round() as usize, kept))
 }
 
 fn train_all(task: &Task<'_>, steps: usize, monitor: &mut dyn Monitor) -> Result<Models> {
@@ -291,7 +459,19 @@ fn train_all(task: &Task<'_>, steps: usize, monitor: &mut dyn Monitor) -> Result
     Ok(Models { edge: train(true)?, adapter: train(false)? })
 }
 
-impl Fold {
+impl<'a> Fold<'a> {
+    fn new(task: &Task<'_>, cut: &'a Cut) -> Self {
+        let (train, held) = (task.log.subset(&cut.train), task.log.subset(&cut.held));
+        let plain = task.space.scores(held.queries(), task.docs);
+        let memory = Memory::of(train.copied());
+        let nearest = memory.nearest_of(held.queries(), |_| None);
+        let clicks = Clicks::of(&train);
+        let pulled = Pulled::new(task, &clicks, &held);
+        let neighbors = task.space.scores(held.queries(), task.neighbors);
+        let judged = judged(task, cut, |doc| clicks.place(doc).is_none());
+        Self { cut, clicks, train, held, judged, plain, pulled, neighbors, nearest, memory }
+    }
+
     fn score(&self, task: &Task<'_>, edge: &Model, adapter: &Model) -> Scored {
         let (space, queries) = (task.space, self.held.queries());
         let docs = edge.docs(space, task.docs, &self.clicks);
@@ -301,41 +481,98 @@ impl Fold {
         }
     }
 
-    fn columns(&self) -> usize {
-        self.plain.len() / self.held.len()
+    /// The places of query `row` in tables of scores.
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        let columns = self.plain.len() / self.held.len();
+        row * columns..(row + 1) * columns
     }
 
     /// nDCG@10 of each held-back query under the even sum of both models with the memory.
-    fn quality(&self, scored: &Scored) -> Vec<f64> {
-        let columns = self.columns();
+    fn quality(&self, task: &Task<'_>, scored: &Scored) -> Vec<f64> {
         threads::map(self.held.len(), |row| {
-            let range = row * columns..(row + 1) * columns;
+            let range = self.range(row);
             let pairs = scored.edge[range.clone()].iter().zip(&scored.adapter[range]);
             let mut scores: Vec<f32> = memory::collect(pairs.map(|(edge, adapter)| 0.5 * (edge + adapter)));
-            self.votes[row].iter().for_each(|(&doc, vote)| scores[doc as usize] += MEMORY * vote);
+            let votes = self.memory.votes(&self.nearest[row], VOTERS[0]);
+            votes.iter().for_each(|(&doc, vote)| scores[doc as usize] += MEMORY * vote);
             let ranking: Vec<u32> =
                 memory::collect(best(&scores, DEPTH, None).into_iter().map(|(_, doc)| doc));
-            ndcg(&ranking, &self.held.clicks(row).collect::<Vec<_>>())
+            ndcg(&ranking, &task.judged(self.cut.held[row]))
         })
     }
 
-    fn trials(&self, scored: &Scored) -> Vec<Trial> {
+    /// The shortlists of the held-back queries, with the votes of their nearest past queries in `memory`.
+    fn trials(&self, scored: Option<&Scored>, nearest: &[Vec<(f32, u32)>], memory: &Memory) -> Vec<Trial> {
         require_margin();
-        let columns = self.columns();
         let cold = |doc: u32| self.clicks.place(doc).is_none();
         threads::map(self.held.len(), |row| {
-            let range = row * columns..(row + 1) * columns;
+            let range = self.range(row);
+            let plain = &self.plain[range.clone()];
             let scores = Scores {
-                plain: &self.plain[range.clone()],
-                adapter: &scored.adapter[range.clone()],
-                edge: &scored.edge[range.clone()],
-                centroid: &self.centroid[range.clone()],
+                plain,
+                adapter: scored.map_or(plain, |scored| &scored.adapter[range.clone()]),
+                edge: scored.map_or(plain, |scored| &scored.edge[range.clone()]),
+                pulled: memory::collect(
+                    PULLS.iter().map(|&pull| self.pulled.scores(&self.clicks, row, plain, pull)),
+                ),
                 neighbors: &self.neighbors[range],
             };
-            let list = shortlist(&scores, &self.votes[row], cold);
-            trial(&self.held, row, list, cold)
+            let votes = VOTERS.map(|voters| memory.votes(&nearest[row], voters));
+            Trial { list: shortlist(&scores, &votes, cold), group: self.cut.groups[row] }
         })
     }
+}
+
+/// What the untrained click edges add to the scores of clicked documents, for any gate.
+struct Pulled {
+    geometry: Geometry,
+    /// `<q, S>`, held-back queries by clicked documents.
+    products: Vec<f32>,
+    /// `<x, x>`, `<x, S>` and `<S, S>` of each clicked document.
+    squares: Vec<[f32; 3]>,
+}
+
+impl Pulled {
+    fn new(task: &Task<'_>, clicks: &Clicks, held: &Log) -> Self {
+        let (dim, dot) = (held.dim(), simd::kernels().dot);
+        let rows = clicks.docs().iter().zip(clicks.sums().chunks_exact(dim)).map(|(&doc, sum)| {
+            let own = &task.docs[doc as usize * dim..][..dim];
+            [dot(own, own), dot(own, sum), dot(sum, sum)]
+        });
+        Self {
+            geometry: task.space.geometry,
+            products: products(held.queries(), clicks.sums(), dim),
+            squares: memory::collect(rows),
+        }
+    }
+
+    /// The scores of all documents for the held-back query `row`, given those of the plain metric.
+    fn scores(&self, clicks: &Clicks, row: usize, plain: &[f32], gate: f32) -> Vec<f32> {
+        let mut scores = memory::copy_of(plain);
+        let products = &self.products[row * clicks.len()..][..clicks.len()];
+        for (place, (&doc, product)) in clicks.docs().iter().zip(products).enumerate() {
+            let (pull, [own, both, sum]) = (clicks.pull(place, gate), self.squares[place]);
+            let score = &mut scores[doc as usize];
+            match self.geometry {
+                Geometry::Ip => *score += pull * product,
+                // `<q, h> - |h|^2 / 2`.
+                Geometry::L2 => *score += pull * product - pull * both - 0.5 * pull * pull * sum,
+                Geometry::Cosine => {
+                    let square = own + 2.0 * pull * both + pull * pull * sum;
+                    *score = (*score + pull * product) / square.max(f32::MIN_POSITIVE).sqrt();
+                }
+            }
+        }
+        scores
+    }
+}
+
+/// `(rows of a, rows of b)` products.
+fn products(a: &[f32], b: &[f32], dim: usize) -> Vec<f32> {
+    let (rows, columns) = (a.len() / dim, b.len() / dim);
+    let mut products = memory::vec![0.0; rows * columns];
+    matmul_into(MatRef::new(a, rows, dim), MatRef::new(b, columns, dim).t(), &mut products, false);
+    products
 }
 
 /// The scores of all documents for one query.
@@ -343,75 +580,56 @@ struct Scores<'a> {
     plain: &'a [f32],
     adapter: &'a [f32],
     edge: &'a [f32],
-    centroid: &'a [f32],
+    /// With each of [`PULLS`].
+    pulled: Vec<Vec<f32>>,
     neighbors: &'a [f32],
 }
 
-impl<'a> Scores<'a> {
-    /// The plain metric alone: everything else scores like it.
-    fn of(plain: &'a [f32]) -> Self {
-        Self { plain, adapter: plain, edge: plain, centroid: plain, neighbors: plain }
-    }
-}
-
 /// The heads of all rankings of one query that candidates are made of.
-fn shortlist(scores: &Scores<'_>, votes: &BTreeMap<u32, f32>, cold: impl Fn(u32) -> bool) -> Shortlist {
+fn shortlist(scores: &Scores<'_>, votes: &[BTreeMap<u32, f32>], cold: impl Fn(u32) -> bool) -> Shortlist {
     let head = |scores: &[f32]| best(scores, LISTED, None).into_iter().map(|(_, doc)| doc);
     let mut docs: Vec<u32> = head(scores.plain).collect();
+    scores.pulled.iter().for_each(|pulled| docs.extend(head(pulled)));
     if !std::ptr::eq(scores.plain, scores.adapter) {
-        docs.extend(head(scores.adapter).chain(head(scores.edge)).chain(head(scores.centroid)));
+        docs.extend(head(scores.adapter).chain(head(scores.edge)));
         let bonus = |doc: usize| if cold(doc as u32) { LIFT } else { 0.0 };
         let both = scores.adapter.iter().zip(scores.edge).enumerate();
         let lifted: Vec<f32> =
             memory::collect(both.map(|(doc, (adapter, edge))| adapter + edge + bonus(doc)));
         docs.extend(head(&lifted));
     }
-    let (voted, strength): (Vec<u32>, Vec<f32>) = votes.iter().map(|(doc, vote)| (*doc, *vote)).unzip();
-    docs.extend(head(&strength).map(|at| voted[at as usize]));
+    for votes in votes {
+        let (voted, strength): (Vec<u32>, Vec<f32>) = votes.iter().map(|(doc, vote)| (*doc, *vote)).unzip();
+        docs.extend(head(&strength).map(|at| voted[at as usize]));
+    }
     docs.sort_unstable();
     docs.dedup();
     let of = |scores: &[f32]| -> Vec<f32> { memory::collect(docs.iter().map(|&doc| scores[doc as usize])) };
+    let voted = |votes: &BTreeMap<u32, f32>| -> Vec<f32> {
+        memory::collect(docs.iter().map(|doc| votes.get(doc).copied().unwrap_or(0.0)))
+    };
     Shortlist {
         plain: of(scores.plain),
         adapter: of(scores.adapter),
         edge: of(scores.edge),
-        memory: memory::collect(docs.iter().map(|doc| votes.get(doc).copied().unwrap_or(0.0))),
+        votes: memory::collect(votes.iter().map(voted)),
         cold: memory::collect(docs.iter().map(|&doc| f32::from(u8::from(cold(doc))))),
-        centroid: of(scores.centroid),
+        pulled: memory::collect(scores.pulled.iter().map(|pulled| of(pulled))),
         neighbors: of(scores.neighbors),
         docs,
     }
 }
 
-fn trial(held: &Log, row: usize, list: Shortlist, cold: impl Fn(u32) -> bool) -> Trial {
-    let relevant: Vec<(u32, f32)> = held.clicks(row).collect();
-    let cold = relevant.iter().copied().filter(|&(doc, _)| cold(doc)).collect();
-    Trial { list, others: Vec::new(), cold, relevant }
-}
-
-/// Gives each trial the clicks of the next ones: trials come in random order.
-fn compare_with_others(trials: &mut [Trial]) {
-    let count = trials.len();
-    for at in 0..count {
-        let others = (1..count).take(OTHERS).map(|shift| trials[(at + shift) % count].relevant.clone());
-        trials[at].others = memory::collect(others);
-    }
-}
-
-fn report(
-    queries: usize,
-    steps: usize,
-    candidates: &[Candidate],
-    traces: &[Trace],
-    gains: &[Gain],
-    chosen: usize,
-) -> Report {
-    let mean = |values: &[f64]| Estimate::of(values.iter().copied()).mean;
-    let cold =
-        |trace: &Trace| if trace.cold.iter().all(|v| v.is_nan()) { f64::NAN } else { mean(&trace.cold) };
+fn report(candidates: &[Candidate], traces: &[Trace], gains: &[Estimate], chosen: usize) -> Report {
+    let cold = |trace: &Trace| {
+        if trace.cold.iter().all(|value| value.is_nan()) {
+            return f64::NAN;
+        }
+        Estimate::of(trace.cold.iter().copied()).mean
+    };
     let mut families: Vec<(String, f64, Estimate)> = Vec::new();
-    for (at, candidate) in candidates.iter().enumerate() {
-        let row = (candidate.family().to_string(), mean(&traces[at].own), gains[at].own);
+    for ((candidate, trace), gain) in candidates.iter().zip(traces).zip(gains) {
+        let row = (candidate.family().to_string(), trace.mean(), *gain);
         match families.iter_mut().find(|family| family.0 == row.0) {
             Some(family) if family.1 < row.1 => *family = row,
             Some(_) => {}
@@ -419,16 +637,16 @@ fn report(
         }
     }
     Report {
-        queries,
         held_back: traces[0].own.len(),
-        steps,
-        plain: mean(&traces[0].own),
-        learned: mean(&traces[chosen].own),
-        gain: gains[chosen].own,
+        tried: candidates.len(),
+        plain: traces[0].mean(),
+        learned: traces[chosen].mean(),
+        gain: gains[chosen],
         plain_cold: cold(&traces[0]),
         learned_cold: cold(&traces[chosen]),
         chosen: candidates[chosen].describe(),
         promoted: chosen != 0,
         families,
+        ..Report::default()
     }
 }

@@ -2,18 +2,26 @@
 //!
 //! A candidate scores documents as `F = (1 - r) base + r u + w m + b [never clicked] + s z`, where the base is the plain
 //! metric or `a e + (1 - a) n` of the two models, `u` the untrained click edges, `m` the memory and `z` the score of the
-//! mean of a document's neighbours in the index. Per held-back query its nDCG@10 is compared with the plain one's. A candidate
-//! is *eligible* if the mean difference exceeds two standard errors, and if it still exceeds two and a half after the
-//! same difference on the clicks of other held-back queries (the mean over eight) is taken off: a gain that a query
-//! would get from any other's clicks is popularity, no evidence that clicks belong to queries (shuffled logs fail
-//! here). Of the eligible, those with at least 93% of the best gain are equals, and the one that serves never-clicked
-//! documents best is taken. Smoothing (`s`, of either sign) is judged last, over the candidate so chosen, and must gain
-//! three standard errors: it hurts most collections, and helps some clearly.
+//! mean of a document's neighbours in the index.
+//!
+//! With groups `g` of like queries, `Y_c[g, h]` is the mean nDCG@10 of candidate `c`'s rankings for `g` by what was clicked
+//! for `h`, and `own_c` the mean of `Y_c[g, g]`; 0 is the plain ranking. The clicks are permuted among the groups of a fold,
+//! `P` times: `D_c(p) = mean_g (Y_c[g, p g] - Y_0[g, p g])` is what `c` gains where clicks do not belong to queries, with
+//! mean `mu_c` and deviation `s_c`. A candidate is *eligible* if its gain `own_c - own_0` exceeds two standard errors over
+//! groups and `z_c = (own_c - own_0 - mu_c) / s_c` exceeds the 99th percentile over permutations of the greatest
+//! `(D_c(p) - mu_c) / s_c` of all candidates: that is how far the best of so many gets by chance (Westfall & Young 1993).
+//! Of the eligible the one with the greatest gain less two errors is taken; of those with at least 98% of its gain, the best sum of
+//! both models, and instead of that one another which is better on never-clicked documents by more than two errors. Smoothing (`s`, of either sign) is judged last, over the
+//! candidate so chosen, and must gain three standard errors: it hurts most collections, and helps some clearly.
+//!
+//! Where the plain ranking itself agrees with the clicks no better than chance (`z_0 <= 4`, of `Y_0` alone), the clicks may be
+//! noise or the queries from another encoder: the [strict](Rule::STRICT) rule is applied.
 
 #![forbid(unsafe_code)]
 
-use super::memory::best;
+use super::memory::{Voters, best};
 use crate::memory;
+use crate::rng::stream;
 use crate::threads;
 use std::sync::LazyLock;
 
@@ -21,20 +29,50 @@ use std::sync::LazyLock;
 pub const DEPTH: usize = 10;
 
 const SHARES: [f32; 4] = [0.0, 0.5, 0.7, 1.0];
-/// Weights of the memory that are tried.
-pub const MEMORY: [f32; 9] = [0.0, 0.05, 0.1, 0.15, 0.2, 0.35, 0.5, 1.0, 2.0];
-const COLD: [f32; 4] = [0.0, 0.005, 0.01, 0.02];
-/// Shares of the untrained click edges that are tried.
-const CENTROID: [f32; 2] = [0.0, 0.5];
+/// Weights of the memory that are tried over the plain metric.
+const MEMORY: [f32; 8] = [0.05, 0.1, 0.15, 0.2, 0.35, 0.5, 1.0, 2.0];
+/// And over what was learned besides.
+const MEMORY_BESIDES: [f32; 4] = [0.05, 0.1, 0.2, 0.35];
+/// Settings of the memory that are tried.
+pub const VOTERS: [Voters; 6] = [
+    Voters { neighbors: 20, width: 0.1 },
+    Voters { neighbors: 5, width: 0.1 },
+    Voters { neighbors: 20, width: 0.05 },
+    Voters { neighbors: 20, width: 0.2 },
+    Voters { neighbors: 60, width: 0.2 },
+    Voters { neighbors: 60, width: 0.4 },
+];
+const COLD: [f32; 2] = [0.0, 0.01];
+/// Gates of the untrained click edges that are tried.
+pub const PULLS: [f32; 3] = [0.75, 1.5, 4.0];
 /// Weights of the neighbours' mean that are tried.
 const SMOOTH: [f32; 4] = [-0.3, -0.15, 0.15, 0.3];
 /// Standard errors that smoothing must gain.
 const SURE_OF_SMOOTH: f64 = 3.0;
-/// Standard errors that a gain must exceed, and those that it must exceed beyond popularity.
+/// Standard errors that a gain must exceed.
 const SURE: f64 = 2.0;
-const SURE_OF_MATCH: f64 = 2.5;
-/// What share of the best gain makes an equal.
-const EQUAL: f64 = 0.93;
+/// Deviations from chance that the plain ranking must have for the usual rule.
+const AGREES: f64 = 4.0;
+/// What share of the best gain may be given for never-clicked documents.
+const EQUAL: f64 = 0.98;
+
+/// How strictly candidates are judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// The cosine from which on queries are in one group.
+    pub alike: f32,
+    /// How often clicks are permuted.
+    pub permutations: usize,
+    /// Which share of the permutations must stay below.
+    pub share: f64,
+}
+
+impl Rule {
+    /// Where the plain ranking agrees with the clicks.
+    pub const USUAL: Self = Self { alike: 0.95, permutations: 200, share: 0.99 };
+    /// Where it does not.
+    pub const STRICT: Self = Self { alike: 0.8, permutations: 1000, share: 0.999 };
+}
 
 /// A way to rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,33 +81,62 @@ pub struct Candidate {
     pub edge: Option<f32>,
     /// The weight of the memory.
     pub memory: f32,
+    /// Which past queries vote, and how.
+    pub voters: Voters,
     /// What never-clicked documents get on top.
     pub cold: f32,
     /// The share of the untrained click edges in the base.
     pub centroid: f32,
+    /// The gate of the untrained click edges.
+    pub pull: f32,
     /// The weight of the neighbours' mean, of either sign.
     pub smooth: f32,
 }
 
 impl Candidate {
     /// The plain metric alone.
-    pub const PLAIN: Self = Self { edge: None, memory: 0.0, cold: 0.0, centroid: 0.0, smooth: 0.0 };
+    pub const PLAIN: Self = Self {
+        edge: None,
+        memory: 0.0,
+        voters: VOTERS[0],
+        cold: 0.0,
+        centroid: 0.0,
+        pull: PULLS[0],
+        smooth: 0.0,
+    };
 
-    /// Those of the memory alone. The first is [`PLAIN`](Self::PLAIN).
-    pub fn alone() -> Vec<Self> {
-        MEMORY.iter().map(|&memory| Self { memory, ..Self::PLAIN }).collect()
+    /// Those without training. The first is [`PLAIN`](Self::PLAIN).
+    pub fn untrained() -> Vec<Self> {
+        Self::over(&[None])
     }
 
-    /// All that are tried on held-back queries but for [`smoothed`](Self::smoothed) ones; [`alone`](Self::alone) first.
+    /// All that are tried on held-back queries but for [`smoothed`](Self::smoothed) ones; [`PLAIN`](Self::PLAIN) first.
     pub fn all() -> Vec<Self> {
-        let mut all = Self::alone();
-        let bases = std::iter::once(None).chain(SHARES.map(Some));
-        for (edge, centroid) in bases.flat_map(|edge| CENTROID.map(|centroid| (edge, centroid))) {
-            if edge.is_none() && centroid == 0.0 {
-                continue;
+        Self::over(&[None, Some(SHARES[0]), Some(SHARES[1]), Some(SHARES[2]), Some(SHARES[3])])
+    }
+
+    /// Every combination over these models.
+    fn over(models: &[Option<f32>]) -> Vec<Self> {
+        let mut bases = Vec::new();
+        for &edge in models {
+            bases.push(Self { edge, ..Self::PLAIN });
+            bases.extend([PULLS[0], PULLS[2]].map(|pull| Self { edge, centroid: 0.5, pull, ..Self::PLAIN }));
+        }
+        bases.extend(PULLS.map(|pull| Self { centroid: 1.0, pull, ..Self::PLAIN }));
+        let mut all = Vec::new();
+        for base in bases {
+            // The plain metric does not know which documents were clicked.
+            let (weights, cold) = if base == Self::PLAIN {
+                (&MEMORY[..], &COLD[..1])
+            } else {
+                (&MEMORY_BESIDES[..], &COLD[..])
+            };
+            let voted = VOTERS
+                .iter()
+                .flat_map(|&voters| weights.iter().map(move |&memory| Self { memory, voters, ..base }));
+            for candidate in std::iter::once(base).chain(voted) {
+                all.extend(cold.iter().map(|&cold| Self { cold, ..candidate }));
             }
-            let weights = MEMORY.iter().flat_map(|&memory| COLD.map(|cold| (memory, cold)));
-            all.extend(weights.map(|(memory, cold)| Self { edge, memory, cold, centroid, smooth: 0.0 }));
         }
         all
     }
@@ -77,6 +144,11 @@ impl Candidate {
     /// This candidate with each weight of the neighbours' mean.
     pub fn smoothed(self) -> Vec<Self> {
         SMOOTH.iter().map(|&smooth| Self { smooth, ..self }).collect()
+    }
+
+    /// Whether both models take part: their sum is better than either on most collections, and depends less on chance.
+    fn is_sum(&self) -> bool {
+        self.edge.is_some_and(|share| share > 0.0 && share < 1.0)
     }
 
     /// What takes part, in words.
@@ -87,12 +159,20 @@ impl Candidate {
             Some(1.0) => "adapter with click edges".to_string(),
             Some(share) => format!("{share} adapter with click edges + {:.1} query adapter", 1.0 - share),
         };
-        let base = if self.centroid > 0.0 {
-            format!("{} untrained click edges + {} ({base})", self.centroid, 1.0 - self.centroid)
+        let base = if self.centroid == 1.0 {
+            format!("untrained click edges of gate {}", self.pull)
+        } else if self.centroid > 0.0 {
+            let rest = 1.0 - self.centroid;
+            format!("{} untrained click edges of gate {} + {rest} ({base})", self.centroid, self.pull)
         } else {
             base
         };
-        let memory = if self.memory > 0.0 { format!(" + {} memory", self.memory) } else { String::new() };
+        let Voters { neighbors, width } = self.voters;
+        let memory = if self.memory > 0.0 {
+            format!(" + {} memory of {neighbors} past queries of width {width}", self.memory)
+        } else {
+            String::new()
+        };
         let cold = if self.cold > 0.0 { format!(" + {} if never clicked", self.cold) } else { String::new() };
         let smooth =
             if self.smooth == 0.0 { String::new() } else { format!(" {:+} neighbours", self.smooth) };
@@ -102,7 +182,12 @@ impl Candidate {
     /// The family that a report names.
     pub fn family(&self) -> &'static str {
         if self.centroid > 0.0 {
-            return if self.edge.is_some() { "sum+centroid" } else { "centroid" };
+            let trained = self.edge.is_some() && self.centroid < 1.0;
+            return match (trained, self.memory > 0.0) {
+                (true, _) => "sum+centroid",
+                (false, true) => "centroid+memory",
+                (false, false) => "centroid",
+            };
         }
         match (self.edge, self.memory > 0.0) {
             (None, false) => "plain",
@@ -128,72 +213,208 @@ pub struct Shortlist {
     pub adapter: Vec<f32>,
     /// Scores of the adapter with click edges.
     pub edge: Vec<f32>,
-    /// Votes.
-    pub memory: Vec<f32>,
+    /// Votes under each of [`VOTERS`].
+    pub votes: Vec<Vec<f32>>,
     /// 1 for never-clicked documents.
     pub cold: Vec<f32>,
-    /// Scores of the untrained click edges.
-    pub centroid: Vec<f32>,
+    /// Scores of the untrained click edges with each of [`PULLS`].
+    pub pulled: Vec<Vec<f32>>,
     /// Scores of the neighbours' means.
     pub neighbors: Vec<f32>,
 }
 
 impl Shortlist {
+    /// The places of the first documents under `candidate`.
+    fn first(&self, candidate: Candidate, scores: &mut Vec<f32>) -> Vec<(f32, u32)> {
+        let Candidate { edge, memory, voters, cold, centroid, pull, smooth } = candidate;
+        scores.clear();
+        match edge {
+            None => scores.extend_from_slice(&self.plain),
+            Some(share) => {
+                let pairs = self.edge.iter().zip(&self.adapter);
+                scores.extend(pairs.map(|(edge, adapter)| share * edge + (1.0 - share) * adapter));
+            }
+        }
+        if centroid > 0.0 {
+            let at = PULLS.iter().position(|&other| other == pull).expect("one that is tried");
+            let pairs = scores.iter_mut().zip(&self.pulled[at]);
+            pairs.for_each(|(score, pulled)| *score = (1.0 - centroid) * *score + centroid * pulled);
+        }
+        let mut add = |weight: f32, values: &[f32]| {
+            if weight != 0.0 {
+                scores.iter_mut().zip(values).for_each(|(score, value)| *score += weight * value);
+            }
+        };
+        if memory > 0.0 {
+            let at = VOTERS.iter().position(|&other| other == voters).expect("one that is tried");
+            add(memory, &self.votes[at]);
+        }
+        add(cold, &self.cold);
+        add(smooth, &self.neighbors);
+        best(scores, DEPTH, None)
+    }
+
     /// The first documents under `candidate`.
     pub fn ranking(&self, candidate: Candidate) -> Vec<u32> {
-        let score = |at: usize| {
-            let base = match candidate.edge {
-                None => self.plain[at],
-                Some(share) => share * self.edge[at] + (1.0 - share) * self.adapter[at],
-            };
-            (1.0 - candidate.centroid) * base
-                + candidate.centroid * self.centroid[at]
-                + candidate.memory * self.memory[at]
-                + candidate.cold * self.cold[at]
-                + candidate.smooth * self.neighbors[at]
-        };
-        let scores: Vec<f32> = memory::collect((0..self.docs.len()).map(score));
-        best(&scores, DEPTH, None).into_iter().map(|(_, at)| self.docs[at as usize]).collect()
+        let first = self.first(candidate, &mut Vec::new());
+        memory::collect(first.into_iter().map(|(_, at)| self.docs[at as usize]))
     }
 }
 
-/// How many other queries' clicks each ranking is also judged on.
-pub const OTHERS: usize = 8;
+/// A document with its grade.
+pub type Graded = (u32, f32);
 
-/// A held-back query: its shortlist, what it was clicked for, and what others were clicked for.
+/// A held-back query.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// What may be ranked.
     pub list: Shortlist,
-    /// Its clicks with their grades.
-    pub relevant: Vec<(u32, f32)>,
-    /// The clicks of [`OTHERS`] other held-back queries (fewer if there are fewer).
-    pub others: Vec<Vec<(u32, f32)>>,
-    /// Those of `relevant` on documents that nobody else clicked.
-    pub cold: Vec<(u32, f32)>,
+    /// The number of its group in the fold.
+    pub group: u32,
 }
 
-/// nDCG@10 per query of one candidate: on the query's own clicks, on others', and on its cold ones (else NaN).
+/// What the queries of a group were clicked for.
+#[derive(Clone, Debug, Default)]
+pub struct Judged {
+    /// All of it.
+    pub relevant: Vec<Graded>,
+    /// Of that, the documents that nobody else clicked.
+    pub cold: Vec<Graded>,
+}
+
+/// The held-back queries of one fold, group by group.
+#[derive(Debug)]
+pub struct Part {
+    trials: Vec<Trial>,
+    groups: Vec<Judged>,
+    /// Per trial and place in its list, where the groups that judge the document stand in `gains`.
+    judges: Vec<Vec<(u32, u32)>>,
+    /// A group, and what a document is worth to it in the first place.
+    gains: Vec<(u32, f64)>,
+    /// Per group, which group's clicks it gets under each permutation.
+    permuted: Vec<Vec<u32>>,
+}
+
+impl Part {
+    /// Of trials, ordered by their groups; `number` is that of the fold.
+    pub fn new(trials: Vec<Trial>, groups: Vec<Judged>, permutations: usize, seed: u64, number: u64) -> Self {
+        let mut by_doc: Vec<(u32, u32, f64)> = Vec::new();
+        for (group, judged) in groups.iter().enumerate() {
+            let ideal = ideal(&judged.relevant);
+            for &(doc, grade) in &judged.relevant {
+                memory::push(&mut by_doc, (doc, group as u32, f64::from(grade) / ideal));
+            }
+        }
+        by_doc.sort_unstable_by_key(|&(doc, group, _)| (doc, group));
+        let gains = memory::collect(by_doc.iter().map(|&(_, group, gain)| (group, gain)));
+        let places = |doc: u32| {
+            let first = by_doc.partition_point(|gain| gain.0 < doc);
+            (first as u32, (first + by_doc[first..].partition_point(|gain| gain.0 == doc)) as u32)
+        };
+        let judges = memory::collect(
+            trials.iter().map(|trial| memory::collect(trial.list.docs.iter().map(|&doc| places(doc)))),
+        );
+        let mut permuted = memory::collect(groups.iter().map(|_| memory::with_capacity(permutations)));
+        let mut rng = stream(seed, "permutations", number);
+        let mut order: Vec<u32> = memory::collect(0..groups.len() as u32);
+        for _ in 0..permutations {
+            rng.shuffle(&mut order);
+            permuted.iter_mut().zip(&order).for_each(|(to, &from): (&mut Vec<u32>, &u32)| to.push(from));
+        }
+        Self { trials, groups, judges, gains, permuted }
+    }
+
+    /// Groups.
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+}
+
+/// nDCG@10 of one candidate.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
-    /// On the query's own clicks.
+    /// Per group, by its own clicks.
     pub own: Vec<f64>,
-    /// On other queries' clicks.
-    pub others: Vec<f64>,
-    /// On those of its clicks that lead to documents never clicked otherwise.
+    /// Per group, by those of its clicks that lead to documents never clicked otherwise (NaN without).
     pub cold: Vec<f64>,
+    /// Per permutation, the mean over groups by the clicks that they get.
+    pub permuted: Vec<f64>,
+}
+
+impl Trace {
+    /// Of a candidate over all folds.
+    fn of(parts: &[Part], candidate: Candidate) -> Self {
+        let permutations = parts.first().and_then(|part| part.permuted.first()).map_or(0, Vec::len);
+        let mut trace = Self { permuted: memory::vec![0.0; permutations], ..Self::default() };
+        let (mut scores, mut row, mut touched) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            row.resize(row.len().max(part.len()), 0.0f64);
+            let pairs: Vec<(&Trial, &Vec<(u32, u32)>)> = part.trials.iter().zip(&part.judges).collect();
+            for members in pairs.chunk_by(|a, b| a.0.group == b.0.group) {
+                let group = members[0].0.group as usize;
+                let (mut cold, judged) = (0.0, &part.groups[group]);
+                for (trial, judges) in members {
+                    let first = trial.list.first(candidate, &mut scores);
+                    for ((_, at), discount) in first.iter().zip(DISCOUNTS.iter()) {
+                        let (start, end) = judges[*at as usize];
+                        for &(other, gain) in &part.gains[start as usize..end as usize] {
+                            row[other as usize] += gain * discount;
+                            memory::push(&mut touched, other);
+                        }
+                    }
+                    if !judged.cold.is_empty() {
+                        let ranking: Vec<u32> =
+                            first.iter().map(|&(_, at)| trial.list.docs[at as usize]).collect();
+                        cold += ndcg(&ranking, &judged.cold);
+                    }
+                }
+                let count = members.len() as f64;
+                memory::push(&mut trace.own, row[group] / count);
+                memory::push(&mut trace.cold, if judged.cold.is_empty() { f64::NAN } else { cold / count });
+                for (sum, &other) in trace.permuted.iter_mut().zip(&part.permuted[group]) {
+                    *sum += row[other as usize] / count;
+                }
+                touched.drain(..).for_each(|other| row[other as usize] = 0.0);
+            }
+        }
+        let groups = trace.own.len().max(1) as f64;
+        trace.permuted.iter_mut().for_each(|sum| *sum /= groups);
+        trace
+    }
+
+    /// The mean by the groups' own clicks.
+    pub fn mean(&self) -> f64 {
+        Estimate::of(self.own.iter().copied()).mean
+    }
+
+    /// By how many deviations this ranking agrees better with the clicks than with permuted ones.
+    pub fn agreement(&self) -> f64 {
+        let chance = Estimate::of(self.permuted.iter().copied());
+        let deviation = chance.error * (self.permuted.len() as f64).sqrt();
+        if deviation > 0.0 { (self.mean() - chance.mean) / deviation } else { 0.0 }
+    }
+
+    /// Whether the usual rule is strict enough.
+    pub fn agrees(&self) -> bool {
+        self.agreement() > AGREES
+    }
 }
 
 /// nDCG of a ranking as [`crate::metrics::ndcg`], for rankings too many to build tables for; NaN if nothing is relevant.
-pub fn ndcg(ranking: &[u32], relevant: &[(u32, f32)]) -> f64 {
-    let discounted = |gains: &mut dyn Iterator<Item = f32>| -> f64 {
-        gains.zip(DISCOUNTS.iter()).map(|(gain, discount)| f64::from(gain) * discount).sum()
-    };
+pub fn ndcg(ranking: &[u32], relevant: &[Graded]) -> f64 {
     let gain = |item: &u32| relevant.iter().find(|(other, _)| other == item).map_or(0.0, |(_, grade)| *grade);
-    let mut ideal: Vec<f32> = relevant.iter().map(|(_, grade)| *grade).collect();
-    ideal.sort_unstable_by(|a, b| b.total_cmp(a));
-    let best = discounted(&mut ideal.into_iter());
-    discounted(&mut ranking.iter().map(gain)) / best
+    discounted(ranking.iter().map(gain)) / ideal(relevant)
+}
+
+/// The discounted gain of the best ranking.
+fn ideal(relevant: &[Graded]) -> f64 {
+    let mut grades: Vec<f32> = relevant.iter().map(|(_, grade)| *grade).collect();
+    grades.sort_unstable_by(|a, b| b.total_cmp(a));
+    discounted(grades.into_iter())
+}
+
+fn discounted(gains: impl Iterator<Item = f32>) -> f64 {
+    gains.zip(DISCOUNTS.iter()).map(|(gain, discount)| f64::from(gain) * discount).sum()
 }
 
 /// `1 / log2(place + 1)` for places counted from 1.
@@ -201,18 +422,8 @@ static DISCOUNTS: LazyLock<[f64; DEPTH]> =
     LazyLock::new(|| std::array::from_fn(|place| 1.0 / ((place + 2) as f64).log2()));
 
 /// Runs candidates over the held-back queries.
-pub fn trace(trials: &[Trial], candidates: &[Candidate]) -> Vec<Trace> {
-    threads::map(candidates.len(), |number| {
-        let mut trace = Trace::default();
-        for trial in trials {
-            let ranking = trial.list.ranking(candidates[number]);
-            memory::push(&mut trace.own, ndcg(&ranking, &trial.relevant));
-            let others = trial.others.iter().map(|other| ndcg(&ranking, other));
-            memory::push(&mut trace.others, others.sum::<f64>() / trial.others.len().max(1) as f64);
-            memory::push(&mut trace.cold, ndcg(&ranking, &trial.cold));
-        }
-        trace
-    })
+pub fn trace(parts: &[Part], candidates: &[Candidate]) -> Vec<Trace> {
+    threads::map(candidates.len(), |number| Trace::of(parts, candidates[number]))
 }
 
 /// A mean with its standard error.
@@ -234,74 +445,175 @@ impl Estimate {
         Self { mean, error: (variance / count).sqrt() }
     }
 
-    fn exceeds(&self, errors: f64) -> bool {
+    /// Of the differences of pairs.
+    pub fn of_pairs(before: &[f64], after: &[f64]) -> Self {
+        Self::of(after.iter().zip(before).map(|(after, before)| after - before))
+    }
+
+    /// Whether it is above zero by more than so many errors.
+    pub fn exceeds(&self, errors: f64) -> bool {
         self.mean > 1e-9 && self.mean > errors * self.error
     }
+
+    fn least(&self) -> f64 {
+        self.mean - SURE * self.error
+    }
 }
 
-/// What a candidate gains over the plain metric.
-#[derive(Clone, Copy, Debug)]
-pub struct Gain {
-    /// Mean paired difference.
-    pub own: Estimate,
-    /// The same less what others' clicks give.
-    pub matched: Estimate,
-    /// The paired difference on never-clicked documents.
-    pub cold: Estimate,
+/// What all candidates gain over a ranking, and which of it is beyond doubt.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The paired differences.
+    pub gains: Vec<Estimate>,
+    /// By how many deviations each gains more than with permuted clicks.
+    pub agreements: Vec<f64>,
+    /// What the best of all reaches by chance.
+    pub bar: f64,
 }
 
-impl Gain {
-    /// Of one trace over another of the same queries.
-    pub fn over(plain: &Trace, trace: &Trace) -> Self {
-        let own = |i: usize| trace.own[i] - plain.own[i];
-        let other = |i: usize| trace.others[i] - plain.others[i];
-        let all = 0..plain.own.len();
-        Self {
-            own: Estimate::of(all.clone().map(own)),
-            matched: Estimate::of(all.clone().map(|i| own(i) - other(i))),
-            cold: Estimate::of(all.map(|i| trace.cold[i] - plain.cold[i])),
+impl Verdict {
+    /// Of traces over a baseline.
+    pub fn new(baseline: &Trace, traces: &[Trace], rule: Rule) -> Self {
+        let gains: Vec<Estimate> =
+            memory::collect(traces.iter().map(|trace| Estimate::of_pairs(&baseline.own, &trace.own)));
+        let mut agreements = memory::vec![f64::NEG_INFINITY; traces.len()];
+        let mut greatest = memory::vec![f64::NEG_INFINITY; baseline.permuted.len()];
+        for ((trace, gain), agreement) in traces.iter().zip(&gains).zip(&mut agreements) {
+            let by_chance: Vec<f64> =
+                memory::collect(trace.permuted.iter().zip(&baseline.permuted).map(|(a, b)| a - b));
+            let chance = Estimate::of(by_chance.iter().copied());
+            let deviation = chance.error * (by_chance.len() as f64).sqrt();
+            if deviation > 1e-12 {
+                *agreement = (gain.mean - chance.mean) / deviation;
+                for (most, value) in greatest.iter_mut().zip(&by_chance) {
+                    *most = most.max((value - chance.mean) / deviation);
+                }
+            }
         }
+        greatest.sort_unstable_by(f64::total_cmp);
+        let place = (rule.share * greatest.len() as f64).ceil() as usize;
+        let bar = greatest.get(place.max(1) - 1).copied().unwrap_or(f64::INFINITY);
+        Self { gains, agreements, bar }
     }
 
-    /// Whether the gain is beyond doubt.
-    pub fn is_sure(&self) -> bool {
-        self.own.exceeds(SURE) && self.matched.exceeds(SURE_OF_MATCH)
+    /// Whether a gain is beyond doubt.
+    pub fn is_sure(&self, candidate: usize) -> bool {
+        self.gains[candidate].exceeds(SURE) && self.agreements[candidate] > self.bar
+    }
+
+    /// The candidate to take, `None` if none is sure.
+    pub fn choose(&self, candidates: &[Candidate], traces: &[Trace]) -> Option<usize> {
+        let sure: Vec<usize> = (0..traces.len()).filter(|&candidate| self.is_sure(candidate)).collect();
+        let best = |of: &mut dyn Iterator<Item = usize>| {
+            of.reduce(|a, b| if self.gains[b].least() > self.gains[a].least() { b } else { a })
+        };
+        let first = best(&mut sure.iter().copied())?;
+        let equals = |other: &usize| self.gains[*other].mean >= EQUAL * self.gains[first].mean;
+        let equals: Vec<usize> = sure.into_iter().filter(equals).collect();
+        let first =
+            best(&mut equals.iter().copied().filter(|&other| candidates[other].is_sum())).unwrap_or(first);
+        let colder = equals
+            .into_iter()
+            .map(|other| (Estimate::of_pairs(&traces[first].cold, &traces[other].cold), other));
+        let colder = colder.filter(|(gain, _)| gain.exceeds(SURE));
+        Some(
+            colder
+                .reduce(|a, b| if b.0.least() > a.0.least() { b } else { a })
+                .map_or(first, |(_, other)| other),
+        )
+    }
+
+    /// What the best candidate gains on queries that it was not chosen on: for each fold that of the greatest gain less two
+    /// errors on the other folds. `sizes` holds the groups of each fold.
+    ///
+    /// The greatest of many gains is partly luck, which the same queries can't tell from merit (Efron 2011).
+    pub fn unselected(baseline: &Trace, traces: &[Trace], sizes: &[usize]) -> Estimate {
+        // Per candidate and fold the sum of its gains and of their squares.
+        let sums: Vec<Vec<[f64; 2]>> = memory::collect(traces.iter().map(|trace| {
+            let mut at = 0;
+            memory::collect(sizes.iter().map(|&size| {
+                let range = at..at + size;
+                at += size;
+                let gains =
+                    trace.own[range.clone()].iter().zip(&baseline.own[range]).map(|(own, plain)| own - plain);
+                gains.fold([0.0, 0.0], |[sum, squares], gain| [sum + gain, squares + gain * gain])
+            }))
+        }));
+        let (mut gains, mut start): (Vec<f64>, usize) = (memory::with_capacity(baseline.own.len()), 0);
+        for (fold, &size) in sizes.iter().enumerate() {
+            let count = (baseline.own.len() - size).max(1) as f64;
+            let least = |candidate: &usize| {
+                let others = sums[*candidate].iter().enumerate().filter(|(other, _)| *other != fold);
+                let [sum, squares] = others.fold([0.0; 2], |sum, (_, of)| [sum[0] + of[0], sum[1] + of[1]]);
+                let mean = sum / count;
+                mean - SURE * ((squares / count - mean * mean).max(0.0) / count).sqrt()
+            };
+            let best = (1..traces.len()).map(|candidate| (least(&candidate), candidate));
+            let best =
+                best.reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or(0, |(_, candidate)| candidate);
+            for group in start..start + size {
+                memory::push(&mut gains, traces[best].own[group] - baseline.own[group]);
+            }
+            start += size;
+        }
+        Estimate::of(gains.into_iter())
     }
 
     /// Whether smoothing, over the candidate without it, is beyond doubt.
-    pub fn is_sure_of_smooth(&self) -> bool {
-        self.own.exceeds(SURE_OF_SMOOTH) && self.matched.exceeds(SURE_OF_SMOOTH)
+    pub fn is_sure_of_smooth(&self, candidate: usize) -> bool {
+        self.gains[candidate].exceeds(SURE_OF_SMOOTH) && self.is_sure(candidate)
     }
-}
-
-/// The chosen candidate's place, 0 (the plain metric) if none is sure. `sure` may overrule a gain's own verdict.
-pub fn choose(gains: &[Gain], sure: &[bool]) -> usize {
-    let eligible: Vec<usize> = (0..gains.len()).filter(|&i| sure[i] && gains[i].own.mean > 0.0).collect();
-    let most = eligible.iter().map(|&i| gains[i].own.mean).fold(0.0, f64::max);
-    let equals = eligible.into_iter().filter(|&i| gains[i].own.mean >= EQUAL * most);
-    let key = |i: usize| (gains[i].cold.mean, gains[i].own.mean);
-    equals.reduce(|a, b| if key(b) > key(a) { b } else { a }).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn gain(own: f64, error: f64, matched: f64, cold: f64) -> Gain {
-        let estimate = |mean| Estimate { mean, error };
-        Gain { own: estimate(own), matched: estimate(matched), cold: estimate(cold) }
+    fn of(own: &[f64], cold: &[f64], permuted: &[f64]) -> Trace {
+        Trace { own: own.to_vec(), cold: cold.to_vec(), permuted: permuted.to_vec() }
+    }
+
+    const RULE: Rule = Rule { alike: 0.95, permutations: 4, share: 0.75 };
+
+    #[test]
+    fn a_gain_must_exceed_its_errors_and_what_the_best_gets_by_chance() {
+        let plain = of(&[0.0; 4], &[f64::NAN; 4], &[0.0; 4]);
+        let decide = |traces: &[Trace]| {
+            Verdict::new(&plain, traces, RULE).choose(&vec![Candidate::PLAIN; traces.len()], traces)
+        };
+        let chance = [0.01, -0.01, 0.01, -0.01];
+        let sure = of(&[0.05, 0.06, 0.05, 0.06], &[f64::NAN; 4], &chance);
+        assert_eq!(decide(&[plain.clone(), sure.clone()]), Some(1));
+        assert_eq!(
+            decide(&[of(&[0.2, -0.05, 0.05, 0.0], &[f64::NAN; 4], &chance)]),
+            None,
+            "within two errors"
+        );
+        let popular = of(&[0.05, 0.06, 0.05, 0.06], &[f64::NAN; 4], &[0.06, 0.05, 0.07, 0.05]);
+        assert_eq!(decide(&[popular]), None, "others' clicks give as much");
+        let far = of(&[0.0; 4], &[f64::NAN; 4], &[-0.01, -0.01, -0.01, 0.9]);
+        assert_eq!(Verdict::new(&plain, &[sure, far], RULE).bar, 1.0, "three of four stay at or below");
+        assert_eq!(decide(&[]), None);
     }
 
     #[test]
-    fn only_sure_gains_beyond_popularity_are_taken_and_cold_documents_decide_among_equals() {
-        let plain = gain(0.0, 0.0, 0.0, 0.0);
-        let sure = |gains: &[Gain]| gains.iter().map(Gain::is_sure).collect::<Vec<_>>();
-        let decide = |gains: &[Gain]| choose(gains, &sure(gains));
-        assert_eq!(decide(&[plain, gain(0.03, 0.02, 0.09, 0.0)]), 0, "within two errors");
-        assert_eq!(decide(&[plain, gain(0.05, 0.02, 0.05, 0.0)]), 0, "popularity");
-        assert_eq!(decide(&[plain, gain(0.05, 0.01, 0.05, -0.1), gain(0.048, 0.01, 0.05, 0.1)]), 2);
-        assert_eq!(decide(&[plain, gain(0.05, 0.01, 0.05, -0.1), gain(0.045, 0.01, 0.05, 0.1)]), 1);
-        assert_eq!(decide(&[plain]), 0);
+    fn never_clicked_documents_decide_among_equals_only_beyond_doubt() {
+        let plain = of(&[0.0; 4], &[0.0; 4], &[0.0; 4]);
+        let chance = [0.001, -0.001, 0.001, -0.001];
+        let decide_with = |second: Candidate, cold: &[f64], own: f64| {
+            let traces = [
+                of(&[0.05, 0.06, 0.05, 0.06], &[0.1; 4], &chance),
+                of(&[own, own + 0.01, own, own + 0.01], cold, &chance),
+            ];
+            Verdict::new(&plain, &traces, RULE).choose(&[Candidate::PLAIN, second], &traces)
+        };
+        let decide = |cold: &[f64], own| decide_with(Candidate::PLAIN, cold, own);
+        let sum = Candidate { edge: Some(0.5), ..Candidate::PLAIN };
+        assert_eq!(decide_with(sum, &[0.1; 4], 0.0495), Some(1), "a sum of equals");
+        assert_eq!(decide_with(sum, &[0.1; 4], 0.045), Some(0));
+        assert_eq!(decide(&[0.3, 0.31, 0.3, 0.31], 0.0495), Some(1));
+        assert_eq!(decide(&[0.9, 0.0, 0.1, 0.2], 0.0495), Some(0), "within two errors");
+        assert_eq!(decide(&[0.3, 0.31, 0.3, 0.31], 0.045), Some(0), "no equal");
     }
 
     #[test]
@@ -319,27 +631,56 @@ mod tests {
         assert!(ndcg(&[1], &[]).is_nan());
     }
 
-    #[test]
-    fn candidates_rank_by_their_formula() {
-        let list = Shortlist {
+    fn list() -> Shortlist {
+        Shortlist {
             docs: vec![3, 5, 8],
             plain: vec![0.9, 0.5, 0.1],
             adapter: vec![0.1, 0.6, 0.2],
             edge: vec![0.1, 0.2, 0.7],
-            memory: vec![0.0, 0.0, 1.0],
+            votes: VOTERS
+                .iter()
+                .map(|voters| vec![0.0, 0.0, if voters.neighbors == 5 { 2.0 } else { 1.0 }])
+                .collect(),
             cold: vec![1.0, 0.0, 0.0],
-            centroid: vec![0.0, 0.0, 2.0],
+            pulled: PULLS.iter().map(|&pull| vec![0.0, 0.0, if pull > 1.0 { 2.0 } else { 0.1 }]).collect(),
             neighbors: vec![0.0, 1.0, 0.0],
-        };
+        }
+    }
+
+    #[test]
+    fn candidates_rank_by_their_formula() {
+        let list = list();
         assert_eq!(list.ranking(Candidate::PLAIN), [3, 5, 8]);
-        assert_eq!(list.ranking(Candidate { memory: 1.0, ..Candidate::PLAIN }), [8, 3, 5]);
+        assert_eq!(list.ranking(Candidate { memory: 0.7, ..Candidate::PLAIN }), [3, 8, 5]);
+        assert_eq!(list.ranking(Candidate { memory: 0.7, voters: VOTERS[1], ..Candidate::PLAIN }), [8, 3, 5]);
         assert_eq!(list.ranking(Candidate { edge: Some(0.0), ..Candidate::PLAIN }), [5, 8, 3]);
         assert_eq!(list.ranking(Candidate { edge: Some(1.0), cold: 0.9, ..Candidate::PLAIN }), [3, 8, 5]);
-        assert_eq!(list.ranking(Candidate { centroid: 0.5, ..Candidate::PLAIN }), [8, 3, 5]);
+        assert_eq!(list.ranking(Candidate { centroid: 0.5, ..Candidate::PLAIN }), [3, 5, 8]);
+        assert_eq!(list.ranking(Candidate { centroid: 0.5, pull: PULLS[2], ..Candidate::PLAIN }), [8, 3, 5]);
         assert_eq!(list.ranking(Candidate { smooth: 0.5, ..Candidate::PLAIN }), [5, 3, 8]);
         assert_eq!(list.ranking(Candidate { smooth: -0.5, ..Candidate::PLAIN }), [3, 8, 5]);
         let all = Candidate::all();
-        assert_eq!((all[0], all.len()), (Candidate::PLAIN, 9 + 9 * 9 * 4));
-        assert_eq!(all[..9], Candidate::alone());
+        assert_eq!((all[0], all.len()), (Candidate::PLAIN, 49 + 17 * 25 * 2));
+        assert_eq!(Candidate::untrained().len(), 49 + 5 * 25 * 2);
+    }
+
+    #[test]
+    fn a_trace_is_the_mean_over_groups_by_their_own_and_by_permuted_clicks() {
+        let relevant = [vec![(3, 1.0)], vec![(8, 2.0), (5, 1.0)], vec![(77, 1.0)]];
+        let groups = relevant
+            .iter()
+            .map(|relevant| Judged { relevant: relevant.clone(), cold: relevant[..1].to_vec() });
+        let trial = |group| Trial { list: list(), group };
+        let part = Part::new(vec![trial(0), trial(0), trial(1), trial(2)], groups.collect(), 50, 1, 0);
+        let permuted = part.permuted.clone();
+        let trace = Trace::of(&[part], Candidate::PLAIN);
+        let by = relevant.map(|relevant| ndcg(&[3, 5, 8], &relevant));
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        by.iter().zip(&trace.own).for_each(|(a, b)| close(*a, *b));
+        close(trace.cold[1], ndcg(&[3, 5, 8], &[(8, 2.0)]));
+        for at in 0..50 {
+            let mean = permuted.iter().map(|groups| by[groups[at] as usize]).sum::<f64>() / 3.0;
+            close(trace.permuted[at], mean);
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result, require_finite};
 use crate::memory;
+use std::collections::BTreeMap;
 
 /// One click: number of the query in the log, position of the document, grade above zero.
 pub type Click = (u32, u32, f32);
@@ -138,6 +139,27 @@ impl Log {
         log
     }
 
+    /// One query for each of `count` entries, the first of it, clicked for all that its queries were clicked for: a grade is the
+    /// mean over the entry's queries, 0 where one has none.
+    #[must_use]
+    pub fn merged(&self, entry_of: &[u32], count: usize) -> Self {
+        let mut members: Vec<Vec<usize>> = memory::collect((0..count).map(|_| Vec::new()));
+        entry_of
+            .iter()
+            .enumerate()
+            .for_each(|(query, &entry)| memory::push(&mut members[entry as usize], query));
+        let mut log = Self::with_room(self.dim, count, self.docs.len());
+        for queries in members {
+            let share = 1.0 / queries.len() as f32;
+            let mut clicks = BTreeMap::new();
+            for (doc, grade) in queries.iter().flat_map(|&query| self.clicks(query)) {
+                *clicks.entry(doc).or_insert(0.0) += grade * share;
+            }
+            log.push(self.query(queries[0]), clicks.into_iter());
+        }
+        log
+    }
+
     /// The same queries in vectors of another space, and clicks on documents numbered anew; clicks on documents
     /// without a number fall away, with the queries that lose all of theirs.
     #[must_use]
@@ -167,6 +189,9 @@ mod tests {
         assert_eq!(log.clicks(0).collect::<Vec<_>>(), [(4, 2.0)]);
         assert_eq!(log.weights(1).collect::<Vec<_>>(), [(3, 1.0), (9, 0.25)]);
         assert_eq!(log.subset(&[1]).clicks(0).collect::<Vec<_>>(), [(3, 4.0), (9, 1.0)]);
+        let merged = log.merged(&[0, 0], 1);
+        assert_eq!((merged.len(), merged.query(0)), (1, &queries[..2]));
+        assert_eq!(merged.clicks(0).collect::<Vec<_>>(), [(3, 2.0), (4, 1.0), (9, 0.5)]);
         let renumbered = log.mapped(log.queries(), |doc| (doc != 4).then_some(100 - doc));
         assert_eq!(renumbered.clicks(0).collect::<Vec<_>>(), [(91, 1.0), (97, 4.0)]);
         assert!(matches!(Log::new(&queries, 2, vec![(3, 0, 1.0)]), Err(Error::Row(_))));

@@ -1,6 +1,6 @@
 //! The memory: what the most similar past queries were clicked for.
 //!
-//! A document's votes for query `q` are `m(q, d) = sum_p w_pd exp((cos(q, p) - 1) / 0.1)` over the 20 past queries
+//! A document's votes for query `q` are `m(q, d) = sum_p w_pd exp((cos(q, p) - 1) / tau)` over the `k` past queries
 //! `p` nearest to `q`, with `w_pd` the weight of p's click on d. A past query identical to `q` votes with weight 1.
 
 #![forbid(unsafe_code)]
@@ -9,15 +9,21 @@ use super::log::Log;
 use super::space::normalize;
 use crate::linalg::{MatRef, matmul_into};
 use crate::memory;
-use crate::{simd, threads};
+use crate::threads;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// How many past queries vote.
-pub const NEIGHBORS: usize = 20;
+/// How many past queries vote at most.
+pub const MOST: usize = 60;
 
-/// How fast a vote fades with the angle.
-const WIDTH: f32 = 0.1;
+/// Which past queries vote, and how.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Voters {
+    /// `k`, how many: at most [`MOST`].
+    pub neighbors: usize,
+    /// `tau`, the difference in cosine over which a vote fades to a third.
+    pub width: f32,
+}
 
 /// Queries per product of a batch.
 const BLOCK: usize = 128;
@@ -50,19 +56,11 @@ impl Memory {
         &self.units
     }
 
-    /// The nearest past queries of one query at length 1, best first, by a scan.
-    pub fn nearest(&self, unit: &[f32]) -> Vec<(f32, u32)> {
-        let rows: Vec<u32> = memory::collect(0..self.log.len() as u32);
-        let mut cosines = memory::vec![0.0; rows.len()];
-        (simd::kernels().dot_rows)(unit, &self.units, &rows, &mut cosines);
-        best(&cosines, NEIGHBORS, None)
-    }
-
-    /// The votes of these past queries, by document.
-    pub fn votes(&self, nearest: &[(f32, u32)]) -> BTreeMap<u32, f32> {
+    /// The votes of the first of these past queries, nearest first, by document.
+    pub fn votes(&self, nearest: &[(f32, u32)], voters: Voters) -> BTreeMap<u32, f32> {
         let mut votes = BTreeMap::new();
-        for &(cosine, number) in nearest {
-            let vote = ((cosine - 1.0) / WIDTH).exp();
+        for &(cosine, number) in nearest.iter().take(voters.neighbors) {
+            let vote = ((cosine - 1.0) / voters.width).exp();
             for (doc, weight) in self.log.weights(number as usize) {
                 *votes.entry(doc).or_insert(0.0) += vote * weight;
             }
@@ -70,37 +68,36 @@ impl Memory {
         votes
     }
 
-    /// The votes for many queries of the learner's space; query `i` does not ask past query `without(i)`.
-    pub fn votes_of(
+    /// The [`MOST`] nearest past queries of each query of the learner's space; query `i` does not ask past query `without(i)`.
+    pub fn nearest_of(
         &self,
         queries: &[f32],
         without: impl Fn(usize) -> Option<u32> + Sync,
-    ) -> Vec<BTreeMap<u32, f32>> {
+    ) -> Vec<Vec<(f32, u32)>> {
         let dim = self.log.dim();
         let mut units = memory::copy_of(queries);
         units.chunks_exact_mut(dim).for_each(normalize);
-        let mut votes = memory::with_capacity(units.len() / dim);
+        let mut nearest = memory::with_capacity(units.len() / dim);
         for (block, units) in units.chunks(BLOCK * dim).enumerate() {
             require_margin();
             let (rows, columns) = (units.len() / dim, self.log.len());
             let mut cosines = memory::vec![0.0; rows * columns];
             let past = MatRef::new(&self.units, columns, dim).t();
             matmul_into(MatRef::new(units, rows, dim), past, &mut cosines, false);
-            votes.extend(threads::map(rows, |row| {
-                let cosines = &cosines[row * columns..][..columns];
-                self.votes(&best(cosines, NEIGHBORS, without(block * BLOCK + row)))
+            nearest.extend(threads::map(rows, |row| {
+                best(&cosines[row * columns..][..columns], MOST, without(block * BLOCK + row))
             }));
         }
-        votes
+        nearest
     }
 }
 
-/// The `k` largest values with their positions, best first; equal ones by position.
 /// Checks that some memory is left for many small things, which can't be refused any.
 pub(super) fn require_margin() {
     memory::require(MARGIN).unwrap_or_else(|error| error.throw());
 }
 
+/// The `k` largest values with their positions, best first; equal ones by position.
 pub(super) fn best(values: &[f32], k: usize, without: Option<u32>) -> Vec<(f32, u32)> {
     let order = |a: &(f32, u32), b: &(f32, u32)| -> Ordering { b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)) };
     let mut kept: Vec<(f32, u32)> = memory::with_capacity(4 * k.min(values.len()) + 1);
@@ -141,10 +138,11 @@ mod tests {
     fn a_known_query_votes_for_its_clicks_unless_left_out() {
         let log = Log::new(&[3.0, 0.0, 0.0, 2.0], 2, vec![(0, 4, 2.0), (0, 6, 1.0), (1, 5, 1.0)]).unwrap();
         let memory = Memory::of(log);
-        let far = (-1.0f32 / WIDTH).exp();
-        let votes = memory.votes_of(&[9.0, 0.0], |_| None);
-        assert_eq!(votes, [BTreeMap::from([(4, 1.0), (5, far), (6, 0.5)])]);
-        assert_eq!(memory.votes(&memory.nearest(&[1.0, 0.0])), votes[0]);
-        assert_eq!(memory.votes_of(&[9.0, 0.0], |_| Some(0)), [BTreeMap::from([(5, far)])]);
+        let wide = Voters { neighbors: 2, width: 0.1 };
+        let votes = |without, voters| memory.votes(&memory.nearest_of(&[9.0, 0.0], |_| without)[0], voters);
+        let far = (-1.0f32 / wide.width).exp();
+        assert_eq!(votes(None, wide), BTreeMap::from([(4, 1.0), (5, far), (6, 0.5)]));
+        assert_eq!(votes(Some(0), wide), BTreeMap::from([(5, far)]));
+        assert_eq!(votes(None, Voters { neighbors: 1, ..wide }), BTreeMap::from([(4, 1.0), (6, 0.5)]));
     }
 }

@@ -9,6 +9,7 @@
 pub mod clicks;
 mod file;
 pub mod fit;
+mod groups;
 pub mod guard;
 pub mod log;
 pub mod memory;
@@ -34,9 +35,11 @@ use crate::hnsw::{Filter, HnswIndex, Metric};
 use crate::metrics::{self, Relevance};
 use crate::monitor::Monitor;
 use fit::Task;
+use guard::Graded;
 use ndarray::ArrayView2;
 use space::{Geometry, Space};
 use state::{Origin, State};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How much of the whole, in parts of [`stage::WHOLE`], is done when training ends.
@@ -242,44 +245,22 @@ impl Snapshot {
 
     /// Learns a ranking; see [`SearchLearner::fit`].
     ///
-    /// `judges` marks the queries `(n)` whose clicks are fair, where others only follow the order that was shown: all
-    /// queries teach, but only these decide when training stops and what is promoted.
+    /// `judged` holds what to judge by, clicks that do not follow the order that was shown: all queries teach by `clicks`, but
+    /// only these decide when training stops and what is promoted. Queries of a cosine of at least .9999 are one.
     pub fn learn(
         &self,
         queries: ArrayView2<'_, f32>,
         clicks: &[(u32, i64, f32)],
-        judges: Option<&[bool]>,
+        judged: Option<&[(u32, i64, f32)]>,
         seed: u64,
         monitor: &mut dyn Monitor,
     ) -> Result<Learned> {
         check(self.dim, self.geometry, queries)?;
-        if let Some(judges) = judges.filter(|judges| judges.len() != queries.nrows()) {
-            let (given, wanted) = (judges.len(), queries.nrows());
-            return Err(Error::Shape(format!(
-                "judges must have one mark for each of {wanted} queries, got {given}"
-            )));
-        }
-        let mut known = crate::memory::with_capacity(clicks.len());
-        for &(query, row, grade) in clicks {
-            if row < 0 || row >= self.num_rows as i64 || row > i64::from(u32::MAX) {
-                let rows = self.num_rows;
-                return Err(Error::Row(format!(
-                    "relevant: row {row} of query {query}; the index has handed out {rows} rows"
-                )));
-            }
-            match self.rows.binary_search(&row) {
-                Ok(position) => known.push((query, position as u32, grade)),
-                // A removed row: checked like the others, then forgotten.
-                Err(_) if grade > 0.0 && (query as usize) < queries.nrows() => {}
-                Err(_) => return Err(Error::Row(format!("relevant: query {query}, grade {grade}"))),
-            }
-        }
-        // The log leaves out queries without a click; the marks have to follow.
+        let known = self.known(queries.nrows(), clicks)?;
+        // The log leaves out queries without a click; what they are judged by has to follow.
         let mut numbers: Vec<u32> = crate::memory::collect(known.iter().map(|click| click.0));
         numbers.sort_unstable();
         numbers.dedup();
-        let judges: Option<Vec<bool>> =
-            judges.map(|marks| crate::memory::collect(numbers.iter().map(|&number| marks[number as usize])));
         let given = queries.as_standard_layout();
         let log = Log::new(given.as_slice().expect("standard layout"), self.dim, known)?;
         if log.is_empty() {
@@ -291,13 +272,22 @@ impl Snapshot {
         aggregate::sum(&self.links, None, &docs, self.dim, &mut neighbors);
         aggregate::divide_by_degree(&self.links, self.dim, &mut neighbors);
         let log = log.mapped(&space.enter(log.queries()), Some);
+        let (entry_of, entries) = groups::entries(&log);
+        let judged = match judged {
+            None => None,
+            Some(judged) => {
+                let judged = self.known(queries.nrows(), judged)?;
+                Some(by_entry(&numbers, &entry_of, entries, &judged))
+            }
+        };
+        let log = log.merged(&entry_of, entries);
         let mut training = stage::Stage { monitor, start: 0, end: TRAINED };
         let task = Task {
             space: &space,
             docs: &docs,
             neighbors: &neighbors,
             log: &log,
-            judges: judges.as_deref(),
+            judged: judged.as_deref(),
             seed,
         };
         let fitted = fit::fit(task, &mut training)?;
@@ -314,6 +304,50 @@ impl Snapshot {
         stage.step(1, 1, &[])?;
         Ok(Learned(Arc::new(state)))
     }
+
+    /// Clicks with the positions of rows that are held; those on rows that were removed are left out.
+    fn known(&self, queries: usize, clicks: &[(u32, i64, f32)]) -> Result<Vec<Click>> {
+        let mut known = crate::memory::with_capacity(clicks.len());
+        for &(query, row, grade) in clicks {
+            if row < 0 || row >= self.num_rows as i64 || row > i64::from(u32::MAX) {
+                let rows = self.num_rows;
+                return Err(Error::Row(format!(
+                    "relevant: row {row} of query {query}; the index has handed out {rows} rows"
+                )));
+            }
+            if query as usize >= queries {
+                return Err(Error::Row(format!("relevant: query {query} of a log of {queries} queries")));
+            }
+            if !(grade > 0.0 && grade.is_finite()) {
+                return Err(Error::Shape(format!(
+                    "relevant: grades must be finite and above 0, got {grade}"
+                )));
+            }
+            if let Ok(position) = self.rows.binary_search(&row) {
+                known.push((query, position as u32, grade));
+            }
+        }
+        Ok(known)
+    }
+}
+
+/// What each entry is judged by: the mean grades of those of its queries that have any. `numbers` holds the number of each query of
+/// the log, rising.
+fn by_entry(numbers: &[u32], entry_of: &[u32], entries: usize, judged: &[Click]) -> Vec<Vec<Graded>> {
+    let mut grades: Vec<BTreeMap<u32, f32>> = crate::memory::collect((0..entries).map(|_| BTreeMap::new()));
+    let mut members: Vec<BTreeSet<u32>> = crate::memory::collect((0..entries).map(|_| BTreeSet::new()));
+    for &(query, doc, grade) in judged {
+        // A query that teaches nothing does not judge either.
+        let Ok(at) = numbers.binary_search(&query) else { continue };
+        let entry = entry_of[at] as usize;
+        members[entry].insert(query);
+        *grades[entry].entry(doc).or_insert(0.0) += grade;
+    }
+    let means = grades.into_iter().zip(members).map(|(grades, members)| {
+        let share = 1.0 / members.len().max(1) as f32;
+        crate::memory::collect(grades.into_iter().map(|(doc, grade)| (doc, grade * share)))
+    });
+    crate::memory::collect(means)
 }
 
 impl State {

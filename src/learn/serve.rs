@@ -112,7 +112,7 @@ impl State {
             }
             let dim = self.space.dim();
             let one = views.one(i, dim);
-            let votes = self.memory.votes(&self.neighbors(one.own)?);
+            let votes = self.memory.votes(&self.neighbors(one.own)?, self.candidate.voters);
             let mut rows: Vec<i64> =
                 memory::collect(hits.rows.row(i).iter().copied().filter(|&row| row >= 0));
             let mut add = |row: u32| {
@@ -157,9 +157,9 @@ impl State {
         let views = self.views(query);
         let one = views.one(0, self.space.dim());
         let neighbors = self.neighbors(one.own)?;
-        let mut parts = self.score(&one, row, &doc, &self.memory.votes(&neighbors));
+        let mut parts = self.score(&one, row, &doc, &self.memory.votes(&neighbors, self.candidate.voters));
         for neighbor in neighbors {
-            if let Some(&vote) = self.memory.votes(&[neighbor]).get(&(row as u32)) {
+            if let Some(&vote) = self.memory.votes(&[neighbor], self.candidate.voters).get(&(row as u32)) {
                 parts.voters.push((neighbor.1, neighbor.0, vote));
             }
         }
@@ -210,7 +210,7 @@ impl State {
         if centroid > 0.0 {
             let pulled = place.map_or(parts.plain, |at| {
                 let sum = &self.clicks.sums()[at * doc.len()..][..doc.len()];
-                self.moved_score(query.own, doc, sum, self.clicks.pull(at))
+                self.moved_score(query.own, doc, sum, self.clicks.pull(at, self.candidate.pull))
             });
             parts.centroid = Some(pulled);
             parts.score = (1.0 - centroid) * base + centroid * pulled;

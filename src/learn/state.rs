@@ -6,7 +6,7 @@ use super::clicks::Clicks;
 use super::fit::{Fitted, Models, Report};
 use super::guard::Candidate;
 use super::log::Log;
-use super::memory::{Memory, NEIGHBORS, best};
+use super::memory::{Memory, best};
 use super::space::{Geometry, Space};
 use crate::error::Result;
 use crate::hnsw::{HnswIndex, Metric, Params, Storage};
@@ -193,9 +193,8 @@ impl State {
             let table = models.edge.clicked(&space, docs, &clicks);
             clicked = Some(Table::new(space.geometry, table, dim, seed, monitor)?);
         } else if candidate.centroid > 0.0 {
-            let table = clicks.pulled(&space, docs);
-            let rows = clicks.docs().iter().flat_map(|&doc| &table[doc as usize * dim..][..dim]);
-            clicked = Some(Table::new(space.geometry, memory::collect(rows.copied()), dim, seed, monitor)?);
+            let table = clicks.pulled(&space, docs, candidate.pull);
+            clicked = Some(Table::new(space.geometry, table, dim, seed, monitor)?);
         }
         let row = |position: u32| rows[position as usize] as u32;
         let clicked_rows = memory::collect(clicks.docs().iter().map(|&position| row(position)));
@@ -240,7 +239,7 @@ impl State {
         let mut unit = memory::copy_of(query);
         super::space::normalize(&mut unit);
         let flat = Space { geometry: Geometry::Cosine, center: Vec::new(), scale: 1.0 };
-        let found = past.nearest(&flat, &unit, NEIGHBORS)?;
+        let found = past.nearest(&flat, &unit, self.candidate.voters.neighbors)?;
         let dim = unit.len();
         let cosine = |at: u32| (simd::kernels().dot)(&unit, &self.memory.units()[at as usize * dim..][..dim]);
         Ok(found.into_iter().map(|at| (cosine(at), at)).collect())

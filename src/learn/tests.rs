@@ -97,24 +97,24 @@ fn only_fair_clicks_judge() {
     let mut past = world(600, 7);
     let index = index(&past.docs, Metric::Cosine);
     let shown = index.search(past.queries.view(), 1, None, None).unwrap().rows;
-    let judges: Vec<bool> = (0..600).map(|query| query >= 400).collect();
     // The others always click what stands on top.
     past.clicks
         .iter_mut()
         .filter(|click| click.0 < 400)
         .for_each(|click| click.1 = shown[(click.0 as usize, 0)]);
-    let learn = |judges| {
+    let judged: Vec<(u32, i64, f32)> = past.clicks.iter().copied().filter(|click| click.0 >= 400).collect();
+    let learn = |judged| {
         let snapshot = Snapshot::of(&index).unwrap();
         let mut learner = SearchLearner::new(0);
-        learner.install(snapshot.learn(past.queries.view(), &past.clicks, judges, 0, &mut Silent).unwrap());
+        learner.install(snapshot.learn(past.queries.view(), &past.clicks, judged, 0, &mut Silent).unwrap());
         let future = world(200, 8);
         learner.evaluate(&index, future.queries.view(), &future.clicks, Order::Learned).unwrap().ndcg_10
     };
-    let (naive, fair) = (learn(None), learn(Some(&judges[..])));
+    let (naive, fair) = (learn(None), learn(Some(&judged[..])));
     assert!(fair > naive + 0.02, "{naive} {fair}");
     let snapshot = Snapshot::of(&index).unwrap();
-    let wrong = snapshot.learn(past.queries.view(), &past.clicks, Some(&judges[1..]), 0, &mut Silent);
-    assert!(matches!(wrong, Err(Error::Shape(_))));
+    let wrong = snapshot.learn(past.queries.view(), &past.clicks, Some(&[(0, 999, 1.0)]), 0, &mut Silent);
+    assert!(matches!(wrong, Err(Error::Row(_))));
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn untrained_edges_and_neighbours_enter_the_score_as_written_and_survive_a_file(
                 }
             }
         }
-        (state.candidate.centroid, state.candidate.smooth) = (0.5, -0.2);
+        state.candidate = guard::Candidate { centroid: 0.5, pull: 1.5, smooth: -0.2, ..state.candidate };
         let sums = state.clicks.sums().to_vec();
         state.clicked.get_or_insert(state::Table::Few(sums));
         state.neighbors = state::Neighbors { rows: (0..index.len() as u32).collect(), means: means.clone() };
@@ -282,7 +282,7 @@ fn untrained_edges_and_neighbours_enter_the_score_as_written_and_survive_a_file(
             let mut moved = docs[row * DIM..][..DIM].to_vec();
             if let Some(at) = state.clicks.place(row as u32) {
                 for (value, sum) in moved.iter_mut().zip(&state.clicks.sums()[at * DIM..]) {
-                    *value += 0.75 * sum / (state.clicks.counts()[at] + 1.0);
+                    *value += 1.5 * sum / (state.clicks.counts()[at] + 1.0);
                 }
                 state.space.settle(&mut moved);
             }
@@ -292,8 +292,9 @@ fn untrained_edges_and_neighbours_enter_the_score_as_written_and_survive_a_file(
             let close = |a: f32, b: f32| (a - b).abs() < 1e-4 * b.abs().max(1.0);
             assert!(close(parts.centroid.unwrap(), centroid), "{metric:?} {row}");
             assert!(close(parts.neighbors.unwrap(), neighbors), "{metric:?} {row}");
-            let share = state.candidate.edge.unwrap();
-            let base = share * parts.edges.unwrap_or(0.0) + (1.0 - share) * parts.adapter.unwrap();
+            let base = state.candidate.edge.map_or(parts.plain, |share| {
+                share * parts.edges.unwrap_or(0.0) + (1.0 - share) * parts.adapter.unwrap()
+            });
             let rest = state.candidate.memory * parts.votes + parts.bonus - 0.2 * neighbors;
             assert!(close(parts.score, 0.5 * base + 0.5 * centroid + rest), "{metric:?} {row}");
         }

@@ -61,25 +61,24 @@ impl PyLearner {
     }
 
     /// Trains on a snapshot of the index, then serves what was learned.
-    #[pyo3(signature = (queries, clicks, callback=None, judges=None))]
+    #[pyo3(signature = (queries, clicks, callback=None, judged=None))]
     fn fit(
         &self,
         py: Python<'_>,
         queries: &Bound<'_, PyAny>,
         clicks: Clicks<'_>,
         callback: Option<Py<PyAny>>,
-        judges: Option<&Bound<'_, PyAny>>,
+        judged: Option<Clicks<'_>>,
     ) -> PyResult<()> {
         let queries = array::float32("queries", queries)?;
         let view = matrix("queries", &queries).map_err(Raise)?;
         let clicks = guarded(|| Ok(clicks.checked().map_err(Raise)?))?;
-        let judges = judges.map(|marks| array::boolean("judges", marks)).transpose()?;
-        let judges: Option<Vec<bool>> = judges.map(|marks| array::copy_of(&marks)).transpose()?;
-        let judges = judges.as_deref();
+        let judged = judged.map(|judged| guarded(|| Ok(judged.checked().map_err(Raise)?))).transpose()?;
+        let judged = judged.as_deref();
         let (snapshot, seed) =
             self.settled(py, |learner, index| Ok((Snapshot::of(index)?, learner.seed())))?;
         let learned =
-            monitored(py, callback, |monitor| snapshot.learn(view, &clicks, judges, seed, monitor))?;
+            monitored(py, callback, |monitor| snapshot.learn(view, &clicks, judged, seed, monitor))?;
         self.write(py, |learner| {
             learner.install(learned);
             Ok(())
@@ -222,6 +221,14 @@ fn to_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>
     dict.set_item("standard_error", report.gain.error)?;
     let width = 1.96 * report.gain.error;
     dict.set_item("interval", (report.gain.mean - width, report.gain.mean + width))?;
+    dict.set_item("tried", report.tried)?;
+    dict.set_item("refused", &report.refused)?;
+    dict.set_item("agreement", report.agreement)?;
+    let (familiar, queries) = report.familiar;
+    dict.set_item("familiar_queries", queries)?;
+    dict.set_item("familiar_gain", familiar.mean)?;
+    let width = 1.96 * familiar.error;
+    dict.set_item("familiar_interval", (familiar.mean - width, familiar.mean + width))?;
     dict.set_item("before_never_clicked", report.plain_cold)?;
     dict.set_item("after_never_clicked", report.learned_cold)?;
     let families = PyDict::new(py);
