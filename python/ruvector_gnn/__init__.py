@@ -9,7 +9,7 @@ True
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ruvector_gnn import losses, metrics, nn, optim, search
+from ruvector_gnn import clicks, losses, metrics, nn, optim, search
 from ruvector_gnn._core import (
     Block,
     Graph,
@@ -31,6 +31,7 @@ from ruvector_gnn._core import (
 )
 from ruvector_gnn._relevance import Triples
 from ruvector_gnn.autograd import no_grad, tensor
+from ruvector_gnn.clicks import ClickLog
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
 from ruvector_gnn.hits import Hits, RangeHits
 from ruvector_gnn.learn import Ranking, SearchLearner
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Block",
+    "ClickLog",
     "ConfigError",
     "FormatError",
     "Graph",
@@ -60,6 +62,7 @@ __all__ = [
     "VectorDB",
     "__version__",
     "aggregate",
+    "clicks",
     "concat",
     "edge_softmax",
     "grad",
