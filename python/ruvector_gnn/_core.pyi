@@ -112,7 +112,7 @@ class Learner:
         queries: ArrayLike,
         clicks: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]],
         callback: Callable[[int, int, Mapping[str, float]], None] | None = None,
-        judges: ArrayLike | None = None,
+        judged: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]] | None = None,
     ) -> None: ...
     def search(
         self, queries: ArrayLike, k: int, filter: ArrayLike | None, learned: bool

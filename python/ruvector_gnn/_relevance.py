@@ -66,7 +66,7 @@ class Triples:
 Triples.__module__ = "ruvector_gnn"
 
 
-def as_triples(relevant: Relevant, queries: int) -> Triples:
+def as_triples(relevant: Relevant, queries: int, name: str = "relevant") -> Triples:
     """Return what any form of `relevant` says, without what is not relevant (grade 0).
 
     Parameters
@@ -76,6 +76,8 @@ def as_triples(relevant: Relevant, queries: int) -> Triples:
         query number to either; a SciPy sparse matrix of grades, queries by rows; or `Triples`.
     queries : int
         The number of queries.
+    name : str
+        What errors call the argument.
 
     Raises
     ------
@@ -85,67 +87,67 @@ def as_triples(relevant: Relevant, queries: int) -> Triples:
     RowError
         For the number of a query that there is not.
     """
-    found = _parsed(relevant, queries)
+    found = _parsed(relevant, queries, name)
     strange = ~((found.grade >= 0) & np.isfinite(found.grade))
     if strange.any():
         place = int(np.argmax(strange))
         where = f"row {found.row[place]} of query {found.query[place]}"
-        raise ShapeError(f"relevant: {where} must have a finite grade from 0 up, got {found.grade[place]}")
+        raise ShapeError(f"{name}: {where} must have a finite grade from 0 up, got {found.grade[place]}")
     outside = (found.query < 0) | (found.query >= queries)
     if outside.any():
-        raise RowError(f"relevant: got query {found.query[np.argmax(outside)]}, expected 0 to {queries - 1}")
+        raise RowError(f"{name}: got query {found.query[np.argmax(outside)]}, expected 0 to {queries - 1}")
     counts = found.grade > 0
     return Triples(found.query[counts], found.row[counts], found.grade[counts])
 
 
-def _parsed(relevant: Relevant, queries: int) -> Triples:
+def _parsed(relevant: Relevant, queries: int, name: str) -> Triples:
     if isinstance(relevant, Triples):
         return relevant
     if hasattr(relevant, "tocoo"):
-        return _of_matrix(relevant, queries)
+        return _of_matrix(relevant, queries, name)
     if isinstance(relevant, Mapping):
-        return _of_queries(relevant.items())
+        return _of_queries(relevant.items(), name)
     if not isinstance(relevant, np.ndarray | Sequence) or isinstance(relevant, str | bytes):
         kind = type(relevant).__name__
         raise ShapeError(
-            f"relevant must be a list of row arrays, a mapping, a sparse matrix or Triples, got {kind}"
+            f"{name} must be a list of row arrays, a mapping, a sparse matrix or Triples, got {kind}"
         )
     if len(relevant) != queries:
         raise ShapeError(
-            f"relevant must have one row array for each of {queries} queries, got {len(relevant)};"
+            f"{name} must have one row array for each of {queries} queries, got {len(relevant)};"
             " triples are given as rg.Triples(query, row, grade)"
         )
     # Rows of such a table would repeat.
     wide = isinstance(relevant, np.ndarray) and relevant.ndim == 2 and relevant.shape[1] > 2
     if wide and queries and np.isin(relevant, (0, 1)).all():
         raise ShapeError(
-            "relevant must hold row numbers, got a dense matrix of 0 and 1;"
+            f"{name} must hold row numbers, got a dense matrix of 0 and 1;"
             " a matrix of grades is given as scipy.sparse.csr_array(matrix)"
         )
-    return _of_queries(enumerate(relevant))
+    return _of_queries(enumerate(relevant), name)
 
 
-def _of_matrix(matrix: Any, queries: int) -> Triples:
+def _of_matrix(matrix: Any, queries: int, name: str) -> Triples:
     if matrix.ndim != 2 or matrix.shape[0] != queries:
-        raise ShapeError(f"relevant must have {queries} rows, one per query, got shape {matrix.shape}")
+        raise ShapeError(f"{name} must have {queries} rows, one per query, got shape {matrix.shape}")
     entries = matrix.tocoo(copy=True)
     entries.sum_duplicates()
     return Triples(entries.row, entries.col, entries.data)
 
 
-def _of_queries(judged: Iterable[tuple[Any, Any]]) -> Triples:
+def _of_queries(judged: Iterable[tuple[Any, Any]], name: str) -> Triples:
     queries, rows, grades = [], [], []
     for query, given in judged:
         if not isinstance(query, int | np.integer) or isinstance(query, bool):
-            raise ShapeError(f"relevant must be keyed by query number, got the key {query!r}")
+            raise ShapeError(f"{name} must be keyed by query number, got the key {query!r}")
         graded = isinstance(given, Mapping)
-        found = _core.int64_array(f"relevant[{query}]", list(given) if graded else given)
+        found = _core.int64_array(f"{name}[{query}]", list(given) if graded else given)
         if found.ndim > 1:
-            raise ShapeError(f"relevant[{query}] must have one dimension, got shape {found.shape}")
+            raise ShapeError(f"{name}[{query}] must have one dimension, got shape {found.shape}")
         rows.append(found.reshape(-1))
         queries.append(np.full(found.size, query))
         grades.append(
-            _core.as_array(f"relevant[{query}]", list(given.values())) if graded else np.ones(found.size)
+            _core.as_array(f"{name}[{query}]", list(given.values())) if graded else np.ones(found.size)
         )
     if not rows:
         return Triples([], [], [])

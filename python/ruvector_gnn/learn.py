@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ruvector_gnn import _core
 from ruvector_gnn._progress import watch
 from ruvector_gnn._relevance import Relevant, as_triples
+from ruvector_gnn.clicks import ClickLog, judgements
 from ruvector_gnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class SearchLearner:
             raise ConfigError(f"encoder must be 'clicks', got {encoder!r}")
         self._index = index
         self._core = _core.Learner(index, seed)
+        self._paths: list[str | None] = [None]
 
     @property
     def index(self) -> HNSWIndex:
@@ -80,18 +82,20 @@ class SearchLearner:
 
     def fit(
         self,
-        queries: npt.ArrayLike,
-        relevant: Relevant,
+        queries: npt.ArrayLike | ClickLog,
+        relevant: Relevant | None = None,
         progress: bool = False,
         callback: Callable[..., object] | None = None,
-        judges: npt.ArrayLike | None = None,
+        judged: Relevant | None = None,
     ) -> SearchLearner:
         """Learn from past queries, from nothing; the model before is kept for `rollback`.
 
         Parameters
         ----------
-        queries : array_like of float, shape (n, dim)
-            Past queries.
+        queries : array_like of float, shape (n, dim), or ClickLog
+            Past queries. From a `ClickLog` the learner makes the grades itself, as `rg.clicks.judgements`
+            says; `relevant` and `judged` are left out then, and `report` says under "clicks" how the grades
+            were made.
         relevant : sequence, mapping, sparse matrix or Triples
             What each query was clicked for: a list of `n` row arrays, of which some may be empty; a mapping
             from query number to rows, or to a mapping from row to grade; a SciPy sparse matrix, queries by
@@ -102,9 +106,10 @@ class SearchLearner:
         callback : callable, optional
             Called as ``callback(step, metrics)``, with a last step of 1,000; what it raises stops the work,
             and nothing changes.
-        judges : array_like of bool, shape (n,), optional
-            The queries whose clicks are fair, for instance because their answers were shown in random
-            order. All queries teach, but only these decide when training stops and what is promoted.
+        judged : sequence, mapping, sparse matrix or Triples, optional
+            Grades to judge by, in any form of `relevant`, for instance from answers that were shown in random
+            order. All of `relevant` teaches, but only queries with one of these grades decide when training
+            stops and what is promoted. By default `relevant` judges too.
 
         Returns
         -------
@@ -119,14 +124,36 @@ class SearchLearner:
         RowError
             For the number of a query or a row that there never was.
         ConfigError
-            If no query has a row that the index holds.
+            If no query has a row that the index holds, or a log no click; if `relevant` or `judged` is given beside a
+            `ClickLog`, or `relevant` is missing without one.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import ruvector_gnn as rg
+        >>> index = rg.HNSWIndex(8)
+        >>> vectors = np.random.default_rng(0).normal(size=(50, 8))
+        >>> _ = index.add(vectors)
+        >>> shown = index.search(vectors[:20], k=5).rows
+        >>> log = rg.ClickLog(vectors[:20], shown, shown[:, 2:3])
+        >>> report = rg.SearchLearner(index).fit(log).report()
+        >>> report["clicks"]
+        'position-based model'
         """
-        queries, clicks = _judged(queries, relevant)
-        judged = None
-        if judges is not None:
-            fair = np.asarray(judges, dtype=bool)[clicks[0]]
-            judged = (clicks[0][fair], clicks[1][fair], clicks[2][fair])
-        self._core.fit(queries, clicks, watch(progress, callback, "fit"), judged)
+        path = None
+        if isinstance(queries, ClickLog):
+            if relevant is not None or judged is not None:
+                raise ConfigError("relevant and judged must be left out where queries is a ClickLog")
+            found = judgements(queries)
+            if not len(found.teach):
+                raise ConfigError("queries: the log has no click that could teach")
+            queries, relevant, judged, path = found.queries, found.teach, found.judge, found.path
+        elif relevant is None:
+            raise ConfigError("relevant is missing; only a ClickLog says itself what was clicked")
+        asked, clicks = _judged(queries, relevant)
+        fair = None if judged is None else _judged(asked, judged, "judged")[1]
+        self._core.fit(asked, clicks, watch(progress, callback, "fit"), fair)
+        self._paths = [self._paths[-1], path]
         return self
 
     def search(
@@ -177,9 +204,13 @@ class SearchLearner:
         All figures are nDCG@10 on past queries that the candidates did not learn from: `before`, `after`,
         their mean paired difference `gain` with its `standard_error` and 95% `interval`, the same on
         documents that only a held-back query clicked (`before_never_clicked`, `after_never_clicked`), and
-        the best of each family of candidates. The promoted model is trained again on the whole log.
+        the best of each family of candidates. The promoted model is trained again on the whole log. After a
+        fit to a `ClickLog`, `clicks` says how grades were made of it; files and pickles do not keep that.
         """
-        return self._core.report()
+        report = self._core.report()
+        if report is not None and self._paths[-1] is not None:
+            report["clicks"] = self._paths[-1]
+        return report
 
     def explain(self, query: npt.ArrayLike, row: int) -> dict[str, Any]:
         """Why `row` stands where it stands for one query: the parts of its score, and the past queries that
@@ -193,6 +224,7 @@ class SearchLearner:
     def rollback(self) -> None:
         """Put back what served before the last `fit`; `ConfigError` if there is nothing."""
         self._core.rollback()
+        self._paths = self._paths[:1]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the learner to one file, atomically; the index is saved on its own.
@@ -231,7 +263,7 @@ class SearchLearner:
     @classmethod
     def _of(cls, core: _core.Learner, index: HNSWIndex) -> SearchLearner:
         learner = cls.__new__(cls)
-        learner._index, learner._core = index, core
+        learner._index, learner._core, learner._paths = index, core, [None]
         return learner
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -249,8 +281,10 @@ def _restore(data: bytes, index: HNSWIndex) -> SearchLearner:
     return SearchLearner._of(_core.Learner.from_bytes(data, index), index)
 
 
-def _judged(queries: npt.ArrayLike, relevant: Relevant) -> tuple[npt.NDArray[Any], _Clicks]:
+def _judged(
+    queries: npt.ArrayLike, relevant: Relevant, name: str = "relevant"
+) -> tuple[npt.NDArray[Any], _Clicks]:
     """Queries as an array, and what is relevant to them, as the core takes both."""
     asked = _core.as_array("queries", queries)
-    found = as_triples(relevant, len(asked) if asked.ndim == 2 else 1)
+    found = as_triples(relevant, len(asked) if asked.ndim == 2 else 1, name)
     return asked, (found.query, found.row, found.grade)

@@ -278,6 +278,7 @@ BAD_LINES = {
     "clicked is a string": ("record", {"query": ONE, "clicked": "doc1"}, "clicked is not a list"),
     "explored is a number": ("record", {"query": ONE, "clicked": ["doc1"], "explored": 1}, "explored"),
     "a field of another name": ("record", {"query": ONE, "clicked": ["doc1"], "ts": 5}, "unknown field 'ts'"),
+    "half a session": ("record", {"query": ONE, "clicked": ["doc1"], "session": 1.5}, "session: 1.5"),
     "at is a date": ("record", {"query": ONE, "clicked": ["doc1"], "at": "2024-01-01"}, "at: got"),
     "no query": ("record", {"clicked": ["doc1"]}, "'query'"),
     "NaN": ("record", {"query": [float("nan"), 0, 0, 0], "clicked": ["doc1"]}, "finite"),

@@ -292,6 +292,75 @@ def test_it_pickles_with_its_index(trained: rg.SearchLearner) -> None:
     np.testing.assert_array_equal(copy.search(queries).rows, trained.search(queries).rows)
 
 
+def test_a_click_log_is_fitted_to_the_grades_that_it_gives(tmp_path: Path) -> None:
+    docs, queries, relevant = world(200, 6)
+    index = build(docs)
+    shown = index.search(queries, k=20).rows
+    log = rg.clicks.simulate(queries, shown, relevant, impressions=2, explore=0.5)
+    found = rg.clicks.judgements(log)
+    learner = rg.SearchLearner(index).fit(log)
+    by_hand = rg.SearchLearner(index).fit(found.queries, found.teach, judged=found.judge)
+    np.testing.assert_array_equal(learner.search(queries).scores, by_hand.search(queries).scores)
+    report, expected = learner.report(), by_hand.report()
+    assert report is not None and expected is not None
+    assert report.pop("clicks") == "position-based model, judged on shuffled answers"
+    assert report == expected
+    learner.fit(queries, relevant)
+    assert "clicks" not in (learner.report() or {})
+    learner.rollback()
+    assert (learner.report() or {})["clicks"] == found.path
+    copy = pickle.loads(pickle.dumps(learner))
+    assert "clicks" not in copy.report()
+
+
+def test_only_judged_queries_judge() -> None:
+    """Clicks that say nothing may teach what clicks that say something judge."""
+    docs, queries, relevant = world(600, 2)
+    index, order = build(docs), np.random.default_rng(5).permutation(600)
+    shuffled = [relevant[i] for i in order]
+    half = {query: relevant[query] for query in range(0, 600, 2)}
+    taught = rg.SearchLearner(index).fit(queries, relevant, judged=half).report()
+    assert taught is not None and taught["promoted"]
+    refused = rg.SearchLearner(index).fit(queries, relevant, judged=dict(enumerate(shuffled))).report()
+    assert refused is not None and not refused["promoted"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "relevant is missing"),
+        ({"queries": "log", "relevant": [[0]]}, "must be left out"),
+        ({"queries": "log", "judged": [[0]]}, "must be left out"),
+        ({"queries": "empty log"}, "the log has no click"),
+    ],
+)
+def test_what_a_click_log_stands_beside(arguments: dict[str, Any], words: str) -> None:
+    docs, queries, relevant = world(2, 1)
+    log = rg.ClickLog(queries, None, relevant)
+    given = {"queries": queries, **arguments}
+    given["queries"] = {"log": log, "empty log": log[:0]}.get(arguments.get("queries", ""), queries)
+    with pytest.raises(rg.ConfigError, match=words):
+        rg.SearchLearner(build(docs)).fit(**given)
+
+
+@pytest.mark.parametrize(
+    ("judged", "error", "words"),
+    [
+        ([[0]], rg.ShapeError, "judged must have one row array for each of 2 queries, got 1"),
+        ({0: {1: -1.0}}, rg.ShapeError, "judged: row 1 of query 0"),
+        ({2: [0]}, rg.RowError, "judged: got query 2"),
+        ([[0], [0.5]], rg.ShapeError, r"judged\[1\] must be an array of integers"),
+        ([[0], [200]], rg.RowError, "200"),
+    ],
+)
+def test_bad_grades_to_judge_by(judged: object, error: type[Exception], words: str) -> None:
+    docs, queries, relevant = world(2, 1)
+    learner = rg.SearchLearner(build(docs))
+    with pytest.raises(error, match=words):
+        learner.fit(queries, relevant, judged=judged)
+    assert learner.report() is None
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "target"), [("feedbackqa", 0.688), ("worldtree", 0.588), ("cranfield", 0.553)]

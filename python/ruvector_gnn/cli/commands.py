@@ -125,7 +125,7 @@ def _answer(number: int, result: SearchResult, options: Options) -> None:
 
 def record(options: Options) -> None:
     """Append the lines of LOG to the query log."""
-    fields = ("query", "clicked", "shown", "explored", "at")
+    fields = ("query", "clicked", "shown", "explored", "at", "session")
     impressions, skipped = [], 0
     with _existing(options.target) as db:
         known = set(db.ids())
@@ -140,7 +140,9 @@ def record(options: Options) -> None:
             if unknown:
                 skipped += 1
             else:
-                impressions.append((each.query, each.clicked, each.shown, each.explored, each.at))
+                impressions.append(
+                    (each.query, each.clicked, each.shown, each.explored, each.at, each.session)
+                )
         db.record_all(impressions)
     if options.json:
         emit({"recorded": len(impressions), "skipped": skipped})
@@ -158,7 +160,7 @@ def _impression(value: dict[str, Any], place: str, db: VectorDB) -> Impression:
         raise FormatError(f"{place}: explored is not true or false, got {explored!r}")
     with inputs.named(place):
         query = checked_query(vector, db.dimensions, db.metric)
-        return impression(query, clicked, shown, explored, value.get("at"))
+        return impression(query, clicked, shown, explored, value.get("at"), value.get("session"))
 
 
 def learn(options: Options) -> None:

@@ -136,6 +136,16 @@ def timestamp(value: object, name: str) -> float:
     return float(value)
 
 
+def session(value: object, name: str) -> Id | None:
+    """Return who asked, a string, a 64-bit integer or None, or raise `ConfigError` that calls it `name`."""
+    if value is None:
+        return None
+    try:
+        return one_id(value)
+    except ConfigError as unusable:
+        raise ConfigError(f"{name}: {str(unusable).removeprefix('id ')}") from None
+
+
 def share(value: object, name: str) -> float:
     """A number from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:

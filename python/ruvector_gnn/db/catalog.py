@@ -22,7 +22,7 @@ from ruvector_gnn.errors import FormatError
 Id = int | str
 
 APPLICATION_ID = 0x52564442  # "RVDB"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _SCHEMA = (
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value, crc INTEGER NOT NULL) WITHOUT ROWID",
     # `id` has no type so that 1 and '1' stay two ids.
@@ -31,8 +31,16 @@ _SCHEMA = (
     "CREATE TABLE dead (number INTEGER PRIMARY KEY, row INTEGER NOT NULL)",
     "CREATE TABLE impressions (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,"
     " query BLOB NOT NULL, clicked TEXT NOT NULL, shown TEXT, explored INTEGER NOT NULL,"
-    " crc INTEGER NOT NULL)",
+    " crc INTEGER NOT NULL, session)",
 )
+# Version 3 had no sessions. `ALTER TABLE` gives the table the text above, and an impression without a session
+# keeps the checksum of version 3, so no row has to be written again.
+_READABLE_VERSION = 3
+_MIGRATION = "ALTER TABLE impressions ADD COLUMN session"
+_SCHEMAS = {
+    _READABLE_VERSION: {sql.replace(", session)", ")") for sql in _SCHEMA},
+    SCHEMA_VERSION: set(_SCHEMA),
+}
 SETTINGS = frozenset(
     (
         *("dim", "metric", "index_options", "rows", "dead"),
@@ -96,18 +104,29 @@ class Catalog(Connection):
             self.set(**settings)
 
     def check(self) -> None:
-        """Raise `FormatError` unless this is a catalog of this version, with its tables."""
+        """Raise `FormatError` unless this is a catalog of a version that can be read, with its tables."""
         if self.one("PRAGMA application_id") != APPLICATION_ID:
             raise FormatError(f"{self.path}: an SQLite file, but not a catalog of this package")
         version = self.one("PRAGMA user_version")
-        if version != SCHEMA_VERSION:
-            raise FormatError(f"{self.path}: schema version {version}, this package reads {SCHEMA_VERSION}")
+        if version not in _SCHEMAS:
+            raise FormatError(
+                f"{self.path}: schema version {version}, this package reads {_READABLE_VERSION} and"
+                f" {SCHEMA_VERSION}"
+            )
         tables = self.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite_%'")
-        if len(tables) != len(_SCHEMA) or {sql for (sql,) in tables} != set(_SCHEMA):
-            raise FormatError(f"{self.path}: the tables are not those of schema version {SCHEMA_VERSION}")
+        if len(tables) != len(_SCHEMA) or {sql for (sql,) in tables} != _SCHEMAS[version]:
+            raise FormatError(f"{self.path}: the tables are not those of schema version {version}")
         # In another mode SQLite would not look at what the write-ahead log holds.
         if not self.without_locks and self.one("PRAGMA journal_mode") != "wal":
             raise FormatError(f"{self.path}: not in write-ahead mode, in which it was made")
+
+    def migrate(self) -> None:
+        """Bring a catalog that was checked to this version, in one transaction that outlasts power loss."""
+        if self.one("PRAGMA user_version") == SCHEMA_VERSION:
+            return
+        with self.lasting():
+            self.execute(_MIGRATION)
+            self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def settings(self) -> dict[str, Any]:
         """All settings; raises `FormatError` if one is damaged or missing."""

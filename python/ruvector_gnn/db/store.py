@@ -311,6 +311,8 @@ def _open_files(place: Place, wishes: Wishes, lock: WriterLock | None, synchrono
         dim, metric = int(settings["dim"]), str(settings["metric"])
         store = Store(place, catalog, lock, dim, metric, options, sync=synchronous == "full")
         store.reading(lambda settings, committed: None)
+        if writable:
+            catalog.migrate()
     except BaseException:
         catalog.close()
         raise
