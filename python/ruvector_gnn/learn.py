@@ -43,14 +43,14 @@ class SearchLearner:
 
     with adapted queries :math:`q_i = \mathrm{norm}(q + q A_i)`, click edges
     :math:`h_d = \mathrm{norm}(x_d + g\,c_d W)`, :math:`c_d = S_d / (n_d + |c|)` over the :math:`n_d`
-    queries that clicked `d` (their sum is :math:`S_d`), and the votes :math:`m` of the 20 nearest past
-    queries, :math:`\sum_p e^{(\cos(q, p) - 1) / 0.1}`. Vectors are taken as the metric
+    queries that clicked `d` (their sum is :math:`S_d`), and the votes :math:`m` of the `k` nearest past
+    queries, :math:`\sum_p e^{(\cos(q, p) - 1) / \tau}`. Vectors are taken as the metric
     sees them: under `ip` nothing is normalised, under `l2` scores rank as the squared distance does.
 
-    The parts enter only where held-back queries say that they help: candidates are compared with the plain
-    index on queries that they did not learn from, and only a paired gain in nDCG@10 of more than two
-    standard errors, which does not also show on other queries' clicks, is promoted. Otherwise the learner
-    ranks exactly as the index does, as it does before the first `fit`.
+    The parts enter only where held-back queries say that they help. Queries that are alike stand on one side
+    of every split; a candidate is promoted if its paired gain in nDCG@10 exceeds two standard errors and what
+    the best of all candidates reaches with permuted clicks. Otherwise the learner ranks exactly as the index
+    does, as it does before the first `fit`.
 
     Args:
         index: the `HNSWIndex` to rank. It stays the caller's: rows may be added and removed.
@@ -124,8 +124,8 @@ class SearchLearner:
         RowError
             For the number of a query or a row that there never was.
         ConfigError
-            If no query has a row that the index holds, or a log no click; if `relevant` or `judged` is given beside a
-            `ClickLog`, or `relevant` is missing without one.
+            If no query has a row that the index holds, or a log no click; if `relevant` or `judged` is given
+            beside a `ClickLog`, or `relevant` is missing without one.
 
         Examples
         --------
@@ -204,8 +204,13 @@ class SearchLearner:
         All figures are nDCG@10 on past queries that the candidates did not learn from: `before`, `after`,
         their mean paired difference `gain` with its `standard_error` and 95% `interval`, the same on
         documents that only a held-back query clicked (`before_never_clicked`, `after_never_clicked`), and
-        the best of each family of candidates. The promoted model is trained again on the whole log. After a
-        fit to a `ClickLog`, `clicks` says how grades were made of it; files and pickles do not keep that.
+        the best of each family of candidates. `gain` is what to expect for new questions: each is judged by a
+        candidate that others chose. `familiar_gain`, with its interval and the number of queries, is for past
+        queries that others restate. `tried` counts the candidates, `held_back` the groups of like queries,
+        `refused` says why nothing was promoted, and `agreement` by how many deviations the plain order agrees
+        better with the clicks than with permuted ones. The promoted model is trained again on the whole log.
+        After a fit to a `ClickLog`, `clicks` says how grades were made of it; files and pickles do not keep
+        that.
         """
         report = self._core.report()
         if report is not None and self._paths[-1] is not None:
@@ -216,8 +221,8 @@ class SearchLearner:
         """Why `row` stands where it stands for one query: the parts of its score, and the past queries that
         voted.
 
-        `voters` lists `(past query, cosine, vote)`, where past queries count those with a click in the
-        order given.
+        `voters` lists `(past query, cosine, vote)`, where past queries count the different ones with a click
+        in the order in which they first came.
         """
         return self._core.explain(query, row)
 
