@@ -396,9 +396,11 @@ def graph_transformer(
 def sparse_attention(
     x: _Array,
     graph: Graph | None,
-    tokens: Tensor,
-    attentions: Sequence[tuple[Sequence[Tensor], int]],
-    rest: tuple[Sequence[Tensor], str, tuple[float, float]],
+    layer: tuple[
+        Tensor,
+        Sequence[tuple[Sequence[Tensor], int]],
+        tuple[Sequence[Tensor], str, tuple[float, float]],
+    ],
     batch: ArrayLike | None,
     token_states: _Array | None,
     dropout: tuple[float, int] | None,

@@ -209,7 +209,7 @@ pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     let mut traces = guard::trace(&parts, &candidates);
     let verdict = Verdict::new(&traces[0], &traces, rule);
     let mut gains = verdict.gains.clone();
-    let sizes: Vec<usize> = memory::collect(parts.iter().map(Part::len));
+    let sizes: Vec<usize> = memory::collect(parts.iter().map(Part::groups));
     let unselected = Verdict::unselected(&traces[0], &traces, &sizes);
     let mut chosen =
         verdict.choose(&candidates, &traces).filter(|_| unselected.exceeds(UNSELECTED)).unwrap_or(0);

@@ -324,8 +324,8 @@ impl Part {
         Self { trials, groups, judges, gains, permuted }
     }
 
-    /// Groups.
-    pub fn len(&self) -> usize {
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
         self.groups.len()
     }
 }
@@ -348,7 +348,7 @@ impl Trace {
         let mut trace = Self { permuted: memory::vec![0.0; permutations], ..Self::default() };
         let (mut scores, mut row, mut touched) = (Vec::new(), Vec::new(), Vec::new());
         for part in parts {
-            row.resize(row.len().max(part.len()), 0.0f64);
+            row.resize(row.len().max(part.groups()), 0.0f64);
             let pairs: Vec<(&Trial, &Vec<(u32, u32)>)> = part.trials.iter().zip(&part.judges).collect();
             for members in pairs.chunk_by(|a, b| a.0.group == b.0.group) {
                 let group = members[0].0.group as usize;

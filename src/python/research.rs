@@ -65,23 +65,25 @@ fn graph_transformer<'py>(
     interruptible(py, || layer.forward(&x, &graph.0, batch.as_deref(), pe.as_ref(), dropout)).map(PyTensor)
 }
 
+/// The tokens, their attention and that of the nodes, and the rest.
+type SparseAttention<'py> = (Bound<'py, PyTensor>, [Attention<'py>; 2], Rest<'py>);
+
 /// What the layer gives or, without a graph, what its tokens are once they have seen all nodes.
 #[pyfunction]
-#[pyo3(signature = (x, graph, tokens, attentions, rest, batch, token_states, dropout))]
+#[pyo3(signature = (x, graph, layer, batch, token_states, dropout))]
 fn sparse_attention<'py>(
     x: &Bound<'py, PyAny>,
     graph: Option<GraphArgument>,
-    tokens: &PyTensor,
-    attentions: [Attention<'py>; 2],
-    rest: Rest<'py>,
+    layer: SparseAttention<'py>,
     batch: Option<&Bound<'py, PyAny>>,
     token_states: Option<&Bound<'py, PyAny>>,
     dropout: Option<(f64, u64)>,
 ) -> PyResult<PyTensor> {
     let (py, x, batch) = (x.py(), input_of("x", x)?, numbers(batch)?);
     let states = token_states.map(|states| input_of("token_states", states)).transpose()?;
+    let (tokens, attentions, rest) = layer;
     let layer = SparseAttentionLayer {
-        tokens: tokens.0.clone(),
+        tokens: tokens.get().0.clone(),
         gather: attention(&attentions[0])?,
         self_attn: attention(&attentions[1])?,
         feed_forward: feed_forward(&rest)?,

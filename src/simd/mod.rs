@@ -88,6 +88,9 @@ impl<'a> From<&'a [u32]> for Rows<'a> {
 /// One query against many rows of a row-major table.
 pub type RowsKernel = fn(query: &[f32], table: &[f32], rows: &[u32], out: &mut [f32]);
 
+/// Two sums in `f64` for each of four vectors.
+pub type FourSums = fn(a: &[f32], b: [&[f32]; 4]) -> ([f64; 4], [f64; 4]);
+
 /// The weighted sum of many rows of a row-major table.
 pub type WeightedGather = fn(table: &[f32], rows: Rows<'_>, weights: &[f32], out: &mut [f32]);
 
@@ -177,7 +180,7 @@ pub struct Kernels {
     /// [`squared_l2_f64`](Self::squared_l2_f64) with each of four, to the bit.
     pub four_squared_l2_f64: fn(a: &[f32], b: [&[f32]; 4]) -> [f64; 4],
     /// [`dot_f64`](Self::dot_f64) with each of four and [`norm2`](Self::norm2) of each, to the bit.
-    pub four_dots_and_norms_f64: fn(a: &[f32], b: [&[f32]; 4]) -> ([f64; 4], [f64; 4]),
+    pub four_dots_and_norms_f64: FourSums,
     /// `sum_i (a_scale a_i - b_scale b_i)^2` in `f64`, to the same bits in every set.
     pub scaled_squared_l2_f64: fn(a: &[f32], a_scale: f64, b: &[f32], b_scale: f64) -> f64,
     /// Asks for a row of a table, which will be read in a moment.

@@ -259,7 +259,7 @@ class SparseAttentionLayer(_TransformerLayer):
     ) -> Tensor:
         attentions = [self.gather._for_core(), self.self_attn._for_core()]
         return _core.sparse_attention(
-            x, graph, self.tokens, attentions, self._rest(), batch, token_states, drop
+            x, graph, (self.tokens, attentions, self._rest()), batch, token_states, drop
         )
 
     def extra_repr(self) -> str:
