@@ -93,6 +93,12 @@ def test_parts_of_a_log(index: Any, places: list[int]) -> None:
     assert fields_of(pickle.loads(pickle.dumps(part))) == fields_of(part)
 
 
+def test_iteration_gives_logs_of_one_impression() -> None:
+    parts = list(small_log())
+    assert [len(part) for part in parts] == [1] * 4
+    assert [part.sessions for part in parts] == [("a",), (None,), (7,), ("b",)]
+
+
 def test_since() -> None:
     assert small_log().since(2.5).times.tolist() == [3, 2.5]
     assert len(small_log().since(10)) == 0

@@ -596,7 +596,7 @@ calls = {
     "add": lambda d: d.add(range(30), x, [{"n": n} for n in range(30)]),
     "upsert": lambda d: d.upsert([1], x[:1]), "delete": lambda d: d.delete([2, 3]),
     "record": lambda d: d.record(x[0], [1]), "record_all": lambda d: d.record_all([(x[0], [1])]),
-    "get": lambda d: d.get(1), "ids": lambda d: d.ids(), "len": len,
+    "log": lambda d: d.log(), "get": lambda d: d.get(1), "ids": lambda d: d.ids(), "len": len,
     "search": lambda d: d.search(x[0], where={"n": 1}),
     "search_with_gnn": lambda d: d.search_with_gnn(x[0], lambda v, g: v),
     "learn": lambda d: d.learn(), "get_hnsw_graph": lambda d: d.get_hnsw_graph(),
@@ -607,7 +607,7 @@ calls = {
 }
 for call in calls.values():
     call(db)
-for name in ("get", "search", "stats", "verify", "learned", "get_all_vectors"):
+for name in ("get", "search", "stats", "verify", "learned", "log", "get_all_vectors"):
     with VectorDB.open(path, mode="r") as reader:
         calls[name](reader)
 pid = os.fork()

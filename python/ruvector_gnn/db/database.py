@@ -349,7 +349,11 @@ class VectorDB:
         self.record_all([(query, clicked_ids, shown, explored, at, session)])
 
     def record_all(self, impressions: Sequence[tuple[Any, ...]]) -> None:
-        """Log many impressions, each the arguments of one `record`, in one transaction: all or none."""
+        """Log many impressions in one transaction: all or none.
+
+        Each is a tuple of the arguments of one `record`, in the order `query, clicked_ids, shown, explored,
+        at, session`; those at the end may be left out.
+        """
         prepared = [
             self._exploration.recalled(
                 log.impression(checked_query(query, self.dimensions, self.metric), *rest)
@@ -402,7 +406,7 @@ class VectorDB:
             for name, time in (("since", since), ("until", until))
         ]
         self._check_open()
-        return self._store.reading(lambda *_: log.click_log(self._store.catalog, *times))
+        return log.click_log(self._store.catalog, *times)
 
     def learn(self, *, seed: int = 0, progress: bool = False) -> dict[str, Any]:
         """Train on the whole log, keep the model with the data, search with it from now on; returns its
