@@ -27,7 +27,7 @@ Rows = list[np.ndarray]
 class Outcome(NamedTuple):
     """One log: what its fit reported, and what future queries gained."""
 
-    report: dict[str, Any]
+    report: rg.LearningReport
     gain: float
 
 
@@ -45,9 +45,9 @@ def collection(name: str, folder: Path) -> dict[str, Any] | None:
 def outcome(data: dict[str, Any], queries: np.ndarray, clicks: Rows, seed: int) -> Outcome:
     """Fit on a log, judge on the future."""
     learner = rg.SearchLearner(data["index"], seed=seed).fit(queries, clicks)
-    report = learner.report()
+    report = learner.report
     assert report is not None
-    if not report["promoted"]:
+    if not report.promoted:
         return Outcome(report, 0.0)
     future = data["future"]
     wanted = [data["relevant"][query] for query in future]
@@ -86,8 +86,8 @@ def noise(data: dict[str, Any], logs: int, kinds: tuple[float | None, ...]) -> N
             if kind is not None:
                 queries, clicks = moved(np.concatenate([queries] * 3), kind, rng), clicks * 3
             found.append(outcome(data, queries, clicks, seed))
-        promoted = [one.gain for one in found if one.report["promoted"]]
-        trained = sum("adapter" in one.report["families"] for one in found)
+        promoted = [one.gain for one in found if one.report.promoted]
+        trained = sum("adapter" in one.report.tried for one in found)
         name = "asked once" if kind is None else f"asked three times, noise {kind:g}"
         print(f"{data['name']}: {name}: {len(promoted)} of {logs} promoted {np.round(promoted, 3)},"
               f" models trained in {trained}", flush=True)
@@ -101,7 +101,7 @@ def power(data: dict[str, Any], logs: int, sizes: tuple[int, ...]) -> None:
             rng = np.random.default_rng([seed, 2])
             found.append(outcome(data, *log(data, size, rng), seed))
         gains = np.array([one.gain for one in found])
-        promoted = sum(one.report["promoted"] for one in found)
+        promoted = sum(one.report.promoted for one in found)
         error = 1.96 * gains.std() / len(gains) ** 0.5
         print(f"{data['name']}: logs of {min(size, len(data['past']))}: {promoted} of {logs} promoted, gain"
               f" {gains.mean():+.4f} +- {error:.4f}, worst {gains.min():+.4f}", flush=True)
@@ -117,9 +117,9 @@ def claims(data: dict[str, Any], logs: int) -> list[tuple[float, float, float]]:
         lengths = rng.choice([0.0, 0.1, 0.3], size=(len(queries), 1))
         asked = np.concatenate([queries, moved(queries[again], lengths, rng)])
         one = outcome(data, asked, clicks + [clicks[at] for at in again], seed)
-        if one.report["promoted"]:
-            low, high = one.report["interval"]
-            found.append((one.report["gain"], one.gain, (high - low) / 2))
+        if one.report.promoted:
+            low, high = one.report.interval
+            found.append((one.report.gain, one.gain, (high - low) / 2))
             covered += low <= one.gain <= high
     if found:
         off = np.mean([claimed - true for claimed, true, _ in found])

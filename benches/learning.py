@@ -74,9 +74,9 @@ def run(data: dict[str, Any], seed: int, shuffled: bool = False, log: int | None
         begin = time.perf_counter()
         learner.fit(data["queries"][past], clicks)
         seconds += time.perf_counter() - begin
-        report = learner.report()
+        report = learner.report
         assert report is not None
-        chosen.append(report["chosen"])
+        chosen.append(report.chosen)
         wanted = [data["relevant"][i] for i in future]
         warm = np.unique(np.concatenate(clicks))
         cold = [np.setdiff1d(rows, warm) for rows in wanted]

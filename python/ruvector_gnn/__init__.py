@@ -30,6 +30,7 @@ from ruvector_gnn._core import (
     where,
 )
 from ruvector_gnn._relevance import Triples
+from ruvector_gnn._report import LearningReport
 from ruvector_gnn.autograd import no_grad, tensor
 from ruvector_gnn.clicks import ClickLog
 from ruvector_gnn.errors import ConfigError, FormatError, NotFoundError, RowError, RuvectorError, ShapeError
@@ -48,6 +49,7 @@ __all__ = [
     "Graph",
     "HNSWIndex",
     "Hits",
+    "LearningReport",
     "NotFoundError",
     "Partition",
     "RangeHits",

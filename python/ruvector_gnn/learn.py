@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ruvector_gnn import _core
 from ruvector_gnn._progress import watch
 from ruvector_gnn._relevance import Relevant, as_triples
+from ruvector_gnn._report import LearningReport
 from ruvector_gnn.clicks import ClickLog, judgements
 from ruvector_gnn.errors import ConfigError
 
@@ -136,8 +137,8 @@ class SearchLearner:
         >>> _ = index.add(vectors)
         >>> shown = index.search(vectors[:20], k=5).rows
         >>> log = rg.ClickLog(vectors[:20], shown, shown[:, 2:3])
-        >>> report = rg.SearchLearner(index).fit(log).report()
-        >>> report["clicks"]
+        >>> report = rg.SearchLearner(index).fit(log).report
+        >>> report.clicks
         'position-based model'
         """
         path = None
@@ -198,24 +199,13 @@ class SearchLearner:
         """
         return self._core.evaluate(*_judged(queries, relevant), learned)
 
-    def report(self) -> dict[str, Any] | None:
-        """What held-back queries said of the last fit; None before it.
-
-        All figures are nDCG@10 on past queries that the candidates did not learn from: `before`, `after`,
-        their mean paired difference `gain` with its `standard_error` and 95% `interval`, the same on
-        documents that only a held-back query clicked (`before_never_clicked`, `after_never_clicked`), and
-        the best of each family of candidates. `gain` is what to expect for new questions: each is judged by a
-        candidate that others chose. `familiar_gain`, with its interval and the number of queries, is for past
-        queries that others restate. `tried` counts the candidates, `held_back` the groups of like queries,
-        `refused` says why nothing was promoted, and `agreement` by how many deviations the plain order agrees
-        better with the clicks than with permuted ones. The promoted model is trained again on the whole log.
-        After a fit to a `ClickLog`, `clicks` says how grades were made of it; files and pickles do not keep
-        that.
+    @property
+    def report(self) -> LearningReport | None:
+        """What held-back queries said of the last fit; None before it. The promoted model is trained again on
+        the whole log.
         """
-        report = self._core.report()
-        if report is not None and self._paths[-1] is not None:
-            report["clicks"] = self._paths[-1]
-        return report
+        found = self._core.report()
+        return None if found is None else LearningReport._of(found, self._paths[-1])
 
     def explain(self, query: npt.ArrayLike, row: int) -> dict[str, Any]:
         """Why `row` stands where it stands for one query: the parts of its score, and the past queries that
@@ -277,8 +267,8 @@ class SearchLearner:
 
     def __repr__(self) -> str:
         """The index and what serves."""
-        report = self.report()
-        state = "untrained" if report is None else report["chosen"]
+        report = self.report
+        state = "untrained" if report is None else report.chosen
         return f"SearchLearner({self._index!r}, {state})"
 
 

@@ -221,7 +221,7 @@ fn to_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>
     dict.set_item("standard_error", report.gain.error)?;
     let width = 1.96 * report.gain.error;
     dict.set_item("interval", (report.gain.mean - width, report.gain.mean + width))?;
-    dict.set_item("tried", report.tried)?;
+    dict.set_item("candidates", report.tried)?;
     dict.set_item("refused", &report.refused)?;
     dict.set_item("agreement", report.agreement)?;
     let (familiar, queries) = report.familiar;
@@ -239,6 +239,6 @@ fn to_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>
         row.set_item("standard_error", gain.error)?;
         families.set_item(name, row)?;
     }
-    dict.set_item("families", families)?;
+    dict.set_item("tried", families)?;
     Ok(dict)
 }

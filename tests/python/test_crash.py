@@ -43,7 +43,7 @@ def index_of(seed: int) -> rg.HNSWIndex:
 
 def learned(path: Path) -> object:
     learner = rg.SearchLearner.load(path, index_of(0))
-    return [part.tobytes() for part in learner.search(vectors(5, 7), k=5)], str(learner.report())
+    return [part.tobytes() for part in learner.search(vectors(5, 7), k=5)], str(learner.report)
 
 
 def learner_of(seed: int) -> rg.SearchLearner:

@@ -79,7 +79,7 @@ def learner_file(path: Path) -> Callable[[], object]:
 
     def read() -> object:
         loaded = rg.SearchLearner.load(path, index)
-        return [part.tobytes() for part in loaded.search(vectors(5, 7), k=5)], str(loaded.report())
+        return [part.tobytes() for part in loaded.search(vectors(5, 7), k=5)], str(loaded.report)
 
     return read
 

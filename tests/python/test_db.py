@@ -554,7 +554,7 @@ def test_readers_follow_the_writer(filled, path):
         filled.checkpoint()
         filled.record(extra, [1])
         report = filled.learn()
-        assert reader.learned is report["promoted"] is False  # one click teaches nothing
+        assert reader.learned is report.promoted is False  # one click teaches nothing
         assert reader.stats()["model"] == filled.stats()["model"] is not None
         assert reader.search(extra, k=3).ids == filled.search(extra, k=3).ids
     copy = pickle.loads(pickle.dumps(filled))
@@ -711,5 +711,5 @@ def test_shuffled_answers_judge_where_the_log_has_them(path):
             database.record(query, good if shown.explored else shown.ids[:1], shown=shown)
         assert database.stats()["explored_impressions"] == 167
         report = database.learn()
-        assert report["promoted"] and report["held_back"] <= 167
+        assert report.promoted and report.held_back <= 167
         assert precision(learned=True) > precision(learned=False) + 0.2

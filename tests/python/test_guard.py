@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import ruvector_gnn as rg
@@ -29,9 +27,9 @@ def _log(turned: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.n
 
 def _fit(
     index: rg.HNSWIndex, queries: np.ndarray, clicked: np.ndarray
-) -> tuple[rg.SearchLearner, dict[str, Any]]:
+) -> tuple[rg.SearchLearner, rg.LearningReport]:
     learner = rg.SearchLearner(index).fit(queries, [[row] for row in clicked])
-    report = learner.report()
+    report = learner.report
     assert report is not None
     return learner, report
 
@@ -51,9 +49,9 @@ def test_a_log_without_signal_whose_queries_repeat_is_refused(noise: float) -> N
         queries, clicked = _log(turned, 60, rng)
         asked = np.concatenate([_moved(queries, noise, rng) for _ in range(3)])
         _, report = _fit(index, asked, np.tile(rng.permutation(clicked), 3))
-        assert not report["promoted"] and report["gain"] == 0 and report["refused"]
-        assert report["queries"] == (60 if noise == 0 else 180)
-        assert report["held_back"] <= 180
+        assert not report.promoted and report.gain == 0 and report.refused
+        assert report.queries == (60 if noise == 0 else 180)
+        assert report.held_back <= 180
 
 
 def test_one_question_asked_ten_thousand_times_is_one_past_query() -> None:
@@ -74,8 +72,8 @@ def test_too_few_different_questions_judge_nothing() -> None:
     rng = np.random.default_rng(2)
     queries, clicked = _log(turned, 6, rng)
     _, report = _fit(index, np.tile(queries, (50, 1)), np.tile(clicked, 50))
-    assert (report["queries"], report["promoted"]) == (6, False)
-    assert "too few" in report["refused"]
+    assert (report.queries, report.promoted) == (6, False)
+    assert "too few" in report.refused
 
 
 def test_queries_of_another_encoder_are_still_learned_from() -> None:
@@ -84,7 +82,7 @@ def test_queries_of_another_encoder_are_still_learned_from() -> None:
     turn, _ = np.linalg.qr(rng.normal(size=(DIM, DIM)))
     queries, clicked = _log(turned @ turn, 400, rng)
     learner, report = _fit(index, queries, clicked)
-    assert report["promoted"] and report["agreement"] < 4
+    assert report.promoted and report.agreement < 4
     future, wanted = _log(turned @ turn, 200, rng)
     relevant = [[row] for row in wanted]
     before, after = (learner.evaluate(future, relevant, learned)["ndcg@10"] for learned in (False, True))
@@ -100,11 +98,27 @@ def test_what_is_claimed_holds_for_new_questions() -> None:
         again = rng.integers(400, size=150)
         asked = np.concatenate([queries, _moved(queries[again], 0.1, rng)])
         learner, report = _fit(index, asked, np.concatenate([clicked, clicked[again]]))
-        assert report["promoted"] and report["refused"] == ""
-        assert report["familiar_queries"] > 150
+        assert report.promoted and report.refused == ""
+        assert report.familiar_queries > 150
         future, wanted = _log(turned, 400, rng)
         relevant = [[row] for row in wanted]
         plain, learned = (learner.evaluate(future, relevant, order)["ndcg@10"] for order in (False, True))
-        off.append(report["gain"] - (learned - plain))
-        assert abs(off[-1]) < 4 * report["standard_error"]
+        off.append(report.gain - (learned - plain))
+        assert abs(off[-1]) < 4 * report.standard_error
     assert abs(np.mean(off)) < 0.03
+
+
+def test_a_report_says_in_sentences_what_happened() -> None:
+    index, turned = _world()
+    rng = np.random.default_rng(4)
+    queries, clicked = _log(turned, 300, rng)
+    _, report = _fit(index, np.tile(queries, (2, 1)), np.tile(clicked, 2))
+    words = str(report)
+    assert report.chosen in words and f"gain {report.gain:+.4f}" in words and "out of 300 past ones" in words
+    assert report.interval[0] < report.gain < report.interval[1]
+    assert report.after == report.before + report.gain
+    assert report.familiar_gain is None and report.familiar_interval is None
+    assert set(report.tried) >= {"plain", "memory", "centroid", "adapter", "sum+memory"}
+    _, refused = _fit(index, queries, rng.permutation(clicked))
+    assert refused.refused in str(refused) and "nothing was promoted" in str(refused)
+    assert (refused.gain, refused.interval, refused.after) == (0, (0, 0), refused.before)

@@ -47,7 +47,7 @@ def test_untrained_ranks_as_the_index() -> None:
         expected = -hits.distances if metric == "l2" else 1 - hits.distances
         # Distances are rounded, scores come from before.
         np.testing.assert_allclose(ranking.scores, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
-        assert learner.report() is None
+        assert learner.report is None
 
 
 def test_learns_and_reports(trained: rg.SearchLearner) -> None:
@@ -55,11 +55,11 @@ def test_learns_and_reports(trained: rg.SearchLearner) -> None:
     before, after = trained.evaluate(queries, relevant, learned=False), trained.evaluate(queries, relevant)
     assert after["ndcg@10"] > before["ndcg@10"] + 0.05
     assert set(after) >= {"ndcg@10", "mrr@10", "recall@10", "recall@100"}
-    report = trained.report()
-    assert report is not None and report["promoted"]
-    assert report["after"] > report["before"] and report["interval"][0] > 0
-    assert report["families"]["plain"]["gain"] == 0
-    assert "memory" in report["families"] and "adapter" in report["families"]
+    report = trained.report
+    assert report is not None and report.promoted
+    assert report.after > report.before and report.interval[0] > 0
+    assert report.tried["plain"]["gain"] == 0
+    assert "memory" in report.tried and "adapter" in report.tried
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip"])
@@ -75,8 +75,8 @@ def test_shuffled_clicks_change_nothing() -> None:
     docs, queries, relevant = world(600, 4)
     order = np.random.default_rng(5).permutation(len(relevant))
     learner = rg.SearchLearner(build(docs)).fit(queries, [relevant[i] for i in order])
-    report = learner.report()
-    assert report is not None and not report["promoted"] and report["gain"] == 0
+    report = learner.report
+    assert report is not None and not report.promoted and report.gain == 0
     np.testing.assert_array_equal(
         learner.search(queries).rows, learner.search(queries, learned=False).rows
     )
@@ -228,7 +228,7 @@ def test_save_load_and_refusals(trained: rg.SearchLearner, tmp_path: Path) -> No
     expected = trained.search(queries)
     loaded = rg.SearchLearner.load(path, trained.index)
     np.testing.assert_array_equal(loaded.search(queries).scores, expected.scores)
-    assert loaded.report() == trained.report()
+    assert loaded.report == trained.report
     for other in (build(queries), build(world(30, 9)[0][::-1])):
         with pytest.raises(rg.ConfigError, match="was trained on"):
             rg.SearchLearner.load(path, other)
@@ -243,7 +243,7 @@ def test_rollback(trained: rg.SearchLearner) -> None:
     docs, queries, relevant = world(60, 9)
     learner = rg.SearchLearner(build(docs)).fit(queries, relevant)
     learner.rollback()
-    assert learner.report() is None
+    assert learner.report is None
     with pytest.raises(rg.ConfigError):
         learner.rollback()
 
@@ -258,7 +258,7 @@ def test_callback_stops_and_nothing_changes() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         learner.fit(queries, relevant, callback=stop)
-    assert learner.report() is None
+    assert learner.report is None
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_bad_arguments(queries: np.ndarray, relevant: object, error: type[Except
     learner = rg.SearchLearner(build(world(1, 1)[0]))
     with pytest.raises(error):
         learner.fit(queries, relevant)
-    assert learner.report() is None
+    assert learner.report is None
     with pytest.raises(rg.ConfigError):
         learner.search(np.ones((1, DIM)), k=0)
     with pytest.raises(rg.ConfigError):
@@ -301,16 +301,16 @@ def test_a_click_log_is_fitted_to_the_grades_that_it_gives(tmp_path: Path) -> No
     learner = rg.SearchLearner(index).fit(log)
     by_hand = rg.SearchLearner(index).fit(found.queries, found.teach, judged=found.judge)
     np.testing.assert_array_equal(learner.search(queries).scores, by_hand.search(queries).scores)
-    report, expected = learner.report(), by_hand.report()
+    report, expected = learner.report, by_hand.report
     assert report is not None and expected is not None
-    assert report.pop("clicks") == "position-based model, judged on shuffled answers"
-    assert report == expected
+    assert report.clicks == "position-based model, judged on shuffled answers"
+    assert {**report.as_dict(), "clicks": None} == expected.as_dict()
     learner.fit(queries, relevant)
-    assert "clicks" not in (learner.report() or {})
+    assert learner.report is not None and learner.report.clicks is None
     learner.rollback()
-    assert (learner.report() or {})["clicks"] == found.path
+    assert learner.report == report
     copy = pickle.loads(pickle.dumps(learner))
-    assert "clicks" not in copy.report()
+    assert copy.report == expected
 
 
 def test_only_judged_queries_judge() -> None:
@@ -319,10 +319,10 @@ def test_only_judged_queries_judge() -> None:
     index, order = build(docs), np.random.default_rng(5).permutation(600)
     shuffled = [relevant[i] for i in order]
     half = {query: relevant[query] for query in range(0, 600, 2)}
-    taught = rg.SearchLearner(index).fit(queries, relevant, judged=half).report()
-    assert taught is not None and taught["promoted"]
-    refused = rg.SearchLearner(index).fit(queries, relevant, judged=dict(enumerate(shuffled))).report()
-    assert refused is not None and not refused["promoted"]
+    taught = rg.SearchLearner(index).fit(queries, relevant, judged=half).report
+    assert taught is not None and taught.promoted
+    refused = rg.SearchLearner(index).fit(queries, relevant, judged=dict(enumerate(shuffled))).report
+    assert refused is not None and not refused.promoted
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_bad_grades_to_judge_by(judged: object, error: type[Exception], words: s
     learner = rg.SearchLearner(build(docs))
     with pytest.raises(error, match=words):
         learner.fit(queries, relevant, judged=judged)
-    assert learner.report() is None
+    assert learner.report is None
 
 
 @pytest.mark.long

@@ -527,7 +527,7 @@ def learner() -> None:
     served = rg.SearchLearner(index)
     queries, clicks = vectors[:12] + 0.1, [[row] for row in range(12)]
     served.fit(queries[:6], clicks[:6])
-    unchanged(lambda: served.fit(queries, clicks), lambda: str(served.report()))
+    unchanged(lambda: served.fit(queries, clicks), lambda: str(served.report))
     raised = outcome(lambda: served.search(queries, k=2**40))
     assert isinstance(raised, MemoryError | rg.ConfigError), repr(raised)
 

@@ -168,9 +168,9 @@ def learn(options: Options) -> None:
     with _existing(options.target) as db:
         report = db.learn(seed=options.seed, progress=shows_progress(options.json))
     if options.json:
-        emit(report)
+        emit(report.as_dict())
     else:
-        print(lines(report))
+        print(report)
 
 
 def evaluate(options: Options) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ruvector_gnn._core import Graph
+from ruvector_gnn._report import LearningReport
 from ruvector_gnn.clicks import ClickLog
 from ruvector_gnn.db import arguments, fork, log, verify
 from ruvector_gnn.db.arguments import Ids
@@ -111,7 +112,7 @@ class VectorDB:
         self._check_open()
         self._live.refresh()
         learner = self._live.learner
-        return learner is not None and bool((learner.report() or {})["promoted"])
+        return learner is not None and learner.report is not None and learner.report.promoted
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -408,7 +409,7 @@ class VectorDB:
         self._check_open()
         return log.click_log(self._store.catalog, *times)
 
-    def learn(self, *, seed: int = 0, progress: bool = False) -> dict[str, Any]:
+    def learn(self, *, seed: int = 0, progress: bool = False) -> LearningReport:
         """Train on the whole log, keep the model with the data, search with it from now on; returns its
         report.
 
@@ -416,8 +417,9 @@ class VectorDB:
         unless it is clearly better. Searches go on meanwhile.
 
         Where impressions say what was shown, grades come from a position-based model of the clicks; where at
-        least 40 queries have a click in a shuffled answer, those alone judge. The report says under "clicks"
-        which path was taken; see `rg.clicks.judgements`. Raises `ConfigError` if the log has no click yet.
+        least 40 queries have a click in a shuffled answer, those alone judge. `clicks` in the report
+        says which path was taken; see `rg.clicks.judgements`. Raises `ConfigError` if the log has no click
+        yet.
         """
         catalog = self._store.catalog
         with self._writing:
@@ -426,7 +428,9 @@ class VectorDB:
             with self._live.in_use():
                 learner = train(self._live.index, catalog, seed=seed, progress=progress)
             self._live.adopt(learner)
-        return learner.report() or {}
+        report = learner.report
+        assert report is not None, "the learner was fitted"
+        return report
 
     # --- for a GNN of your own
     def get_hnsw_graph(self) -> Graph:
