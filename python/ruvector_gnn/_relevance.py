@@ -66,7 +66,9 @@ class Triples:
 Triples.__module__ = "ruvector_gnn"
 
 
-def as_triples(relevant: Relevant, queries: int, name: str = "relevant") -> Triples:
+def as_triples(
+    relevant: Relevant, queries: int, name: str = "relevant", *, signed: bool = False
+) -> Triples:
     """Return what any form of `relevant` says, without what is not relevant (grade 0).
 
     Parameters
@@ -78,6 +80,8 @@ def as_triples(relevant: Relevant, queries: int, name: str = "relevant") -> Trip
         The number of queries.
     name : str
         What errors call the argument.
+    signed : bool
+        Whether grades may be negative.
 
     Raises
     ------
@@ -88,15 +92,16 @@ def as_triples(relevant: Relevant, queries: int, name: str = "relevant") -> Trip
         For the number of a query that there is not.
     """
     found = _parsed(relevant, queries, name)
-    strange = ~((found.grade >= 0) & np.isfinite(found.grade))
+    strange = ~(((found.grade >= 0) | signed) & np.isfinite(found.grade))
     if strange.any():
         place = int(np.argmax(strange))
+        bounds = "" if signed else " from 0 up"
         where = f"row {found.row[place]} of query {found.query[place]}"
-        raise ShapeError(f"{name}: {where} must have a finite grade from 0 up, got {found.grade[place]}")
+        raise ShapeError(f"{name}: {where} must have a finite grade{bounds}, got {found.grade[place]}")
     outside = (found.query < 0) | (found.query >= queries)
     if outside.any():
         raise RowError(f"{name}: got query {found.query[np.argmax(outside)]}, expected 0 to {queries - 1}")
-    counts = found.grade > 0
+    counts = found.grade != 0
     return Triples(found.query[counts], found.row[counts], found.grade[counts])
 
 

@@ -109,8 +109,9 @@ class SearchLearner:
             and nothing changes.
         judged : sequence, mapping, sparse matrix or Triples, optional
             Grades to judge by, in any form of `relevant`, for instance from answers that were shown in random
-            order. All of `relevant` teaches, but only queries with one of these grades decide when training
-            stops and what is promoted. By default `relevant` judges too.
+            order. All of `relevant` teaches, but only queries with a positive grade here decide when training
+            stops and what is promoted. A negative grade takes off what clicks give by chance. By default
+            `relevant` judges too.
 
         Returns
         -------
@@ -152,7 +153,7 @@ class SearchLearner:
         elif relevant is None:
             raise ConfigError("relevant is missing; only a ClickLog says itself what was clicked")
         asked, clicks = _judged(queries, relevant)
-        fair = None if judged is None else _judged(asked, judged, "judged")[1]
+        fair = None if judged is None else _judged(asked, judged, "judged", signed=True)[1]
         self._core.fit(asked, clicks, watch(progress, callback, "fit"), fair)
         self._paths = [self._paths[-1], path]
         return self
@@ -277,9 +278,9 @@ def _restore(data: bytes, index: HNSWIndex) -> SearchLearner:
 
 
 def _judged(
-    queries: npt.ArrayLike, relevant: Relevant, name: str = "relevant"
+    queries: npt.ArrayLike, relevant: Relevant, name: str = "relevant", *, signed: bool = False
 ) -> tuple[npt.NDArray[Any], _Clicks]:
     """Queries as an array, and what is relevant to them, as the core takes both."""
     asked = _core.as_array("queries", queries)
-    found = as_triples(relevant, len(asked) if asked.ndim == 2 else 1, name)
+    found = as_triples(relevant, len(asked) if asked.ndim == 2 else 1, name, signed=signed)
     return asked, (found.query, found.row, found.grade)

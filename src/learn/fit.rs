@@ -348,7 +348,7 @@ fn judged(task: &Task<'_>, cut: &Cut, cold: impl Fn(u32) -> bool) -> Vec<Judged>
             }
         }
         let relevant: Vec<Graded> = memory::collect(grades);
-        let cold = relevant.iter().copied().filter(|&(doc, _)| cold(doc)).collect();
+        let cold = relevant.iter().copied().filter(|&(doc, grade)| grade > 0.0 && cold(doc)).collect();
         Judged { relevant, cold }
     });
     memory::collect(groups)

@@ -301,7 +301,8 @@ impl Part {
         let mut by_doc: Vec<(u32, u32, f64)> = Vec::new();
         for (group, judged) in groups.iter().enumerate() {
             let ideal = ideal(&judged.relevant);
-            for &(doc, grade) in &judged.relevant {
+            // A group whose clicks are all taken off judges nothing.
+            for &(doc, grade) in judged.relevant.iter().filter(|_| ideal > 0.0) {
                 memory::push(&mut by_doc, (doc, group as u32, f64::from(grade) / ideal));
             }
         }
@@ -400,15 +401,17 @@ impl Trace {
     }
 }
 
-/// nDCG of a ranking as [`crate::metrics::ndcg`], for rankings too many to build tables for; NaN if nothing is relevant.
+/// nDCG of a ranking as [`crate::metrics::ndcg`], for rankings too many to build tables for; NaN if nothing is relevant. Negative
+/// grades are taken off; the best ranking has none.
 pub fn ndcg(ranking: &[u32], relevant: &[Graded]) -> f64 {
     let gain = |item: &u32| relevant.iter().find(|(other, _)| other == item).map_or(0.0, |(_, grade)| *grade);
-    discounted(ranking.iter().map(gain)) / ideal(relevant)
+    let ideal = ideal(relevant);
+    if ideal > 0.0 { discounted(ranking.iter().map(gain)) / ideal } else { f64::NAN }
 }
 
 /// The discounted gain of the best ranking.
 fn ideal(relevant: &[Graded]) -> f64 {
-    let mut grades: Vec<f32> = relevant.iter().map(|(_, grade)| *grade).collect();
+    let mut grades: Vec<f32> = relevant.iter().map(|(_, grade)| grade.max(0.0)).collect();
     grades.sort_unstable_by(|a, b| b.total_cmp(a));
     discounted(grades.into_iter())
 }
@@ -628,7 +631,8 @@ mod tests {
             let expected = metrics::ndcg(&rows, &judged, DEPTH).unwrap();
             assert!((ndcg(&ranking, &relevant) - expected).abs() < 1e-12, "{ranking:?}");
         }
-        assert!(ndcg(&[1], &[]).is_nan());
+        assert!(ndcg(&[1], &[]).is_nan() && ndcg(&[1], &[(1, -0.5)]).is_nan());
+        assert_eq!(ndcg(&[1, 2], &[(1, -0.5), (2, 1.0)]), 1.0 / 3f64.log2() - 0.5);
     }
 
     fn list() -> Shortlist {

@@ -246,7 +246,8 @@ impl Snapshot {
     /// Learns a ranking; see [`SearchLearner::fit`].
     ///
     /// `judged` holds what to judge by, clicks that do not follow the order that was shown: all queries teach by `clicks`, but
-    /// only these decide when training stops and what is promoted. Queries of a cosine of at least .9999 are one.
+    /// only these decide when training stops and what is promoted; a negative grade takes off what clicks give by chance, and a query
+    /// without a positive one does not judge. Queries of a cosine of at least .9999 are one.
     pub fn learn(
         &self,
         queries: ArrayView2<'_, f32>,
@@ -256,7 +257,7 @@ impl Snapshot {
         monitor: &mut dyn Monitor,
     ) -> Result<Learned> {
         check(self.dim, self.geometry, queries)?;
-        let known = self.known(queries.nrows(), clicks)?;
+        let known = self.known(queries.nrows(), clicks, false)?;
         // The log leaves out queries without a click; what they are judged by has to follow.
         let mut numbers: Vec<u32> = crate::memory::collect(known.iter().map(|click| click.0));
         numbers.sort_unstable();
@@ -276,7 +277,7 @@ impl Snapshot {
         let judged = match judged {
             None => None,
             Some(judged) => {
-                let judged = self.known(queries.nrows(), judged)?;
+                let judged = self.known(queries.nrows(), judged, true)?;
                 Some(by_entry(&numbers, &entry_of, entries, &judged))
             }
         };
@@ -305,8 +306,9 @@ impl Snapshot {
         Ok(Learned(Arc::new(state)))
     }
 
-    /// Clicks with the positions of rows that are held; those on rows that were removed are left out.
-    fn known(&self, queries: usize, clicks: &[(u32, i64, f32)]) -> Result<Vec<Click>> {
+    /// Clicks with the positions of rows that are held; those on rows that were removed are left out. Grades may be negative only
+    /// if they are `signed`.
+    fn known(&self, queries: usize, clicks: &[(u32, i64, f32)], signed: bool) -> Result<Vec<Click>> {
         let mut known = crate::memory::with_capacity(clicks.len());
         for &(query, row, grade) in clicks {
             if row < 0 || row >= self.num_rows as i64 || row > i64::from(u32::MAX) {
@@ -318,10 +320,9 @@ impl Snapshot {
             if query as usize >= queries {
                 return Err(Error::Row(format!("relevant: query {query} of a log of {queries} queries")));
             }
-            if !(grade > 0.0 && grade.is_finite()) {
-                return Err(Error::Shape(format!(
-                    "relevant: grades must be finite and above 0, got {grade}"
-                )));
+            if !grade.is_finite() || grade <= 0.0 && !signed {
+                let bounds = if signed { "" } else { " and above 0" };
+                return Err(Error::Shape(format!("relevant: grades must be finite{bounds}, got {grade}")));
             }
             if let Ok(position) = self.rows.binary_search(&row) {
                 known.push((query, position as u32, grade));
@@ -344,6 +345,9 @@ fn by_entry(numbers: &[u32], entry_of: &[u32], entries: usize, judged: &[Click])
         *grades[entry].entry(doc).or_insert(0.0) += grade;
     }
     let means = grades.into_iter().zip(members).map(|(grades, members)| {
+        if !grades.values().any(|&grade| grade > 0.0) {
+            return Vec::new();
+        }
         let share = 1.0 / members.len().max(1) as f32;
         crate::memory::collect(grades.into_iter().map(|(doc, grade)| (doc, grade * share)))
     });

@@ -587,15 +587,29 @@ def test_shuffled_answers_judge_and_everything_teaches() -> None:
     }
     assert taught == {pair: pairs[pair] for pair in clicked if pairs[pair] > 0.02}
     assert found.judge is not None
-    expected: dict[tuple[int, int], float] = {}
-    lists = log.clicked
+    clicks: dict[tuple[int, int], float] = {}
+    shown: dict[tuple[int, int], float] = {}
     for place in np.flatnonzero(log.explored):
         share = 1 / np.count_nonzero(log.explored & (entry == entry[place]))
-        for row in lists[place].tolist():
-            expected[int(entry[place]), row] = expected.get((int(entry[place]), row), 0) + share
-    judged = zip(found.judge.query.tolist(), found.judge.row.tolist(), strict=True)
-    np.testing.assert_allclose([expected.pop(pair) for pair in judged], found.judge.grade, rtol=1e-6)
-    assert not expected
+        for shares, rows in ((clicks, log.clicked[place]), (shown, log.shown[place])):
+            for row in rows.tolist():
+                shares[int(entry[place]), row] = shares.get((int(entry[place]), row), 0) + share
+    judging = {query for query, _ in clicks}
+    shown = {pair: share for pair, share in shown.items() if pair[0] in judging}
+    chance = sum((1 - pairs[pair]) * clicks[pair] for pair in clicks)
+    chance /= sum((1 - pairs[pair]) * share for pair, share in shown.items())
+    judged = list(zip(found.judge.query.tolist(), found.judge.row.tolist(), strict=True))
+    assert set(judged) == set(shown)
+    expected = [clicks.get(pair, 0) - chance * shown[pair] for pair in judged]
+    np.testing.assert_allclose(expected, found.judge.grade, rtol=1e-5)
+    # Rows that are not relevant count nothing on average.
+    first = np.unique(entry, return_index=True)[1] // 5
+    wrong = [
+        row not in np.atleast_1d(relevant[first[query]]) for query, row in judged
+    ]
+    noise = found.judge.grade[np.array(wrong)]
+    assert abs(noise.mean()) < 3 * noise.std() / len(noise) ** 0.5
+    assert found.judge.grade[~np.array(wrong)].mean() > 0.1
 
 
 def test_few_shuffled_answers_do_not_judge() -> None:

@@ -347,7 +347,7 @@ def test_what_a_click_log_stands_beside(arguments: dict[str, Any], words: str) -
     ("judged", "error", "words"),
     [
         ([[0]], rg.ShapeError, "judged must have one row array for each of 2 queries, got 1"),
-        ({0: {1: -1.0}}, rg.ShapeError, "judged: row 1 of query 0"),
+        ({0: {1: np.inf}}, rg.ShapeError, "judged: row 1 of query 0"),
         ({2: [0]}, rg.RowError, "judged: got query 2"),
         ([[0], [0.5]], rg.ShapeError, r"judged\[1\] must be an array of integers"),
         ([[0], [200]], rg.RowError, "200"),

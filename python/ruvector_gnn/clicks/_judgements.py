@@ -34,8 +34,9 @@ class Judgements:
     teach : Triples
         Grades to learn from, above 0 and at most 1, of clicked rows.
     judge : Triples or None
-        Grades to judge by: in what share of an entry's shuffled answers the row was clicked. None where
-        fewer than 40 entries have a click in a shuffled answer.
+        Grades to judge by: in what share of an entry's shuffled answers the row was clicked, less the share
+        in which a row that is not relevant would have been. None where fewer than 40 entries have a click in
+        a shuffled answer.
     path : str
         How the grades were made: "plain clicks" or "position-based model", either with ", judged on shuffled
         answers" where `judge` is there.
@@ -56,7 +57,15 @@ def judgements(log: ClickLog, model: PositionBiasedModel | None = None) -> Judge
     with that click. A row with both has the greater grade.
 
     Clicks on answers in plain order agree with that order, so a model judged on them looks no better than
-    it. In shuffled answers each row stands at each place equally often.
+    it. In shuffled answers each row stands at each place equally often. Most clicks there may still be on
+    rows that are not relevant, all of them among those shown; a ranking that leaves these would look worse
+    than it is. Their expected share is taken off every row that was shown, so that rows without relevance
+    count nothing on average:
+
+    .. math:: g_{qd} = c_{qd} - b\,s_{qd}, \qquad b = \frac{\sum (1 - z) c}{\sum (1 - z) s}
+
+    with the shares :math:`c` of an entry's shuffled answers in which a row was clicked and :math:`s` in which
+    it was shown, over all entries that judge.
 
     Parameters
     ----------
@@ -88,11 +97,14 @@ def judgements(log: ClickLog, model: PositionBiasedModel | None = None) -> Judge
     loose = ~evidence.click_placed
     grade = _click_shares(evidence, loose, np.ones(len(log), dtype=np.bool_))
     path = "plain clicks"
+    posterior = np.zeros(len(evidence.entry))
     if len(evidence.cell_pair):
         path = "position-based model"
-        grade = np.maximum(grade, _posteriors(log, evidence, model or PositionBiasedModel()))
+        fitted = (model or PositionBiasedModel())._fit(log, evidence)
+        posterior[np.unique(evidence.cell_pair)] = fitted.posterior.grade
+        grade = np.maximum(grade, _taught(evidence, posterior))
     taught = np.flatnonzero(grade > 0)
-    judge = _judging(log, evidence)
+    judge = _judging(log, evidence, posterior)
     if judge is not None:
         path += ", judged on shuffled answers"
     teach = Triples(evidence.entry[taught], evidence.row[taught], grade[taught])
@@ -108,19 +120,27 @@ def _click_shares(evidence: Evidence, chosen: Bools, counted: Bools) -> Floats:
     return np.asarray(clicks / np.maximum(impressions, 1e-9)[evidence.entry])
 
 
-def _posteriors(log: ClickLog, evidence: Evidence, model: PositionBiasedModel) -> Floats:
+def _taught(evidence: Evidence, posterior: Floats) -> Floats:
     """Return the posterior of each pair that was clicked where it was shown, 0 where it is too small."""
-    posterior = np.zeros(len(evidence.entry))
-    posterior[np.unique(evidence.cell_pair)] = model._fit(log, evidence).posterior.grade
     clicked = np.zeros(len(posterior), dtype=np.bool_)
     clicked[evidence.cell_pair[evidence.cell_clicked]] = True
     return np.where(clicked & (posterior > LEAST_GRADE), posterior, 0.0)
 
 
-def _judging(log: ClickLog, evidence: Evidence) -> Triples | None:
+def _judging(log: ClickLog, evidence: Evidence, posterior: Floats) -> Triples | None:
     chosen = log.explored[evidence.click_impression]
-    grade = _click_shares(evidence, chosen, log.explored)
-    judged = np.flatnonzero(grade > 0)
-    if len(np.unique(evidence.entry[judged])) < FEWEST_JUDGED:
+    clicks = _click_shares(evidence, chosen, log.explored)
+    judges = np.zeros(len(evidence.merged), dtype=np.bool_)
+    judges[evidence.entry[clicks > 0]] = True
+    if np.count_nonzero(judges) < FEWEST_JUDGED:
         return None
+    weights = evidence.weight * log.explored
+    impressions = totals(evidence.merged.entry, weights, len(evidence.merged))
+    shown = totals(evidence.cell_pair, weights[evidence.cell_impression], len(evidence.entry))
+    shown *= judges[evidence.entry] / np.maximum(impressions, 1e-9)[evidence.entry]
+    # Clicks at an unknown place are taken as given.
+    doubt = np.where(shown > 0, 1 - posterior, 0.0)
+    by_chance = (doubt @ clicks) / max(doubt @ shown, 1e-9)
+    grade = clicks - by_chance * shown
+    judged = np.flatnonzero(judges[evidence.entry] & (grade != 0))
     return Triples(evidence.entry[judged], evidence.row[judged], grade[judged])
