@@ -209,8 +209,7 @@ pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     let mut traces = guard::trace(&parts, &candidates);
     let verdict = Verdict::new(&traces[0], &traces, rule);
     let mut gains = verdict.gains.clone();
-    let sizes: Vec<usize> = memory::collect(parts.iter().map(Part::groups));
-    let unselected = Verdict::unselected(&traces[0], &traces, &sizes);
+    let unselected = Verdict::unselected(&traces[0], &traces);
     let mut chosen =
         verdict.choose(&candidates, &traces).filter(|_| unselected.exceeds(UNSELECTED)).unwrap_or(0);
     if let Some((candidate, trace)) = smoothed(&parts, candidates[chosen], &traces[chosen], rule) {

@@ -56,6 +56,9 @@ const AGREES: f64 = 4.0;
 /// What share of the best gain may be given for never-clicked documents.
 const EQUAL: f64 = 0.98;
 
+/// Blocks of groups, of which each is judged by a candidate that the others chose.
+const BLOCKS: usize = 8;
+
 /// How strictly candidates are judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
@@ -526,40 +529,36 @@ impl Verdict {
         )
     }
 
-    /// What the best candidate gains on queries that it was not chosen on: for each fold that of the greatest gain less two
-    /// errors on the other folds. `sizes` holds the groups of each fold.
+    /// What the best candidate gains on queries that it was not chosen on: for each of [`BLOCKS`] blocks of groups that of the
+    /// greatest gain less two errors on the other blocks.
     ///
     /// The greatest of many gains is partly luck, which the same queries can't tell from merit (Efron 2011).
-    pub fn unselected(baseline: &Trace, traces: &[Trace], sizes: &[usize]) -> Estimate {
-        // Per candidate and fold the sum of its gains and of their squares.
-        let sums: Vec<Vec<[f64; 2]>> = memory::collect(traces.iter().map(|trace| {
-            let mut at = 0;
-            memory::collect(sizes.iter().map(|&size| {
-                let range = at..at + size;
-                at += size;
-                let gains =
-                    trace.own[range.clone()].iter().zip(&baseline.own[range]).map(|(own, plain)| own - plain);
-                gains.fold([0.0, 0.0], |[sum, squares], gain| [sum + gain, squares + gain * gain])
-            }))
+    pub fn unselected(baseline: &Trace, traces: &[Trace]) -> Estimate {
+        let groups = baseline.own.len();
+        let gain = |trace: &Trace, group: usize| trace.own[group] - baseline.own[group];
+        // Per candidate and block the sum of its gains and of their squares.
+        let sums: Vec<[[f64; 2]; BLOCKS]> = memory::collect(traces.iter().map(|trace| {
+            let mut sums = [[0.0; 2]; BLOCKS];
+            for group in 0..groups {
+                let (gain, [sum, squares]) = (gain(trace, group), &mut sums[group % BLOCKS]);
+                *sum += gain;
+                *squares += gain * gain;
+            }
+            sums
         }));
-        let (mut gains, mut start): (Vec<f64>, usize) = (memory::with_capacity(baseline.own.len()), 0);
-        for (fold, &size) in sizes.iter().enumerate() {
-            let count = (baseline.own.len() - size).max(1) as f64;
-            let least = |candidate: &usize| {
-                let others = sums[*candidate].iter().enumerate().filter(|(other, _)| *other != fold);
+        let best = |block: usize| {
+            let count = (0..groups).filter(|group| group % BLOCKS != block).count().max(1) as f64;
+            let least = |candidate: usize| {
+                let others = sums[candidate].iter().enumerate().filter(|(other, _)| *other != block);
                 let [sum, squares] = others.fold([0.0; 2], |sum, (_, of)| [sum[0] + of[0], sum[1] + of[1]]);
                 let mean = sum / count;
                 mean - SURE * ((squares / count - mean * mean).max(0.0) / count).sqrt()
             };
-            let best = (1..traces.len()).map(|candidate| (least(&candidate), candidate));
-            let best =
-                best.reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or(0, |(_, candidate)| candidate);
-            for group in start..start + size {
-                memory::push(&mut gains, traces[best].own[group] - baseline.own[group]);
-            }
-            start += size;
-        }
-        Estimate::of(gains.into_iter())
+            let all = (1..traces.len()).map(|candidate| (least(candidate), candidate));
+            all.reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or(0, |(_, candidate)| candidate)
+        };
+        let best: [usize; BLOCKS] = std::array::from_fn(best);
+        Estimate::of((0..groups).map(|group| gain(&traces[best[group % BLOCKS]], group)))
     }
 
     /// Whether smoothing, over the candidate without it, is beyond doubt.
