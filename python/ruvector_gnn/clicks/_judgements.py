@@ -140,7 +140,7 @@ def _judging(log: ClickLog, evidence: Evidence, posterior: Floats) -> Triples | 
     shown *= judges[evidence.entry] / np.maximum(impressions, 1e-9)[evidence.entry]
     # Clicks at an unknown place are taken as given.
     doubt = np.where(shown > 0, 1 - posterior, 0.0)
-    by_chance = (doubt @ clicks) / max(doubt @ shown, 1e-9)
+    by_chance = float(doubt @ clicks) / max(float(doubt @ shown), 1e-9)
     grade = clicks - by_chance * shown
     judged = np.flatnonzero(judges[evidence.entry] & (grade != 0))
     return Triples(evidence.entry[judged], evidence.row[judged], grade[judged])
