@@ -664,7 +664,7 @@ def test_learning_is_kept_with_the_data(path):
         clicks = [[topic * per_topic + place for place in range(per_topic)] for topic in topics]
         database.record_all(list(zip(queries, clicks, strict=True)))
         report = database.learn()
-        assert isinstance(report, dict) and database.learned
+        assert report.promoted and database.learned
         learned = precision(database)
         assert learned > plain + 0.2
         assert precision(database, learned=False) == plain

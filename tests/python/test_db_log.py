@@ -320,7 +320,7 @@ def filled(folder: Path, *, shown: bool, explore: float) -> rg.VectorDB:
 def test_learn_says_which_path_it_took(tmp_path: Path, shown: bool, explore: float, path: str) -> None:
     with filled(tmp_path / "db", shown=shown, explore=explore) as database:
         assert rg.clicks.judgements(database.log()).path == path
-        assert database.learn()["clicks"] == path
+        assert database.learn().clicks == path
 
 
 def test_a_log_without_clicks_teaches_nothing(path: Path) -> None:

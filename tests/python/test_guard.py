@@ -117,7 +117,7 @@ def test_a_report_says_in_sentences_what_happened() -> None:
     assert report.chosen in words and f"gain {report.gain:+.4f}" in words and "out of 300 past ones" in words
     assert report.interval[0] < report.gain < report.interval[1]
     assert report.after == report.before + report.gain
-    assert report.familiar_gain is None and report.familiar_interval is None
+    assert (report.familiar_gain is None) == (report.familiar_queries == 0)
     assert set(report.tried) >= {"plain", "memory", "centroid", "adapter", "sum+memory"}
     _, refused = _fit(index, queries, rng.permutation(clicked))
     assert refused.refused in str(refused) and "nothing was promoted" in str(refused)
