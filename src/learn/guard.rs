@@ -529,7 +529,7 @@ impl Verdict {
         )
     }
 
-    /// What the best candidate gains on queries that it was not chosen on: for each of [`BLOCKS`] blocks of groups that of the
+    /// What the best candidate gains on queries that it was not chosen on: for each of `BLOCKS` blocks of groups that of the
     /// greatest gain less two errors on the other blocks.
     ///
     /// The greatest of many gains is partly luck, which the same queries can't tell from merit (Efron 2011).
