@@ -13,7 +13,7 @@ __all__ = ["LearningReport"]
 class LearningReport:
     """What held-back queries said of a fit: nDCG@10 on past queries that were not learned from.
 
-    `print(report)` says it in sentences; `as_dict()` gives the fields.
+    `print(report)` says it in sentences; `as_dict()` gives the fields, `report["gain"]` one by its name.
 
     Attributes
     ----------
@@ -88,6 +88,10 @@ class LearningReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
         return asdict(self)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a field by its name, as `report["gain"]`; `KeyError` if there is none."""
+        return self.as_dict()[name]
 
     def __str__(self) -> str:
         """The report in sentences."""

@@ -120,5 +120,8 @@ def test_a_report_says_in_sentences_what_happened() -> None:
     assert (report.familiar_gain is None) == (report.familiar_queries == 0)
     assert set(report.tried) >= {"plain", "memory", "centroid", "adapter", "sum+memory"}
     _, refused = _fit(index, queries, rng.permutation(clicked))
+    assert refused["gain"] == refused.gain
+    with pytest.raises(KeyError):
+        refused["families"]
     assert refused.refused in str(refused) and "nothing was promoted" in str(refused)
     assert (refused.gain, refused.interval, refused.after) == (0, (0, 0), refused.before)
