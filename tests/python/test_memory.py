@@ -220,7 +220,8 @@ def public() -> Iterator[tuple[str, Callable[..., object]]]:
         for name in module.__all__:
             thing = getattr(module, name)
             is_error = inspect.isclass(thing) and issubclass(thing, BaseException)
-            if callable(thing) and not is_error and name not in {"HNSWIndex", "VectorDB", "SearchResult"}:
+            apart = {"HNSWIndex", "LearningReport", "SearchResult", "VectorDB"}
+            if callable(thing) and not is_error and name not in apart:
                 yield f"{module.__name__}.{name}", thing
     for thing in (ring(6, 2), rg.tensor(random(6, 4))):
         for name in dir(thing):
