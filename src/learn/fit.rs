@@ -212,6 +212,7 @@ pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     let unselected = Verdict::unselected(&traces[0], &traces);
     let mut chosen =
         verdict.choose(&candidates, &traces).filter(|_| unselected.exceeds(UNSELECTED)).unwrap_or(0);
+    let base = chosen;
     if let Some((candidate, trace)) = smoothed(&parts, candidates[chosen], &traces[chosen], rule) {
         gains.push(Estimate::of_pairs(&traces[0].own, &trace.own));
         candidates.push(candidate);
@@ -225,8 +226,11 @@ pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     if chosen == 0 {
         report.refused = refusal(&verdict, unselected, rule);
     } else {
-        report.gain = unselected;
-        report.learned = report.plain + unselected.mean;
+        // Smoothing of the plain ranking is one of four, and has its own gain.
+        if base != 0 {
+            report.gain = unselected;
+            report.learned = report.plain + unselected.mean;
+        }
         report.familiar = familiar(&task, &folds, &scored, candidates[chosen]);
     }
     let candidate = candidates[chosen];

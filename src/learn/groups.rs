@@ -1,7 +1,7 @@
 //! Repetitions: past queries that are one and the same, and groups of those that are nearly so.
 //!
 //! The same question asked again stands on both sides of a split unless someone looks: what was learned from one copy is
-//! then judged on the other. [`merged`] makes one entry of queries whose cosine is at least [`SAME`], and
+//! then judged on the other. [`entries`] makes one entry of queries whose cosine is at least [`SAME`], and
 //! [`Groups`] joins entries by single link where it is at least a threshold (Sibson 1973).
 
 #![forbid(unsafe_code)]
