@@ -122,11 +122,13 @@ impl Core {
                 self.score_rows(again, ef, queue, batch);
             }
             let keys = queue.keys();
-            let near = |&key: &u64| self.is_within(f64::from(distance_of(key)), radius);
             // Codes alone: what they stand for is scored at once.
-            let rough = if self.vectors.keeps_rows() { keys.partition_point(near) } else { keys.len() };
+            let rough = probes.rows().map_or(keys.len(), |rows| {
+                let may_be_within = |&key: &u64| rows.least_among(distance_of(key), || 0.0);
+                keys.partition_point(|key| self.is_within(may_be_within(key), radius))
+            });
             let scored = rough.saturating_add(rough / 8).saturating_add(BEYOND).min(keys.len());
-            if rough <= keys.len() / 2 || !self.vectors.keeps_rows() {
+            if rough <= keys.len() / 2 || probes.rows().is_none() {
                 finals.clear();
                 batch.slots.clear();
                 batch.slots.extend(keys[..scored].iter().map(|&key| slot_of(key)));

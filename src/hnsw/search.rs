@@ -222,7 +222,9 @@ impl Core {
     /// Scores candidates of a walk for the `k` nearest again, in `f64`; `false` if there are fewer than `wanted`.
     ///
     /// Of codes as many are scored as the storage needs; where that is all of them, by the rows in `f32` first. Where
-    /// the order is that of `f32`, as many are scored as may be among the nearest if none is farther off than those seen.
+    /// the order is that of `f32`, as many are scored as may be among the nearest by what rounding takes at most. Under the
+    /// inner product that needs the longest row, for which a file would be read whole: there none is taken to be farther
+    /// off than those seen.
     fn score_again(&self, probes: &Probes<'_>, k: usize, wanted: usize, scratch: &mut Scratch) -> bool {
         let Scratch { queue, batch, finals, .. } = scratch;
         let depth = self.vectors.depth(k);
@@ -233,7 +235,7 @@ impl Core {
             }
             again => again.is_none() && self.vectors.keeps_rows(),
         };
-        let keys = queue.keys();
+        let (keys, rows) = (queue.keys(), probes.rows());
         finals.clear();
         if keys.len() < wanted {
             return false;
@@ -251,7 +253,11 @@ impl Core {
             if !finals.is_sorted_by(|a, b| a.order(b).is_lt()) {
                 finals.sort_unstable_by(Candidate::order);
             }
-            let may_be_nearer = |&key: &u64| f64::from(distance_of(key)) - off <= finals[wanted - 1].score;
+            let may_be_nearer = |&key: &u64| {
+                let (score, last) = (distance_of(key), finals[wanted - 1].score);
+                f64::from(score) - off <= last
+                    || rows.is_some_and(|rows| rows.least_among(score, || 0.0) <= last)
+            };
             if !by_rows || !keys.get(end).is_some_and(may_be_nearer) {
                 return true;
             }

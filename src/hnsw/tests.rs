@@ -374,6 +374,19 @@ proptest! {
     }
 }
 
+/// What `f32` rounds away may put any of these first: all rows of one sign are parallel, and distances repeat.
+#[test]
+fn ties_that_rounding_breaks_are_ranked_as_by_brute_force() {
+    for seed in 0..40 {
+        let (vectors, queries) = (clustered(100, 1, 3, seed), clustered(20, 1, 3, seed + 1_000));
+        for metric in Metric::ALL {
+            let index = built(&vectors, Params { m: 4, ef_search: 200, ..params(metric) });
+            let exact = index.exact_search(queries.view(), 7, None).unwrap();
+            assert_eq!(index.search(queries.view(), 7, None, None).unwrap(), exact, "{metric:?} {seed}");
+        }
+    }
+}
+
 #[test]
 fn ranges_hold_what_brute_force_finds() {
     let vectors = clustered(6_000, 16, 30, 3);

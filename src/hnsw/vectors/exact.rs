@@ -284,13 +284,18 @@ impl ExactProbe<'_> {
     /// What the [final](super::FinalScorer) score of a row is at least whose score is at least this: rounding takes no
     /// more (Higham 2002, "Accuracy and Stability of Numerical Algorithms", section 3.1).
     pub fn least(&self, score: f32) -> f64 {
+        self.least_among(score, || self.rows.longest())
+    }
+
+    /// As [`least`](Self::least) among rows of at most a length, which only the inner product asks for.
+    pub fn least_among(&self, score: f32, longest: impl FnOnce() -> f64) -> f64 {
         let score = f64::from(score);
         // A kernel keeps 16 sums or more, which it adds up in the end.
         let share = (self.values.len() as f64 / 16.0 + 12.0) * ROUNDOFF;
         let underflow = self.values.len() as f64 * f64::from(f32::MIN_POSITIVE);
         match self.rows.metric {
             Metric::L2 => score / (1.0 + share) - underflow,
-            Metric::Ip => score - share * norm2(self.values).sqrt() * self.rows.longest() - underflow,
+            Metric::Ip => score - share * norm2(self.values).sqrt() * longest() - underflow,
             Metric::Cosine => {
                 let distance = cosine_distance(score);
                 // Near directions are compared in `f64`, with norms that `f32` has rounded; others by their product.

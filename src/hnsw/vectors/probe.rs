@@ -98,6 +98,16 @@ pub(in crate::hnsw) struct Probes<'a> {
     pub last: FinalScorer<'a>,
 }
 
+impl<'a> Probes<'a> {
+    /// The query against rows as they were given, where these are kept and compared as they are.
+    pub fn rows(&self) -> Option<ExactProbe<'a>> {
+        match self.walk {
+            Probe::Exact(probe) => Some(probe),
+            _ => self.again,
+        }
+    }
+}
+
 /// A query that is compared with all rows: in `f32` first, where these are kept as they were given.
 pub(in crate::hnsw) struct ScanProbe<'a> {
     pub rough: Option<ExactProbe<'a>>,
