@@ -209,7 +209,7 @@ pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     let mut traces = guard::trace(&parts, &candidates);
     let verdict = Verdict::new(&traces[0], &traces, rule);
     let mut gains = verdict.gains.clone();
-    let unselected = Verdict::unselected(&traces[0], &traces);
+    let unselected = Verdict::unselected(&candidates, &traces);
     let mut chosen =
         verdict.choose(&candidates, &traces).filter(|_| unselected.exceeds(UNSELECTED)).unwrap_or(0);
     let base = chosen;
@@ -351,7 +351,7 @@ fn judged(task: &Task<'_>, cut: &Cut, cold: impl Fn(u32) -> bool) -> Vec<Judged>
             }
         }
         let relevant: Vec<Graded> = memory::collect(grades);
-        let cold = relevant.iter().copied().filter(|&(doc, grade)| grade > 0.0 && cold(doc)).collect();
+        let cold = relevant.iter().copied().filter(|&(doc, _)| cold(doc)).collect();
         Judged { relevant, cold }
     });
     memory::collect(groups)

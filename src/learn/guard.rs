@@ -10,7 +10,7 @@
 //! mean `mu_c` and deviation `s_c`. A candidate is *eligible* if its gain `own_c - own_0` exceeds two standard errors over
 //! groups and `z_c = (own_c - own_0 - mu_c) / s_c` exceeds the 99th percentile over permutations of the greatest
 //! `(D_c(p) - mu_c) / s_c` of all candidates: that is how far the best of so many gets by chance (Westfall & Young 1993).
-//! Of the eligible the one with the greatest gain less two errors is taken; of those with at least 98% of its gain, the best sum of
+//! Of the eligible the one with the greatest gain less one error is taken; of those with at least 98% of its gain, the best sum of
 //! both models, and instead of that one another which is better on never-clicked documents by more than two errors. Smoothing (`s`, of either sign) is judged last, over the
 //! candidate so chosen, and must gain three standard errors: it hurts most collections, and helps some clearly.
 //!
@@ -51,6 +51,8 @@ const SMOOTH: [f32; 4] = [-0.3, -0.15, 0.15, 0.3];
 const SURE_OF_SMOOTH: f64 = 3.0;
 /// Standard errors that a gain must exceed.
 const SURE: f64 = 2.0;
+/// Standard errors that are taken off a gain where candidates are compared.
+const CAUTION: f64 = 1.0;
 /// Deviations from chance that the plain ranking must have for the usual rule.
 const AGREES: f64 = 4.0;
 /// What share of the best gain may be given for never-clicked documents.
@@ -285,6 +287,16 @@ pub struct Judged {
     pub cold: Vec<Graded>,
 }
 
+impl Judged {
+    /// nDCG@10 by documents that nobody else clicked; where none of these was clicked more than by chance, as a share of what
+    /// the best ranking of all has. So chance clicks come to nothing on average, as they do in all.
+    fn cold_ndcg(&self, ranking: &[u32]) -> f64 {
+        let best =
+            [&self.cold, &self.relevant].map(|judged| ideal(judged)).into_iter().find(|&ideal| ideal > 0.0);
+        best.map_or(0.0, |ideal| gained(ranking, &self.cold) / ideal)
+    }
+}
+
 /// The held-back queries of one fold, group by group.
 #[derive(Debug)]
 pub struct Part {
@@ -369,7 +381,7 @@ impl Trace {
                     if !judged.cold.is_empty() {
                         let ranking: Vec<u32> =
                             first.iter().map(|&(_, at)| trial.list.docs[at as usize]).collect();
-                        cold += ndcg(&ranking, &judged.cold);
+                        cold += judged.cold_ndcg(&ranking);
                     }
                 }
                 let count = members.len() as f64;
@@ -407,9 +419,14 @@ impl Trace {
 /// nDCG of a ranking as [`crate::metrics::ndcg`], for rankings too many to build tables for; NaN if nothing is relevant. Negative
 /// grades are taken off; the best ranking has none.
 pub fn ndcg(ranking: &[u32], relevant: &[Graded]) -> f64 {
-    let gain = |item: &u32| relevant.iter().find(|(other, _)| other == item).map_or(0.0, |(_, grade)| *grade);
     let ideal = ideal(relevant);
-    if ideal > 0.0 { discounted(ranking.iter().map(gain)) / ideal } else { f64::NAN }
+    if ideal > 0.0 { gained(ranking, relevant) / ideal } else { f64::NAN }
+}
+
+/// The discounted gain of a ranking.
+fn gained(ranking: &[u32], relevant: &[Graded]) -> f64 {
+    let gain = |item: &u32| relevant.iter().find(|(other, _)| other == item).map_or(0.0, |(_, grade)| *grade);
+    discounted(ranking.iter().map(gain))
 }
 
 /// The discounted gain of the best ranking.
@@ -461,8 +478,9 @@ impl Estimate {
         self.mean > 1e-9 && self.mean > errors * self.error
     }
 
+    /// What candidates are compared by: they are judged on the same queries, so most of an error is common to all.
     fn least(&self) -> f64 {
-        self.mean - SURE * self.error
+        self.mean - CAUTION * self.error
     }
 }
 
@@ -510,18 +528,10 @@ impl Verdict {
     /// The candidate to take, `None` if none is sure.
     pub fn choose(&self, candidates: &[Candidate], traces: &[Trace]) -> Option<usize> {
         let sure: Vec<usize> = (0..traces.len()).filter(|&candidate| self.is_sure(candidate)).collect();
-        let best = |of: &mut dyn Iterator<Item = usize>| {
-            of.reduce(|a, b| if self.gains[b].least() > self.gains[a].least() { b } else { a })
-        };
-        let first = best(&mut sure.iter().copied())?;
-        let equals = |other: &usize| self.gains[*other].mean >= EQUAL * self.gains[first].mean;
-        let equals: Vec<usize> = sure.into_iter().filter(equals).collect();
-        let first =
-            best(&mut equals.iter().copied().filter(|&other| candidates[other].is_sum())).unwrap_or(first);
-        let colder = equals
-            .into_iter()
-            .map(|other| (Estimate::of_pairs(&traces[first].cold, &traces[other].cold), other));
-        let colder = colder.filter(|(gain, _)| gain.exceeds(SURE));
+        let first = most(&sure, &self.gains, candidates)?;
+        let colder = equals(&sure, &self.gains)
+            .map(|other| (Estimate::of_pairs(&traces[first].cold, &traces[other].cold), other))
+            .filter(|(gain, _)| gain.exceeds(SURE));
         Some(
             colder
                 .reduce(|a, b| if b.0.least() > a.0.least() { b } else { a })
@@ -530,34 +540,23 @@ impl Verdict {
     }
 
     /// What the best candidate gains on queries that it was not chosen on: for each of `BLOCKS` blocks of groups that of the
-    /// greatest gain less two errors on the other blocks.
+    /// one that the other blocks choose, of all.
     ///
     /// The greatest of many gains is partly luck, which the same queries can't tell from merit (Efron 2011).
-    pub fn unselected(baseline: &Trace, traces: &[Trace]) -> Estimate {
+    pub fn unselected(candidates: &[Candidate], traces: &[Trace]) -> Estimate {
+        let Some(baseline) = traces.first() else { return Estimate::default() };
         let groups = baseline.own.len();
         let gain = |trace: &Trace, group: usize| trace.own[group] - baseline.own[group];
-        // Per candidate and block the sum of its gains and of their squares.
-        let sums: Vec<[[f64; 2]; BLOCKS]> = memory::collect(traces.iter().map(|trace| {
-            let mut sums = [[0.0; 2]; BLOCKS];
-            for group in 0..groups {
-                let (gain, [sum, squares]) = (gain(trace, group), &mut sums[group % BLOCKS]);
-                *sum += gain;
-                *squares += gain * gain;
-            }
-            sums
-        }));
+        let tried: Vec<usize> = (1..traces.len()).collect();
         let best = |block: usize| {
-            let count = (0..groups).filter(|group| group % BLOCKS != block).count().max(1) as f64;
-            let least = |candidate: usize| {
-                let others = sums[candidate].iter().enumerate().filter(|(other, _)| *other != block);
-                let [sum, squares] = others.fold([0.0; 2], |sum, (_, of)| [sum[0] + of[0], sum[1] + of[1]]);
-                let mean = sum / count;
-                mean - SURE * ((squares / count - mean * mean).max(0.0) / count).sqrt()
+            let others = |trace| {
+                let groups = (0..groups).filter(move |group| group % BLOCKS != block);
+                Estimate::of(groups.map(move |group| gain(trace, group)))
             };
-            let all = (1..traces.len()).map(|candidate| (least(candidate), candidate));
-            all.reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or(0, |(_, candidate)| candidate)
+            let gains: Vec<Estimate> = memory::collect(traces.iter().map(others));
+            most(&tried, &gains, candidates).unwrap_or(0)
         };
-        let best: [usize; BLOCKS] = std::array::from_fn(best);
+        let best = threads::map(BLOCKS, best);
         Estimate::of((0..groups).map(|group| gain(&traces[best[group % BLOCKS]], group)))
     }
 
@@ -565,6 +564,23 @@ impl Verdict {
     pub fn is_sure_of_smooth(&self, candidate: usize) -> bool {
         self.gains[candidate].exceeds(SURE_OF_SMOOTH) && self.is_sure(candidate)
     }
+}
+
+/// Of these candidates the one with the greatest gain less its caution, or the best sum of both models among its equals.
+fn most(of: &[usize], gains: &[Estimate], candidates: &[Candidate]) -> Option<usize> {
+    let best = |of: &mut dyn Iterator<Item = usize>| {
+        of.reduce(|a, b| if gains[b].least() > gains[a].least() { b } else { a })
+    };
+    let first = best(&mut of.iter().copied())?;
+    best(&mut equals(of, gains).filter(|&other| candidates[other].is_sum())).or(Some(first))
+}
+
+/// Those with nearly the gain of the one with the greatest gain less its caution.
+fn equals<'a>(of: &'a [usize], gains: &'a [Estimate]) -> impl Iterator<Item = usize> + 'a {
+    let least =
+        of.iter().map(|&candidate| gains[candidate]).reduce(|a, b| if b.least() > a.least() { b } else { a });
+    let bar = least.map_or(f64::INFINITY, |first| EQUAL * first.mean);
+    of.iter().copied().filter(move |&other| gains[other].mean >= bar)
 }
 
 #[cfg(test)]
@@ -616,6 +632,34 @@ mod tests {
         assert_eq!(decide(&[0.3, 0.31, 0.3, 0.31], 0.0495), Some(1));
         assert_eq!(decide(&[0.9, 0.0, 0.1, 0.2], 0.0495), Some(0), "within two errors");
         assert_eq!(decide(&[0.3, 0.31, 0.3, 0.31], 0.045), Some(0), "no equal");
+    }
+
+    #[test]
+    fn clicks_by_chance_on_never_clicked_documents_come_to_nothing() {
+        let judged = |cold: &[Graded]| Judged { relevant: [&[(1, 1.0)], cold].concat(), cold: cold.to_vec() };
+        // One of four rows was clicked, as often as chance would have it.
+        let chance = [(2, 0.75), (3, -0.25), (4, -0.25), (5, -0.25)];
+        let sum: f64 = [[2, 3], [3, 2], [4, 5], [5, 4]].iter().map(|ranking| gained(ranking, &chance)).sum();
+        assert!(sum.abs() < 1e-12);
+        assert_eq!(judged(&chance).cold_ndcg(&[2]), 1.0);
+        assert_eq!(judged(&[(2, -0.25)]).cold_ndcg(&[2, 1]), -0.25);
+        assert_eq!(judged(&[(2, 1.0)]).cold_ndcg(&[1, 2]), 1.0 / 3f64.log2());
+    }
+
+    #[test]
+    fn a_gain_is_measured_where_it_did_not_choose() {
+        let plain = of(&[0.0; 16], &[f64::NAN; 16], &[0.0; 4]);
+        let on = |block: usize| {
+            let gains: Vec<f64> =
+                (0..16).map(|group| if group % BLOCKS == block { 0.8 } else { 0.0 }).collect();
+            of(&gains, &[f64::NAN; 16], &[0.0; 4])
+        };
+        // Each gains on one block alone, where another was chosen.
+        let lucky: Vec<Trace> = std::iter::once(plain.clone()).chain((0..BLOCKS).map(on)).collect();
+        let candidates = vec![Candidate::PLAIN; lucky.len()];
+        assert_eq!(Verdict::unselected(&candidates, &lucky), Estimate::default());
+        let sure = [plain, of(&[0.25; 16], &[f64::NAN; 16], &[0.0; 4])];
+        assert_eq!(Verdict::unselected(&candidates, &sure), Estimate { mean: 0.25, error: 0.0 });
     }
 
     #[test]
