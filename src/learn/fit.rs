@@ -32,7 +32,8 @@ use std::collections::BTreeMap;
 const FEWEST: usize = 40;
 /// Judging stops at this many held-back queries.
 const HELD_BACK: usize = 800;
-/// Folds, of a log that is no longer than so many queries; a longer one is cut into folds of so many, of which two judge.
+/// Folds, of a log that is no longer than so many queries; a longer one is cut into folds of so many, of which two judge what
+/// was learned without both.
 const FOLDS: usize = 8;
 const SHORT_LOG: usize = 1600;
 const FOLD: usize = 400;
@@ -148,7 +149,8 @@ struct Cut {
     held: Vec<usize>,
     /// The number of each one's group in the fold.
     groups: Vec<u32>,
-    /// All others that are not in any of these groups.
+    /// All others that are not in any of these groups; where not all folds judge, nor in those of another that does, so that
+    /// one training is for all.
     train: Vec<usize>,
 }
 
@@ -302,7 +304,7 @@ fn cut(task: &Task<'_>, order: &[usize], rule: Rule) -> Vec<Cut> {
     if found.len() < 2 * GROUPS {
         return Vec::new();
     }
-    let used = used.min(found.len() / GROUPS);
+    let (used, parts) = (used.min(found.len() / GROUPS), parts.min(found.len() / GROUPS));
     found.sort_by_key(|group| Reverse(members[*group as usize].len()));
     let mut folds: Vec<(Vec<usize>, Vec<u32>)> = (0..used).map(|_| Default::default()).collect();
     let mut fold_of = memory::vec![usize::MAX; groups.count];
@@ -317,7 +319,10 @@ fn cut(task: &Task<'_>, order: &[usize], rule: Rule) -> Vec<Cut> {
         fold_of[group as usize] = fold;
     }
     let cuts = folds.into_iter().enumerate().map(|(number, (held, numbers))| {
-        let learns = |&query: &usize| fold_of[groups.of[query] as usize] != number;
+        let learns = |&query: &usize| {
+            let fold = fold_of[groups.of[query] as usize];
+            if used < parts { fold == usize::MAX } else { fold != number }
+        };
         let train = memory::collect((0..task.log.len()).filter(learns));
         Cut { held, groups: numbers, train }
     });
@@ -402,25 +407,29 @@ fn judge(task: &Task<'_>, folds: &[Fold<'_>], monitor: &mut dyn Monitor) -> Resu
     let look = (((LOOK as f64 / epoch as f64).round() as usize).max(1) * epoch).min(LONGEST_LOOK);
     let looks = (EPOCHS * epoch).min(STEPS).div_ceil(look);
     let mut pairs = Vec::new();
-    for (run, fold) in folds.iter().enumerate() {
+    let shared = folds.iter().all(|fold| fold.cut.train == folds[0].cut.train);
+    let taught = if shared { &folds[..1] } else { folds };
+    for (run, fold) in taught.iter().enumerate() {
         let lesson = Lesson { space: task.space, docs: task.docs, log: &fold.train, clicks: &fold.clicks };
         let pair = |edges| Training::new(lesson, edges, task.seed, run as u64 + 1);
         pairs.push((pair(true)?, pair(false)?));
     }
-    let total = looks * look * folds.len() * 2;
+    let total = looks * look * taught.len() * 2;
     let (mut done, mut top, mut top_look) = (0usize, f64::NEG_INFINITY, 0);
     // Each fold keeps the models of the look that is best for the others: its own queries then judge what they did not choose.
     let mut kept: Vec<(f64, Option<Scored>)> = folds.iter().map(|_| (f64::NEG_INFINITY, None)).collect();
     for number in 1..=looks {
         let mut scored = Vec::new();
-        for (pair, fold) in pairs.iter_mut().zip(folds) {
+        for (run, pair) in pairs.iter_mut().enumerate() {
             for training in [&mut pair.0, &mut pair.1] {
                 training.advance(look, &mut |loss| {
                     done += 1;
                     monitor.step(done, total, &[("loss", loss)])
                 })?;
             }
-            scored.push(fold.score(task, &pair.0.model(), &pair.1.model()));
+            let (edge, adapter) = (pair.0.model(), pair.1.model());
+            let judges = if shared { folds } else { &folds[run..=run] };
+            scored.extend(judges.iter().map(|fold| fold.score(task, &edge, &adapter)));
         }
         let qualities: Vec<Vec<f64>> =
             memory::collect(folds.iter().zip(&scored).map(|(fold, scored)| fold.quality(task, scored)));
