@@ -293,18 +293,30 @@ fn cut(task: &Task<'_>, order: &[usize], rule: Rule) -> Vec<Cut> {
     let groups = Groups::new(task.log, rule.alike, wanted);
     let mut members: Vec<Vec<usize>> = memory::collect((0..groups.count).map(|_| Vec::new()));
     order.iter().for_each(|&query| memory::push(&mut members[groups.of[query] as usize], query));
-    let mut found: Vec<u32> = Vec::new();
-    let mut seen = memory::vec![false; groups.count];
-    for &query in wanted {
-        let group = groups.of[query];
-        if !std::mem::replace(&mut seen[group as usize], true) {
-            memory::push(&mut found, group);
+    // Groups in the order of their first query, as long as they have no more than so many queries in all.
+    let take = |most: usize| {
+        let (mut found, mut held): (Vec<u32>, usize) = (Vec::new(), 0);
+        let mut seen = memory::vec![false; groups.count];
+        for &query in wanted {
+            let group = groups.of[query];
+            let count = members[group as usize].len();
+            if !std::mem::replace(&mut seen[group as usize], true) && held + count <= most {
+                memory::push(&mut found, group);
+                held += count;
+            }
         }
+        found
+    };
+    let mut found = take(used * size);
+    // One training without all of these needs enough groups in them, and the rest to learn from.
+    let shared = used < parts && found.len() >= 2 * GROUPS;
+    if !shared {
+        found = take(usize::MAX);
     }
     if found.len() < 2 * GROUPS {
         return Vec::new();
     }
-    let (used, parts) = (used.min(found.len() / GROUPS), parts.min(found.len() / GROUPS));
+    let used = used.min(found.len() / GROUPS);
     found.sort_by_key(|group| Reverse(members[*group as usize].len()));
     let mut folds: Vec<(Vec<usize>, Vec<u32>)> = (0..used).map(|_| Default::default()).collect();
     let mut fold_of = memory::vec![usize::MAX; groups.count];
@@ -321,7 +333,7 @@ fn cut(task: &Task<'_>, order: &[usize], rule: Rule) -> Vec<Cut> {
     let cuts = folds.into_iter().enumerate().map(|(number, (held, numbers))| {
         let learns = |&query: &usize| {
             let fold = fold_of[groups.of[query] as usize];
-            if used < parts { fold == usize::MAX } else { fold != number }
+            if shared { fold == usize::MAX } else { fold != number }
         };
         let train = memory::collect((0..task.log.len()).filter(learns));
         Cut { held, groups: numbers, train }

@@ -10,9 +10,10 @@
 //! mean `mu_c` and deviation `s_c`. A candidate is *eligible* if its gain `own_c - own_0` exceeds two standard errors over
 //! groups and `z_c = (own_c - own_0 - mu_c) / s_c` exceeds the 99th percentile over permutations of the greatest
 //! `(D_c(p) - mu_c) / s_c` of all candidates: that is how far the best of so many gets by chance (Westfall & Young 1993).
-//! Of the eligible the one with the greatest gain less one error is taken; of those with at least 98% of its gain, the best sum of
-//! both models, and instead of that one another which is better on never-clicked documents by more than two errors. Smoothing (`s`, of either sign) is judged last, over the
-//! candidate so chosen, and must gain three standard errors: it hurts most collections, and helps some clearly.
+//! Of the eligible the one with the greatest gain less one error is taken; of those with at least 98% of its gain, the best
+//! sum of both models, and instead of that one another which is better on never-clicked documents by more than two errors.
+//! Smoothing (`s`, of either sign) is judged last, over the candidate so chosen, and must gain three standard errors: it
+//! hurts most collections, and helps some clearly.
 //!
 //! Where the plain ranking itself agrees with the clicks no better than chance (`z_0 <= 4`, of `Y_0` alone), the clicks may be
 //! noise or the queries from another encoder: the [strict](Rule::STRICT) rule is applied.

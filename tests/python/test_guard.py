@@ -54,6 +54,19 @@ def test_a_log_without_signal_whose_queries_repeat_is_refused(noise: float) -> N
         assert report.held_back <= 180
 
 
+def test_of_a_long_log_of_repeated_questions_most_teach() -> None:
+    """Past 1,600 queries a part judges: its questions are kept back whole, and no more than half of all."""
+    index, turned = _world()
+    rng = np.random.default_rng(4)
+    for questions, times in ((600, 3), (50, 36)):
+        queries, clicked = _log(turned, questions, rng)
+        asked = np.concatenate([_moved(queries, 0.1, rng) for _ in range(times)])
+        _, report = _fit(index, asked, np.tile(clicked, times))
+        assert report.queries == questions * times and 20 < report.held_back <= questions / 2
+        # 25 questions say too little of 25 others.
+        assert report.promoted == (questions == 600), report
+
+
 def test_one_question_asked_ten_thousand_times_is_one_past_query() -> None:
     index, turned = _world()
     rng = np.random.default_rng(1)
