@@ -179,21 +179,17 @@ pub fn fit(task: Task<'_>, monitor: &mut dyn Monitor) -> Result<Fitted> {
     let judges = |&query: &usize| task.judged.is_none_or(|judged| !judged[query].is_empty());
     let mut order: Vec<usize> = memory::collect((0..task.log.len()).filter(judges));
     stream(task.seed, "folds", 0).shuffle(&mut order);
-    let mut rule = Rule::USUAL;
-    let mut cuts = cut(&task, &order, rule);
-    let plain = plain_trace(&task, &cuts, rule);
-    if cuts.is_empty() {
+    // Near repetitions in several groups would agree with clicks, or not, together: by chance far more often than permutations
+    // tell.
+    let mut strict =
+        [Rule::STRICT, Rule::STRICT_CENTRED].into_iter().map(|rule| (rule, cut(&task, &order, rule)));
+    let Some((mut rule, mut cuts)) = strict.find(|(_, cuts)| !cuts.is_empty()) else {
         return Ok(nothing(&task, "too few different past queries to judge by"));
-    }
-    if !plain.agrees() {
-        rule = Rule::STRICT;
+    };
+    let plain = plain_trace(&task, &cuts, rule);
+    if plain.agrees() {
+        rule = Rule::USUAL;
         cuts = cut(&task, &order, rule);
-        if cuts.is_empty() {
-            return Ok(nothing(
-                &task,
-                "the plain ranking agrees with the clicks no better than chance, and too few past queries are different",
-            ));
-        }
     }
     let folds: Vec<Fold<'_>> = memory::collect(cuts.iter().map(|cut| Fold::new(&task, cut)));
     let (steps, scored, mut candidates) = if order.len() < FEWEST {
@@ -261,8 +257,11 @@ fn refusal(verdict: &Verdict, unselected: Estimate, rule: Rule) -> String {
     if mean <= 0.0 {
         return "no candidate gains anything on held-back queries".to_string();
     }
-    if !verdict.gains[most].exceeds(2.0) {
-        return format!("the greatest gain, {mean:.4}, is within two standard errors of {error:.4}");
+    if !verdict.gains[most].exceeds(verdict.sure) {
+        return format!(
+            "the greatest gain, {mean:.4}, does not exceed {:.1} standard errors of {error:.4}",
+            verdict.sure
+        );
     }
     if verdict.is_sure(most) {
         let Estimate { mean: rest, error } = unselected;
@@ -270,7 +269,7 @@ fn refusal(verdict: &Verdict, unselected: Estimate, rule: Rule) -> String {
             "the greatest gain, {mean:.4}, is {rest:.4} on queries that it was not chosen on, with a standard error of {error:.4}"
         );
     }
-    let strict = if rule == Rule::STRICT {
+    let strict = if rule != Rule::USUAL {
         ", since the plain ranking agrees with the clicks no better than chance"
     } else {
         ""
@@ -290,7 +289,7 @@ fn cut(task: &Task<'_>, order: &[usize], rule: Rule) -> Vec<Cut> {
     let size = count.div_ceil(parts).max(1);
     let used = HELD_BACK.div_ceil(size).min(parts);
     let wanted = if used == parts { order } else { &order[..(used * size).min(count)] };
-    let groups = Groups::new(task.log, rule.alike, wanted);
+    let groups = Groups::new(task.log, (rule.alike, rule.centred), wanted);
     let mut members: Vec<Vec<usize>> = memory::collect((0..groups.count).map(|_| Vec::new()));
     order.iter().for_each(|&query| memory::push(&mut members[groups.of[query] as usize], query));
     // Groups in the order of their first query, as long as they have no more than so many queries in all.

@@ -56,6 +56,19 @@ pub fn units(log: &Log) -> Vec<f32> {
     units
 }
 
+/// Takes the mean off, and makes the rest length 1 again.
+fn centre(units: &mut [f32], dim: usize) {
+    let mut mean = memory::vec![0.0f64; dim];
+    for row in units.chunks_exact(dim) {
+        mean.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+    }
+    let count = (units.len() / dim).max(1) as f64;
+    for row in units.chunks_exact_mut(dim) {
+        row.iter_mut().zip(&mean).for_each(|(value, sum)| *value -= (sum / count) as f32);
+        normalize(row);
+    }
+}
+
 /// For each of `rows`, the later rows of the table (with `all`, all others) whose product with it is at least `threshold`.
 fn near(units: &[f32], dim: usize, rows: &[u32], threshold: f32, all: bool) -> Vec<(u32, u32)> {
     let count = units.len() / dim;
@@ -153,10 +166,13 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// By single link where the cosine is at least `threshold`. Of a log of more than [`ALL_PAIRS`] entries only the groups of
+    /// By single link where the cosine is at least `threshold`; if `centred`, the cosine around the mean of all. Of a log of more than [`ALL_PAIRS`] entries only the groups of
     /// `wanted` entries are whole; every other entry may be in a group of its own.
-    pub fn new(log: &Log, threshold: f32, wanted: &[usize]) -> Self {
-        let (dim, units) = (log.dim(), units(log));
+    pub fn new(log: &Log, (threshold, centred): (f32, bool), wanted: &[usize]) -> Self {
+        let (dim, mut units) = (log.dim(), units(log));
+        if centred {
+            centre(&mut units, dim);
+        }
         let mut sets = Sets::new(log.len());
         if log.len() <= ALL_PAIRS {
             let rows: Vec<u32> = memory::collect(0..log.len() as u32);
@@ -203,9 +219,16 @@ mod tests {
         let log = log(&[0.0, 90.0, 0.0, 10.0, 20.0, 0.5, 180.0, 90.0]);
         assert_eq!(entries(&log), (vec![0, 1, 0, 2, 3, 0, 4, 5], 6));
         // cos 10 = .985, cos 20 = .940: 0 and 20 are one group through 10.
-        let groups = Groups::new(&log, 0.95, &[]);
+        let groups = Groups::new(&log, (0.95, false), &[]);
         assert_eq!((groups.of, groups.count), (vec![0, 1, 0, 0, 0, 0, 2, 1], 3));
-        assert_eq!(Groups::new(&log, 0.99, &[]).of, [0, 1, 0, 2, 3, 0, 4, 1]);
+        assert_eq!(Groups::new(&log, (0.99, false), &[]).of, [0, 1, 0, 2, 3, 0, 4, 1]);
+    }
+
+    #[test]
+    fn around_their_mean_queries_that_share_a_direction_are_told_apart() {
+        let log = log(&[30.0, 35.0, 40.0, 45.0]);
+        assert_eq!(Groups::new(&log, (0.95, false), &[]).count, 1);
+        assert_eq!(Groups::new(&log, (0.95, true), &[]).of, [0, 0, 1, 1]);
     }
 
     #[test]
@@ -213,7 +236,7 @@ mod tests {
         let angles: Vec<f32> =
             (0..ALL_PAIRS as u32 + 10).map(|i| (i % 36) as f32 * 10.0 + 0.001 * (i / 36) as f32).collect();
         let log = log(&angles);
-        let groups = Groups::new(&log, 0.9999, &[0, 5]);
+        let groups = Groups::new(&log, (0.9999, false), &[0, 5]);
         let members = |of: usize| groups.of.iter().filter(|&&group| group == groups.of[of]).count();
         assert!(
             [members(0), members(5)]

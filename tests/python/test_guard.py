@@ -54,6 +54,34 @@ def test_a_log_without_signal_whose_queries_repeat_is_refused(noise: float) -> N
         assert report.held_back <= 180
 
 
+@pytest.mark.parametrize("seed", [2, 6])
+def test_repetitions_do_not_make_chance_clicks_agree_with_the_plain_ranking(seed: int) -> None:
+    """Eight moved copies of a question hit its permuted click together, or none does."""
+    index, turned = _world()
+    rng = np.random.default_rng(seed)
+    queries, clicked = _log(turned, 60, rng)
+    asked = np.concatenate([_moved(queries, 0.3, rng) for _ in range(8)])
+    _, report = _fit(index, asked, np.tile(rng.permutation(clicked), 8))
+    assert not report.promoted and abs(report.agreement) < 4
+
+
+def test_queries_that_are_all_alike_are_still_learned_from() -> None:
+    """As those of encoders whose vectors share a direction."""
+    rng = np.random.default_rng(5)
+    docs, offset = rng.normal(size=(DOCS, DIM)), 3.6 * rng.normal(size=DIM)
+    index = rg.HNSWIndex(DIM)
+    index.add(docs + offset)
+    turned = docs + 2 * np.roll(docs, DIM // 2, axis=1) + 1.5 * offset
+    asked, clicked = _log(turned, 500, rng)
+    units = asked / np.linalg.norm(asked, axis=1, keepdims=True)
+    assert 0.8 < np.median(units @ units.T) < 0.9
+    learner, report = _fit(index, asked, clicked)
+    future, wanted = _log(turned, 200, rng)
+    relevant = [[row] for row in wanted]
+    before, after = (learner.evaluate(future, relevant, learned)["ndcg@10"] for learned in (False, True))
+    assert report.promoted and after > before + 0.1, (report, before, after)
+
+
 def test_of_a_long_log_of_repeated_questions_most_teach() -> None:
     """Past 1,600 queries a part judges: its questions are kept back whole, and no more than half of all."""
     index, turned = _world()
