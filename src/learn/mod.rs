@@ -26,7 +26,7 @@ mod tests;
 pub use fit::Report;
 pub use guard::Estimate;
 pub use log::{Click, Log};
-pub use serve::{Explanation, Ranked};
+pub use serve::{Explanation, Ranked, Weights};
 
 use crate::aggregate;
 use crate::error::{Error, Result, require_finite};

@@ -57,8 +57,45 @@ pub struct Explanation {
     pub clicks: f32,
     /// What a never-clicked row gets on top.
     pub bonus: f32,
-    /// What it is ranked by.
+    /// What it is ranked by: the sum of the parts by their weights, and `bonus`.
     pub score: f32,
+    /// The weights of the parts that the ranking was chosen with.
+    pub weights: Weights,
+}
+
+/// How much each part of an [`Explanation`] counts; 0 for what does not take part.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Weights {
+    /// Of `plain`.
+    pub plain: f32,
+    /// Of `adapter`.
+    pub adapter: f32,
+    /// Of `edges`.
+    pub edges: f32,
+    /// Of `centroid`.
+    pub centroid: f32,
+    /// Of `neighbors`.
+    pub neighbors: f32,
+    /// Of `votes`.
+    pub votes: f32,
+}
+
+impl Weights {
+    fn of(candidate: Candidate) -> Self {
+        let rest = 1.0 - candidate.centroid;
+        let (plain, edge) = match candidate.edge {
+            None => (rest, None),
+            Some(share) => (0.0, Some(share)),
+        };
+        Self {
+            plain,
+            adapter: edge.map_or(0.0, |share| rest * (1.0 - share)),
+            edges: edge.map_or(0.0, |share| rest * share),
+            centroid: candidate.centroid,
+            neighbors: candidate.smooth,
+            votes: candidate.memory,
+        }
+    }
 }
 
 /// The plain order, as scores: cosine, inner product, or the negative squared distance.
@@ -158,6 +195,7 @@ impl State {
         let one = views.one(0, self.space.dim());
         let neighbors = self.neighbors(one.own)?;
         let mut parts = self.score(&one, row, &doc, &self.memory.votes(&neighbors, self.candidate.voters));
+        parts.weights = Weights::of(self.candidate);
         for neighbor in neighbors {
             if let Some(&vote) = self.memory.votes(&[neighbor], self.candidate.voters).get(&(row as u32)) {
                 parts.voters.push((neighbor.1, neighbor.0, vote));

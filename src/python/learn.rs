@@ -1,7 +1,7 @@
 //! `_core.Learner`: the learner behind a lock that is only waited for without the GIL and held for no callback.
 
 use crate::error::{Error, Result};
-use crate::learn::{Order, Quality, Report, SearchLearner, Snapshot};
+use crate::learn::{Order, Quality, Report, SearchLearner, Snapshot, Weights};
 use crate::memory;
 use crate::python::array::{self, Int};
 use crate::python::call::{detached, guarded, monitored};
@@ -150,6 +150,20 @@ impl PyLearner {
         dict.set_item("voters", PyList::new(py, parts.voters)?)?;
         dict.set_item("clicks", parts.clicks)?;
         dict.set_item("bonus", parts.bonus)?;
+        let weights = PyDict::new(py);
+        let Weights { plain, adapter, edges, centroid, neighbors, votes } = parts.weights;
+        let named = [
+            ("plain", plain),
+            ("adapter", adapter),
+            ("edges", edges),
+            ("centroid", centroid),
+            ("neighbors", neighbors),
+            ("votes", votes),
+        ];
+        for (name, weight) in named {
+            weights.set_item(name, weight)?;
+        }
+        dict.set_item("weights", weights)?;
         Ok(dict)
     }
 

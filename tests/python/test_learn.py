@@ -173,6 +173,19 @@ def test_triples_are_three_arrays_of_one_length() -> None:
             rg.Triples(*wrong)
 
 
+def test_an_explanation_adds_up(trained: rg.SearchLearner) -> None:
+    _, queries, _ = world(5, 8)
+    ranking = trained.search(queries, k=10)
+    for query, rows, scores in zip(queries, ranking.rows, ranking.scores, strict=True):
+        for row, score in zip(rows, scores, strict=True):
+            parts = trained.explain(query, int(row))
+            weighed = [weight * parts[name] for name, weight in parts["weights"].items() if weight]
+            assert parts["score"] == pytest.approx(sum(weighed) + parts["bonus"], rel=1e-5, abs=1e-6)
+            assert parts["score"] == pytest.approx(score, rel=1e-5, abs=1e-6)
+            assert parts["votes"] == pytest.approx(sum(vote for _, _, vote in parts["voters"]), rel=1e-5)
+    assert sum(weight != 0 for weight in parts["weights"].values()) > 1
+
+
 def test_never_clicked_and_added_rows_are_served(trained: rg.SearchLearner) -> None:
     docs, queries, relevant = world(600, 2)
     learner = rg.SearchLearner(build(docs)).fit(queries, relevant)
