@@ -12,6 +12,7 @@
 //! graph -> aggregate                CSR graphs, neighbour sums and their adjoints
 //! hnsw                              the index, whose links are a graph
 //! autograd -> nn, losses, optim     tensors with gradients, layers, training pieces
+//! schedules                         learning rates, temperatures, curricula by the step
 //! search                            soft search with gradients, level by level
 //! metrics -> learn                  ranking quality; the learner that improves search
 //! python                            (feature `python`) bindings without logic
@@ -39,6 +40,7 @@ pub mod optim;
 mod python;
 pub mod real;
 pub mod rng;
+pub mod schedules;
 pub mod search;
 pub mod shared;
 pub mod simd;

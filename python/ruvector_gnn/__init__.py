@@ -9,7 +9,7 @@ True
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ruvector_gnn import clicks, losses, metrics, nn, optim, search
+from ruvector_gnn import clicks, losses, metrics, nn, optim, schedules, search
 from ruvector_gnn._core import (
     Block,
     Graph,
@@ -75,6 +75,7 @@ __all__ = [
     "no_grad",
     "num_threads",
     "optim",
+    "schedules",
     "search",
     "segment_max",
     "segment_mean",

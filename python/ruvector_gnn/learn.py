@@ -175,9 +175,7 @@ class SearchLearner:
         """
         return Ranking(*self._core.search(queries, k, filter, learned))
 
-    def evaluate(
-        self, queries: npt.ArrayLike, relevant: Relevant, learned: bool = True
-    ) -> dict[str, float]:
+    def evaluate(self, queries: npt.ArrayLike, relevant: Relevant, learned: bool = True) -> dict[str, float]:
         """Judge the ranking on queries that were not learned from.
 
         Parameters
@@ -209,7 +207,7 @@ class SearchLearner:
         return None if found is None else LearningReport._of(found, self._paths[-1])
 
     def explain(self, query: npt.ArrayLike, row: int) -> dict[str, Any]:
-        """Why `row` stands where it stands for one query: the parts of its score, and the past queries that vote.
+        """Explain why `row` stands where it stands for one query.
 
         Parameters
         ----------
@@ -221,13 +219,13 @@ class SearchLearner:
         Returns
         -------
         dict
-            "score" is what the row is ranked by: the sum of the parts times their "weights", and "bonus", which
-            never-clicked rows get. The parts are its scores under the "plain" metric, the query "adapter", the
-            adapter with click "edges" and the untrained click edges ("centroid"), that of the mean of its
-            "neighbors" in the index, and the "votes" of similar past queries; `None` for parts that the
-            ranking does without. "voters" lists `(past query, cosine, vote)`, where past queries count the
-            different ones with a click in the order in which they first came; "clicks" is how often the row was
-            clicked, weighed by grade.
+            "score" is what the row is ranked by: the sum of the parts times their "weights", and of "bonus",
+            which never-clicked rows get. The parts are its scores under the "plain" metric, the query
+            "adapter", the adapter with click "edges" and the untrained click edges ("centroid"), that of the
+            mean of its "neighbors" in the index, and the "votes" of similar past queries; `None` for parts
+            that the ranking does without. "voters" lists `(past query, cosine, vote)`, where past queries
+            count the different ones with a click in the order in which they first came; "clicks" is how often
+            the row was clicked, weighed by grade.
 
         Raises
         ------

@@ -18,6 +18,7 @@ mod nn;
 mod ops;
 mod optim;
 mod research;
+mod schedules;
 mod search;
 mod subscript;
 mod tensor;
@@ -83,6 +84,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     losses::register(module)?;
     optim::register(module)?;
     research::register(module)?;
+    schedules::register(module)?;
     search::register(module)?;
     attention::register(module)?;
     training::register(module)?;
