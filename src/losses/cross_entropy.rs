@@ -122,6 +122,79 @@ pub fn cross_entropy<T: Real>(
     reduction.apply(&losses)
 }
 
+/// How much classes and rows count.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClassOptions<'a, T> {
+    /// A weight for each class, finite and not negative; `None`: 1.
+    pub weight: Option<&'a [T]>,
+    /// Rows that have no loss; `None`: all have one.
+    pub ignored: Option<&'a [bool]>,
+    /// The share of each target that is spread evenly over all classes (Szegedy et al. 2016), from 0 to 1.
+    pub label_smoothing: f64,
+}
+
+/// [`cross_entropy`] with PyTorch's options: `-sum_j w_j t_ij ln softmax(s_i)_j`, where `t = (1 - e) target + e / C`. The mean is over the
+/// sum of the weights of the rows' classes, or over the number of rows that are not ignored where targets are shares.
+///
+/// # Errors
+///
+/// [`Error::Shape`] for weights or marks of another number, [`Error::Config`] for values outside their domain, and for a mean over
+/// rows that do not count.
+pub fn weighted_cross_entropy<T: Real>(
+    scores: &Tensor<T>,
+    targets: &Targets<T>,
+    options: ClassOptions<'_, T>,
+    reduction: Reduction,
+) -> Result<Tensor<T>> {
+    let (rows, columns) = scores.shape().matrix("cross_entropy", "scores")?;
+    targets.check(rows, columns)?;
+    let ClassOptions { weight, ignored, label_smoothing } = options;
+    if !(0.0..=1.0).contains(&label_smoothing) {
+        return Err(Error::Config(format!("label_smoothing must be from 0 to 1, got {label_smoothing}")));
+    }
+    if let Some(weight) = weight {
+        if weight.len() != columns {
+            let message =
+                format!("weight must have a value for each of {columns} classes, got {}", weight.len());
+            return Err(Error::Shape(message));
+        }
+        if let Some(value) = weight.iter().find(|value| !(**value >= T::ZERO && value.wide().is_finite())) {
+            return Err(Error::Config(format!(
+                "weight must be finite and not negative, got {}",
+                value.wide()
+            )));
+        }
+    }
+    if let Some(ignored) = ignored
+        && ignored.len() != rows
+    {
+        return Err(Error::Shape(format!("cross_entropy: {} marks for {rows} rows", ignored.len())));
+    }
+    let weight_of = |class: usize| weight.map_or(T::ONE, |weight| weight[class]);
+    let (kept, spread) = (T::of(1.0 - label_smoothing), T::of(label_smoothing / columns.max(1) as f64));
+    let (mut soft, mut total) = (memory::vec![T::ZERO; rows * columns], T::ZERO);
+    for (row, soft) in soft.chunks_exact_mut(columns.max(1)).enumerate() {
+        if ignored.is_some_and(|ignored| ignored[row]) {
+            continue;
+        }
+        total += match targets {
+            Targets::Classes(classes) => weight_of(classes[row] as usize),
+            Targets::Sets { .. } | Targets::Soft(_) => T::ONE,
+        };
+        soft.fill(spread);
+        targets.each(row, columns, |class, share| soft[class] += kept * share);
+        soft.iter_mut().enumerate().for_each(|(class, share)| *share *= weight_of(class));
+    }
+    let losses = cross_entropy(scores, Targets::Soft(soft), Reduction::None)?;
+    if reduction != Reduction::Mean {
+        return reduction.apply(&losses);
+    }
+    if total <= T::ZERO {
+        return Err(Error::Config("cross_entropy: no row counts: all are ignored, or weigh nothing".into()));
+    }
+    losses.sum()?.affine(T::ONE / total, T::ZERO)
+}
+
 fn forward<T: Real>(work: &mut Row<'_, T>, scores: &[T], row: usize, targets: &Targets<T>) {
     let max = scores.iter().copied().fold(T::of(f64::NEG_INFINITY), larger);
     let (_, total) = crate::autograd::exponentials(scores, work.values);
@@ -172,6 +245,37 @@ mod tests {
                 assert!((got - expected).abs() < 1e-12);
             }
         }
+    }
+
+    #[test]
+    fn weights_smoothing_and_ignored_rows_follow_pytorch() {
+        let scores = random(&[3, 4], 0);
+        let logs = scores.log_softmax(1).unwrap().to_vec();
+        let (weight, ignored) = ([1.0, 2.0, 0.5, 3.0], [false, true, false]);
+        let options = ClassOptions { weight: Some(&weight), ignored: Some(&ignored), label_smoothing: 0.2 };
+        let classes = Targets::Classes(vec![1, 0, 3]);
+        for reduction in Reduction::ALL {
+            let loss = |x: &[Tensor<f64>]| weighted_cross_entropy(&x[0], &classes, options, reduction);
+            gradcheck(std::slice::from_ref(&scores), loss).unwrap();
+        }
+        let of = |row: usize, class: usize| {
+            let smooth: f64 = (0..4).map(|class| weight[class] * logs[row * 4 + class]).sum();
+            -0.8 * weight[class] * logs[row * 4 + class] - 0.05 * smooth
+        };
+        let expected = (of(0, 1) + of(2, 3)) / 5.0;
+        let got = weighted_cross_entropy(&scores, &classes, options, Reduction::Mean).unwrap();
+        assert!((got.item().unwrap() - expected).abs() < 1e-12);
+        for targets in all() {
+            let plain = cross_entropy(&scores, targets.clone(), Reduction::Mean).unwrap().item().unwrap();
+            let got = weighted_cross_entropy(&scores, &targets, ClassOptions::default(), Reduction::Mean);
+            assert!((got.unwrap().item().unwrap() - plain).abs() < 1e-12);
+        }
+        let refused = |options| weighted_cross_entropy(&scores, &classes, options, Reduction::Mean).is_err();
+        assert!(refused(ClassOptions { weight: Some(&weight[..3]), ..options }));
+        assert!(refused(ClassOptions { weight: Some(&[1.0, -1.0, 1.0, 1.0]), ..options }));
+        assert!(refused(ClassOptions { ignored: Some(&[true; 3]), ..options }));
+        assert!(refused(ClassOptions { ignored: Some(&[true; 2]), ..options }));
+        assert!(refused(ClassOptions { label_smoothing: 1.5, ..options }));
     }
 
     #[test]

@@ -203,6 +203,12 @@ pub fn copy_of<T: Element + Clone>(array: &PyReadonlyArrayDyn<'_, T>) -> PyResul
     guarded(|| Ok(memory::copy_of(values)))
 }
 
+/// A copy of the numbers of what NumPy takes as an array, for an argument without gradients.
+pub fn values(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<f32>> {
+    let array = as_array(name, value)?;
+    copy_of(&float32(name, &array)?)
+}
+
 /// Values as a NumPy array of one dimension.
 pub fn array<'py, T: Element>(
     py: Python<'py>,

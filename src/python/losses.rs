@@ -1,7 +1,7 @@
 //! Losses.
 
 use crate::error::Error;
-use crate::losses::{self, FeatureKind, Pairs, Reduction, Score, Targets};
+use crate::losses::{self, ClassOptions, FeatureKind, Pairs, Reduction, Score, Targets};
 use crate::memory;
 use crate::python::argument::{GraphArgument, Number, Text};
 use crate::python::array::{self, Int};
@@ -20,13 +20,14 @@ fn named<V: Copy>(argument: &str, name: Text, values: &[(&str, V)]) -> PyResult<
     Ok(found.ok_or_else(refused)?.1)
 }
 
-fn reduction_of(name: Text) -> PyResult<Reduction> {
+/// The reduction of this name.
+pub fn reduction_of(name: Text) -> PyResult<Reduction> {
     let all = [("mean", Reduction::Mean), ("sum", Reduction::Sum), ("none", Reduction::None)];
     named("reduction", name, &all)
 }
 
 /// Both ends of edges `(2, E)`.
-fn ends(name: &str, edges: &Bound<'_, PyAny>) -> PyResult<(Vec<u32>, Vec<u32>)> {
+pub fn ends(name: &str, edges: &Bound<'_, PyAny>) -> PyResult<(Vec<u32>, Vec<u32>)> {
     let shape = array::int64(name, edges)?.shape().to_vec();
     if shape.len() != 2 || shape[0] != 2 {
         return Err(Raise(Error::Shape(format!("{name} must have shape (2, E), got {shape:?}"))).into());
@@ -37,53 +38,82 @@ fn ends(name: &str, edges: &Bound<'_, PyAny>) -> PyResult<(Vec<u32>, Vec<u32>)> 
     Ok((sources, targets))
 }
 
-fn pairs((sources, targets): &(Vec<u32>, Vec<u32>)) -> Pairs<'_> {
+/// Edges as pairs of nodes.
+pub fn pairs((sources, targets): &(Vec<u32>, Vec<u32>)) -> Pairs<'_> {
     Pairs { sources, targets }
 }
 
-/// Class numbers; what is negative is out of range for any number of classes.
-fn classes(targets: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+/// Class numbers, 0 for those ignored; what else is negative is out of range for any number of classes.
+fn classes(targets: &Bound<'_, PyAny>, ignored: Option<i64>) -> PyResult<Vec<u32>> {
     let array = array::int64("targets", targets)?;
     let class = |&class: &i64| {
+        if Some(class) == ignored {
+            return Ok(0);
+        }
         let refused = || Raise(Error::Row(format!("targets must hold classes from 0 up, got {class}")));
         u32::try_from(class).map_err(|_| refused().into())
     };
     array::collected(array.as_slice()?.iter().map(class))
 }
 
-/// Classes from a list of integers, sets from a list of lists, weights from a matrix of floats.
-fn targets_of(targets: &Bound<'_, PyAny>) -> PyResult<Targets<f32>> {
+/// Classes from a list of integers, sets from a list of lists, weights from a matrix of floats; with marks of the rows that are
+/// ignored, if any can be.
+fn targets_of(
+    targets: &Bound<'_, PyAny>,
+    ignored: Option<i64>,
+) -> PyResult<(Targets<f32>, Option<Vec<bool>>)> {
+    let only_classes = || match ignored {
+        None => Ok(()),
+        Some(_) => Err(PyErr::from(Raise(Error::Config(
+            "ignore_index is for targets that are class numbers".into(),
+        )))),
+    };
     let is_array = targets.hasattr("dtype")? || targets.is_instance_of::<PyTensor>();
     let first = if is_array { None } else { targets.try_iter().ok().and_then(|mut items| items.next()) };
     if first.transpose()?.is_some_and(|first| first.try_iter().is_ok()) {
         let (mut indptr, mut all) = (vec![0], Vec::new());
         for row in targets.try_iter()? {
-            let row = classes(&row?)?;
+            let row = classes(&row?, None)?;
             guarded(|| {
                 row.into_iter().for_each(|class| memory::push(&mut all, class));
                 memory::push(&mut indptr, all.len());
                 Ok(())
             })?;
         }
-        return Ok(Targets::Sets { indptr, classes: all });
+        only_classes()?;
+        return Ok((Targets::Sets { indptr, classes: all }, None));
     }
     let array = array::as_array("targets", targets)?;
     if array.getattr("ndim")?.extract::<usize>()? == 2 {
-        return Ok(Targets::Soft(array::copy_of(&array::float32("targets", &array)?)?));
+        only_classes()?;
+        return Ok((Targets::Soft(array::copy_of(&array::float32("targets", &array)?)?), None));
     }
-    Ok(Targets::Classes(classes(&array)?))
+    let Some(index) = ignored else { return Ok((Targets::Classes(classes(&array, None)?), None)) };
+    let given = array::int64("targets", &array)?;
+    let marks = given.as_slice()?.iter().map(|&class| Ok(class == index));
+    Ok((Targets::Classes(classes(&array, ignored)?), Some(array::collected(marks)?)))
 }
 
 #[pyfunction]
+#[pyo3(signature = (scores, targets, reduction, weight, ignore_index, label_smoothing))]
 fn cross_entropy(
     py: Python<'_>,
     scores: &Bound<'_, PyAny>,
     targets: &Bound<'_, PyAny>,
     reduction: Text,
+    weight: Option<&Bound<'_, PyAny>>,
+    ignore_index: Option<Int>,
+    label_smoothing: Number,
 ) -> PyResult<PyTensor> {
-    let (scores, targets) = (tensor_of("scores", scores, false)?, targets_of(targets)?);
-    let reduction = reduction_of(reduction)?;
-    interruptible(py, || losses::cross_entropy(&scores, targets, reduction)).map(PyTensor)
+    let scores = tensor_of("scores", scores, false)?;
+    let (targets, ignored) = targets_of(targets, ignore_index.map(Int::clamped))?;
+    let (reduction, label_smoothing) = (reduction_of(reduction)?, label_smoothing.named("label_smoothing")?);
+    let weight = weight.map(|weight| array::values("weight", weight)).transpose()?;
+    if weight.is_none() && ignored.is_none() && label_smoothing == 0.0 {
+        return interruptible(py, || losses::cross_entropy(&scores, targets, reduction)).map(PyTensor);
+    }
+    let options = ClassOptions { weight: weight.as_deref(), ignored: ignored.as_deref(), label_smoothing };
+    interruptible(py, || losses::weighted_cross_entropy(&scores, &targets, options, reduction)).map(PyTensor)
 }
 
 #[pyfunction]

@@ -7,6 +7,7 @@ mod array;
 mod attention;
 mod block;
 mod call;
+mod embedding_losses;
 mod error;
 mod features;
 mod fork;
@@ -82,6 +83,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ops::register(module)?;
     nn::register(module)?;
     losses::register(module)?;
+    embedding_losses::register(module)?;
     optim::register(module)?;
     research::register(module)?;
     schedules::register(module)?;

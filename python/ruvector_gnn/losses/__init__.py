@@ -1,7 +1,27 @@
 """Losses: each a function, and a class that keeps its settings."""
 
-from ruvector_gnn.losses.contrastive import DeepGraphInfomax, InfoNCE, deep_graph_infomax, info_nce
-from ruvector_gnn.losses.reconstruction import (
+from ruvector_gnn.losses._agreement import DeepGraphInfomax, InfoNCE, deep_graph_infomax, info_nce
+from ruvector_gnn.losses._geometry import (
+    AnglePreservationLoss,
+    CurvatureLoss,
+    DistancePreservationLoss,
+    angle_preservation,
+    curvature,
+    distance_preservation,
+)
+from ruvector_gnn.losses._pairs import (
+    ContrastiveLoss,
+    LocalContrastiveLoss,
+    MultiHopContrastiveLoss,
+    NeighborhoodContrastiveLoss,
+    TripletLoss,
+    contrastive,
+    local_contrastive,
+    multi_hop_contrastive,
+    neighborhood_contrastive,
+    triplet,
+)
+from ruvector_gnn.losses._reconstruction import (
     AdjacencyReconstruction,
     FeatureReconstruction,
     LinkPrediction,
@@ -11,7 +31,19 @@ from ruvector_gnn.losses.reconstruction import (
     link_prediction,
     sparse_adjacency,
 )
-from ruvector_gnn.losses.supervised import (
+from ruvector_gnn.losses._regularization import (
+    EmbeddingNormLoss,
+    LaplacianLoss,
+    OrthogonalityLoss,
+    SparsityLoss,
+    SpectralRegularization,
+    embedding_norm,
+    laplacian,
+    orthogonality,
+    project_to_sphere,
+    sparsity,
+)
+from ruvector_gnn.losses._supervised import (
     MSE,
     BCEWithLogits,
     CrossEntropy,
@@ -23,20 +55,46 @@ from ruvector_gnn.losses.supervised import (
 __all__ = [
     "MSE",
     "AdjacencyReconstruction",
+    "AnglePreservationLoss",
     "BCEWithLogits",
+    "ContrastiveLoss",
     "CrossEntropy",
+    "CurvatureLoss",
     "DeepGraphInfomax",
+    "DistancePreservationLoss",
+    "EmbeddingNormLoss",
     "FeatureReconstruction",
     "InfoNCE",
+    "LaplacianLoss",
     "LinkPrediction",
+    "LocalContrastiveLoss",
+    "MultiHopContrastiveLoss",
+    "NeighborhoodContrastiveLoss",
+    "OrthogonalityLoss",
     "SparseAdjacency",
+    "SparsityLoss",
+    "SpectralRegularization",
+    "TripletLoss",
     "adjacency_reconstruction",
+    "angle_preservation",
     "bce_with_logits",
+    "contrastive",
     "cross_entropy",
+    "curvature",
     "deep_graph_infomax",
+    "distance_preservation",
+    "embedding_norm",
     "feature_reconstruction",
     "info_nce",
+    "laplacian",
     "link_prediction",
+    "local_contrastive",
     "mse",
+    "multi_hop_contrastive",
+    "neighborhood_contrastive",
+    "orthogonality",
+    "project_to_sphere",
     "sparse_adjacency",
+    "sparsity",
+    "triplet",
 ]

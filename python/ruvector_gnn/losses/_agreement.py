@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
 from ruvector_gnn._arguments import typed
-from ruvector_gnn.losses.base import Loss
+from ruvector_gnn.losses._base import Loss
 
 if TYPE_CHECKING:
     from ruvector_gnn._core import Tensor
-    from ruvector_gnn.losses.base import Input, Reduction
+    from ruvector_gnn.losses._base import Input, Reduction
 
 __all__ = ["DeepGraphInfomax", "InfoNCE", "deep_graph_infomax", "info_nce"]
 

@@ -7,32 +7,74 @@ from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
 from ruvector_gnn._arguments import typed
-from ruvector_gnn.losses.base import Loss
+from ruvector_gnn.losses._base import Loss
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from ruvector_gnn._core import Tensor
-    from ruvector_gnn.losses.base import Input, Reduction
+    from ruvector_gnn.losses._base import Input, Reduction
 
 __all__ = ["MSE", "BCEWithLogits", "CrossEntropy", "bce_with_logits", "cross_entropy", "mse"]
 
 
 def cross_entropy(
-    scores: Input, targets: ArrayLike | Sequence[Sequence[int]], reduction: Reduction = "mean"
+    scores: Input,
+    targets: ArrayLike | Sequence[Sequence[int]],
+    reduction: Reduction = "mean",
+    *,
+    weight: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Softmax cross entropy: `logsumexp(s_i) - sum_j t_ij s_ij`, for `scores (N, C)`.
+    r"""Softmax cross entropy, with the options of `torch.nn.functional.cross_entropy`.
 
-    `targets` are class numbers `(N,)` from 0 to `C - 1` (else `RowError`); or a list of lists, each row's
-    classes sharing its target evenly; or a matrix `(N, C)` of weights, which need not sum to 1:
-    `weights[labels][:, None] * one_hot` weighs classes.
+    .. math::
+        -\sum_j w_j t_{ij} \ln \operatorname{softmax}(s_i)_j, \quad t = (1 - \epsilon)\, target + \epsilon / C
+
+    Parameters
+    ----------
+    scores : array_like or Tensor, shape (N, C)
+        :math:`s`, logits.
+    targets : array_like
+        Class numbers, shape (N,), from 0 to C - 1; or a list of lists, each row's classes sharing its target
+        evenly; or a matrix (N, C) of shares, which need not sum to 1.
+    reduction : {"mean", "sum", "none"}
+        Over the rows. With class numbers the mean is divided by the weights of the rows' classes.
+    weight : array_like of float, shape (C,), optional
+        :math:`w`, not negative.
+    ignore_index : int, optional
+        Rows with this class number, which may be negative, have no loss. PyTorch's default is -100; here
+        none is ignored unless it is asked for.
+    label_smoothing : float
+        :math:`\epsilon`, from 0 to 1 (Szegedy et al. 2016).
+
+    Returns
+    -------
+    Tensor
+        A scalar, or shape (N,).
+
+    Raises
+    ------
+    ShapeError
+        For shapes that do not fit.
+    RowError
+        For a class that is none.
+    ConfigError
+        For a setting outside its domain, for `ignore_index` with other targets than class numbers, and for
+        a mean over rows of which none counts.
+
+    Examples
+    --------
     For some rows only, as in node classification, choose them first:
     `cross_entropy(scores.index_select(train), labels[train])`.
 
     >>> round(cross_entropy([[0.0, 0.0]], [1]).item(), 4)
     0.6931
+    >>> round(cross_entropy([[0.0, 0.0], [9.0, 0.0]], [1, -1], ignore_index=-1).item(), 4)
+    0.6931
     """
-    return _core.cross_entropy(scores, targets, reduction)
+    return _core.cross_entropy(scores, targets, reduction, weight, ignore_index, label_smoothing)
 
 
 def mse(x: Input, target: Input, reduction: Reduction = "mean") -> Tensor:
@@ -62,20 +104,37 @@ def bce_with_logits(
 
 
 class CrossEntropy(Loss):
-    """`cross_entropy` with its reduction kept.
+    """`cross_entropy` with its settings kept.
 
-    >>> CrossEntropy()
-    CrossEntropy(reduction='mean')
+    >>> CrossEntropy(label_smoothing=0.1)
+    CrossEntropy(reduction='mean', weight=None, ignore_index=None, label_smoothing=0.1)
     """
 
     @typed
-    def __init__(self, reduction: Reduction = "mean") -> None:
-        """Keep the reduction."""
+    def __init__(
+        self,
+        reduction: Reduction = "mean",
+        *,
+        weight: ArrayLike | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        """Keep the settings."""
         self.reduction = reduction
+        self.weight = weight
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
 
     def __call__(self, scores: Input, targets: ArrayLike | Sequence[Sequence[int]]) -> Tensor:
         """Compute the loss."""
-        return cross_entropy(scores, targets, self.reduction)
+        return cross_entropy(
+            scores,
+            targets,
+            self.reduction,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+        )
 
 
 class MSE(Loss):

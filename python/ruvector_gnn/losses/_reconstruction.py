@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from ruvector_gnn import _core
 from ruvector_gnn._arguments import integer, typed
-from ruvector_gnn.losses.base import Loss
+from ruvector_gnn.losses._base import Loss
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from ruvector_gnn._core import Graph, Tensor
-    from ruvector_gnn.losses.base import Input, Reduction
+    from ruvector_gnn.losses._base import Input, Reduction
 
     Score = Literal["cosine", "dot"]
     Kind = Literal["mse", "bce", "ce"]
