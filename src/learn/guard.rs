@@ -7,7 +7,7 @@
 //! With groups `g` of like queries, `Y_c[g, h]` is the mean nDCG@10 of candidate `c`'s rankings for `g` by what was clicked
 //! for `h`, and `own_c` the mean of `Y_c[g, g]`; 0 is the plain ranking. The clicks are permuted among the groups of a fold,
 //! `P` times: `D_c(p) = mean_g (Y_c[g, p g] - Y_0[g, p g])` is what `c` gains where clicks do not belong to queries, with
-//! mean `mu_c` and deviation `s_c`. A candidate is *eligible* if its gain `own_c - own_0` exceeds `2 + (50 / n)^2` standard errors
+//! mean `mu_c` and deviation `s_c`. A candidate is *eligible* if its gain `own_c - own_0` exceeds `2 + min(1, (50 / n)^2)` standard errors
 //! over `n` groups and `z_c = (own_c - own_0 - mu_c) / s_c` exceeds the 99th percentile over permutations of the greatest
 //! `(D_c(p) - mu_c) / s_c` of all candidates: that is how far the best of so many gets by chance (Westfall & Young 1993).
 //! Of the eligible the one with the greatest gain less one error is taken; of those with at least 98% of its gain, the best
@@ -52,7 +52,7 @@ const SMOOTH: [f32; 4] = [-0.3, -0.15, 0.15, 0.3];
 const SURE_OF_SMOOTH: f64 = 3.0;
 /// Standard errors that a gain must exceed, over ever more groups.
 const SURE: f64 = 2.0;
-/// Groups of which one more error is asked for. What queries teach grows with their number, and the error falls, so that of few
+/// Groups of which, as of fewer, one more error is asked for. What queries teach grows with their number, and the error falls, so that of few
 /// a great gain is more likely luck: rankings that gained 2 to 2.5 errors on 50 groups lost up to .016 on future queries; on
 /// 150 none lost.
 const FEW: f64 = 50.0;
@@ -529,7 +529,7 @@ impl Verdict {
         let place = (rule.share * greatest.len() as f64).ceil() as usize;
         let bar = greatest.get(place.max(1) - 1).copied().unwrap_or(f64::INFINITY);
         let groups = baseline.own.len().max(1) as f64;
-        Self { gains, agreements, bar, sure: SURE + (FEW / groups).powi(2) }
+        Self { gains, agreements, bar, sure: SURE + (FEW / groups).powi(2).min(1.0) }
     }
 
     /// Whether a gain is beyond doubt.
@@ -603,37 +603,53 @@ mod tests {
         Trace { own: own.to_vec(), cold: cold.to_vec(), permuted: permuted.to_vec() }
     }
 
+    /// The same of a hundred times as many groups: enough for the usual number of errors.
+    fn of_many(own: &[f64], cold: &[f64], permuted: &[f64]) -> Trace {
+        of(&own.repeat(100), &cold.repeat(100), permuted)
+    }
+
     const RULE: Rule = Rule { alike: 0.95, centred: false, permutations: 4, share: 0.75 };
 
     #[test]
     fn a_gain_must_exceed_its_errors_and_what_the_best_gets_by_chance() {
-        let plain = of(&[0.0; 4], &[f64::NAN; 4], &[0.0; 4]);
+        let plain = of_many(&[0.0; 4], &[f64::NAN; 4], &[0.0; 4]);
         let decide = |traces: &[Trace]| {
             Verdict::new(&plain, traces, RULE).choose(&vec![Candidate::PLAIN; traces.len()], traces)
         };
         let chance = [0.01, -0.01, 0.01, -0.01];
-        let sure = of(&[0.05, 0.06, 0.05, 0.06], &[f64::NAN; 4], &chance);
+        let sure = of_many(&[0.05, 0.06, 0.05, 0.06], &[f64::NAN; 4], &chance);
         assert_eq!(decide(&[plain.clone(), sure.clone()]), Some(1));
         assert_eq!(
-            decide(&[of(&[0.2, -0.05, 0.05, 0.0], &[f64::NAN; 4], &chance)]),
+            decide(&[of_many(&[2.0, -1.9, 0.1, 0.0], &[f64::NAN; 4], &chance)]),
             None,
             "within two errors"
         );
-        let popular = of(&[0.05, 0.06, 0.05, 0.06], &[f64::NAN; 4], &[0.06, 0.05, 0.07, 0.05]);
+        let popular = of_many(&[0.05, 0.06, 0.05, 0.06], &[f64::NAN; 4], &[0.06, 0.05, 0.07, 0.05]);
         assert_eq!(decide(&[popular]), None, "others' clicks give as much");
-        let far = of(&[0.0; 4], &[f64::NAN; 4], &[-0.01, -0.01, -0.01, 0.9]);
+        let far = of_many(&[0.0; 4], &[f64::NAN; 4], &[-0.01, -0.01, -0.01, 0.9]);
         assert_eq!(Verdict::new(&plain, &[sure, far], RULE).bar, 1.0, "three of four stay at or below");
         assert_eq!(decide(&[]), None);
     }
 
     #[test]
+    fn few_groups_must_gain_more_errors() {
+        let sure = |groups: usize| {
+            let gain: Vec<f64> = (0..groups).map(|group| if group % 2 == 0 { 0.0 } else { 0.1 }).collect();
+            let traces = [of(&gain, &vec![f64::NAN; groups], &[0.01, -0.01, 0.01, -0.01])];
+            let plain = of(&vec![0.0; groups], &vec![f64::NAN; groups], &[0.0; 4]);
+            Verdict::new(&plain, &traces, RULE).sure
+        };
+        assert_eq!([10, 50, 100, 500].map(sure), [3.0, 3.0, 2.25, 2.01]);
+    }
+
+    #[test]
     fn never_clicked_documents_decide_among_equals_only_beyond_doubt() {
-        let plain = of(&[0.0; 4], &[0.0; 4], &[0.0; 4]);
+        let plain = of_many(&[0.0; 4], &[0.0; 4], &[0.0; 4]);
         let chance = [0.001, -0.001, 0.001, -0.001];
         let decide_with = |second: Candidate, cold: &[f64], own: f64| {
             let traces = [
-                of(&[0.05, 0.06, 0.05, 0.06], &[0.1; 4], &chance),
-                of(&[own, own + 0.01, own, own + 0.01], cold, &chance),
+                of_many(&[0.05, 0.06, 0.05, 0.06], &[0.1; 4], &chance),
+                of_many(&[own, own + 0.01, own, own + 0.01], cold, &chance),
             ];
             Verdict::new(&plain, &traces, RULE).choose(&[Candidate::PLAIN, second], &traces)
         };
@@ -642,7 +658,7 @@ mod tests {
         assert_eq!(decide_with(sum, &[0.1; 4], 0.0495), Some(1), "a sum of equals");
         assert_eq!(decide_with(sum, &[0.1; 4], 0.045), Some(0));
         assert_eq!(decide(&[0.3, 0.31, 0.3, 0.31], 0.0495), Some(1));
-        assert_eq!(decide(&[0.9, 0.0, 0.1, 0.2], 0.0495), Some(0), "within two errors");
+        assert_eq!(decide(&[19.0, -18.6, 0.1, 0.7], 0.0495), Some(0), "within two errors");
         assert_eq!(decide(&[0.3, 0.31, 0.3, 0.31], 0.045), Some(0), "no equal");
     }
 

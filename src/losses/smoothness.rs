@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_sum_over_both_directions_is_twice_the_quadratic_form() {
-        let h = [1.0, -2.0, 0.5, 7.0];
+        let h = [1.0f64, -2.0, 0.5, 7.0];
         let x = Tensor::new(h.to_vec(), &[4, 1]).unwrap();
         let sum = |normalized| {
             laplacian(&x, &graph(Some(&[2.0, 2.0, 0.5, 0.5])), normalized, Reduction::Sum)

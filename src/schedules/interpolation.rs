@@ -55,8 +55,8 @@ impl Interpolation {
             Self::Exponential => start * (end / start).powf(t),
             Self::Cosine => end + (start - end) * (1.0 + (PI * t).cos()) / 2.0,
             Self::Step(stages) => {
-                let stage = (t * f64::from(stages)).floor();
-                start + (end - start) * stage / f64::from(stages - 1)
+                let share = (t * f64::from(stages)).floor() / f64::from(stages - 1);
+                if share < 1.0 { start + (end - start) * share } else { end }
             }
         })
     }

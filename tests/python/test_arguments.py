@@ -14,6 +14,7 @@ from ruvector_gnn import losses, nn, optim
 X = np.ones((3, 4))
 GRAPH = rg.Graph.from_adjacency([[1], [2], [0]])
 EDGES = [[0, 1], [1, 2]]
+OTHERS = [[2], [0], [1]]
 
 CLASSES: dict[type, dict[str, Any]] = {
     nn.Activation: {"name": "relu"},
@@ -46,19 +47,39 @@ CLASSES: dict[type, dict[str, Any]] = {
     nn.SAGELayer: {"in_dim": 4, "out_dim": 2},
     nn.SparseAttentionLayer: {"dim": 4},
     **{getattr(losses, name): {} for name in losses.__all__ if inspect.isclass(getattr(losses, name))},
+    losses.MultiHopContrastiveLoss: {"hop_weights": [1.0, 0.5]},
     **{kind: {"params": [rg.tensor([1.0])]} for kind in (optim.SGD, optim.Adam, optim.AdamW)},
 }
 
 FUNCTIONS: dict[Callable[..., Any], dict[str, Any]] = {
     losses.adjacency_reconstruction: {"embeddings": X, "graph": GRAPH},
+    losses.angle_preservation: {"embeddings": X, "x": X, "pairs": EDGES},
     losses.bce_with_logits: {"logits": X, "targets": X},
+    losses.contrastive: {"x1": X, "x2": X, "y": [0, 1, 1]},
     losses.cross_entropy: {"scores": X, "targets": [0, 1, 2]},
+    losses.curvature: {"embeddings": X, "walks": [[0, 1, 2]]},
     losses.deep_graph_infomax: {"positive": X[0], "negative": X[1]},
+    losses.distance_preservation: {"embeddings": X, "x": X, "pairs": EDGES},
+    losses.embedding_norm: {"embeddings": X},
     losses.feature_reconstruction: {"x": X, "x_hat": X},
     losses.info_nce: {"anchors": X, "positives": X},
+    losses.laplacian: {"embeddings": X, "graph": GRAPH},
     losses.link_prediction: {"embeddings": X, "pos_edges": EDGES, "neg_edges": EDGES},
+    losses.local_contrastive: {"embeddings": X, "edge_index": EDGES},
     losses.mse: {"x": X, "target": X},
+    losses.multi_hop_contrastive: {
+        "embeddings": X,
+        "graph": GRAPH,
+        "hops": 1,
+        "hop_weights": [1.0],
+        "non_neighbors": OTHERS,
+    },
+    losses.neighborhood_contrastive: {"embeddings": X, "graph": GRAPH, "non_neighbors": OTHERS},
+    losses.orthogonality: {"embeddings": X},
+    losses.project_to_sphere: {"embeddings": X},
     losses.sparse_adjacency: {"embeddings": X, "edges": EDGES},
+    losses.sparsity: {"embeddings": X},
+    losses.triplet: {"anchors": X, "positives": X, "negatives": X},
     nn.global_max_pool: {"x": X, "batch": [0, 0, 1]},
     nn.global_mean_pool: {"x": X, "batch": [0, 0, 1]},
     nn.global_sum_pool: {"x": X, "batch": [0, 0, 1]},

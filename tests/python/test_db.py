@@ -630,7 +630,7 @@ def test_exploration_is_a_share_and_the_log_knows_it(filled):
     assert filled.stats()["explored_impressions"] == 2 * sum(shuffled)
 
 
-def clustered_log(seed=0, topics=12, per_topic=8, dim=32):
+def clustered_log(seed=0, topics=60, per_topic=8, dim=32):
     """Documents in topics, and queries that stand far from what they want, always in the same way."""
     stream = np.random.default_rng(seed)
     centres = stream.standard_normal((topics, dim))
@@ -674,7 +674,7 @@ def test_learning_is_kept_with_the_data(path):
         assert [result.ids for result in again] == [result.ids for result in asked]
         database.add(10_000, documents[0] + 0.01)
         database.delete(1)
-        found = database.search(held_out[0], k=200).ids
+        found = database.search(held_out[0], k=1000).ids
         assert 10_000 in found and 1 not in found
         assert set(database.search(held_out[0], k=50, where={"a": 1}).ids) == set()
         database.verify()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -292,12 +293,17 @@ def multi_hop_contrastive(
     """
     if integer("hops", hops) < 1:
         raise ConfigError(f"hops must be at least 1, got {hops}")
-    weights = np.asarray(_core.as_array("hop_weights", hop_weights), dtype=float)
-    if weights.shape != (hops,):
-        raise ShapeError(f"hop_weights must have shape ({hops},), got {weights.shape}")
-    return _core.multi_hop_contrastive(
-        embeddings, graph, weights.tolist(), non_neighbors, temperature, reduction
-    )
+    weights = _weights(hop_weights)
+    if len(weights) != hops:
+        raise ShapeError(f"hop_weights must have shape ({hops},), got ({len(weights)},)")
+    return _core.multi_hop_contrastive(embeddings, graph, weights, non_neighbors, temperature, reduction)
+
+
+def _weights(values: Sequence[float]) -> list[float]:
+    array = np.asarray(_core.as_array("hop_weights", values))
+    if array.ndim != 1 or array.dtype.kind not in "fiu":
+        raise ShapeError(f"hop_weights must be a sequence of numbers, got {reprlib.repr(values)}")
+    return [float(weight) for weight in array]
 
 
 class ContrastiveLoss(Loss):
@@ -383,7 +389,7 @@ class MultiHopContrastiveLoss(Loss):
         self, hop_weights: Sequence[float], *, temperature: float = 0.07, reduction: Reduction = "mean"
     ) -> None:
         """Keep the settings."""
-        self.hop_weights = [float(weight) for weight in hop_weights]
+        self.hop_weights = _weights(hop_weights)
         self.temperature = _core.positive_number("temperature", temperature)
         self.reduction = reduction
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ruvector_gnn import _core
 from ruvector_gnn._arguments import typed
+from ruvector_gnn.errors import ConfigError
 from ruvector_gnn.losses._base import Loss
 
 if TYPE_CHECKING:
@@ -71,7 +74,9 @@ def laplacian(
     >>> laplacian([[0.0], [2.0], [9.0]], graph).item()
     4.0
     """
-    return _core.laplacian(embeddings, graph, normalized, reduction)
+    if not isinstance(normalized, bool | np.bool_):
+        raise ConfigError(f"normalized must be True or False, got {normalized!r}")
+    return _core.laplacian(embeddings, graph, bool(normalized), reduction)
 
 
 def sparsity(embeddings: Input, *, reduction: Reduction = "mean") -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ruvector_gnn import _core
-from ruvector_gnn._arguments import typed
+from ruvector_gnn._arguments import integer, typed
 from ruvector_gnn.losses._base import Loss
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def cross_entropy(
     >>> round(cross_entropy([[0.0, 0.0], [9.0, 0.0]], [1, -1], ignore_index=-1).item(), 4)
     0.6931
     """
-    return _core.cross_entropy(scores, targets, reduction, weight, ignore_index, label_smoothing)
+    ignored = None if ignore_index is None else integer("ignore_index", ignore_index)
+    return _core.cross_entropy(scores, targets, reduction, weight, ignored, label_smoothing)
 
 
 def mse(x: Input, target: Input, reduction: Reduction = "mean") -> Tensor:
@@ -121,7 +122,7 @@ class CrossEntropy(Loss):
     ) -> None:
         """Keep the settings."""
         self.reduction = reduction
-        self.weight = weight
+        self.weight = None if weight is None else _core.constant("weight", weight).numpy()
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
