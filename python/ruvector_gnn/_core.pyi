@@ -491,6 +491,7 @@ def receptive_field(
     graph: Graph, nodes: ArrayLike, hops: int
 ) -> tuple[NDArray[np.int64], Graph, NDArray[np.int64]]: ...
 
+@final
 class LearningRate:
     @staticmethod
     def constant(factor: float, total_iters: int) -> LearningRate: ...
